@@ -1,0 +1,1 @@
+"""The gateway: one request through all stages; the pipeline is gRPC-free."""

@@ -1,0 +1,1 @@
+"""Offline jobs: from raw interactions to a published bundle, and its evaluation."""

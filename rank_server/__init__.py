@@ -1,0 +1,1 @@
+"""The ranker behind gRPC: scoring is gRPC-free, the servicer converts."""

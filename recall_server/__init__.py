@@ -1,0 +1,1 @@
+"""Recall: one package, one process per channel."""

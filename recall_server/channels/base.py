@@ -1,0 +1,103 @@
+"""The contract of a recall channel.
+
+Whoever adds a channel writes `load` and `search` (or `scores`, below `DenseChannel`) and nothing about metrics, gRPC,
+filters or ties. `recall` is what everybody calls; it checks what `search` returned.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, Self, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.bundle import Bundle
+from recsys.catalogue import Catalogue
+from recsys.domain import Mask, RecallQuery, RecallResult
+from recsys.errors import ContractBroken
+from recsys.ordering import top_k
+
+
+class Channel(ABC):
+    """One way to find candidates."""
+
+    name: ClassVar[str]
+    """Name of the channel; also its role in the bundle."""
+    history_limit: ClassVar[int | None] = None
+    """Latest events the channel needs (None: all, 0: none); export writes it into the bundle's policy."""
+
+    catalogue: Catalogue
+
+    @classmethod
+    @abstractmethod
+    def load(cls, bundle: Bundle) -> Self:
+        """Loads the channel's files from a verified bundle."""
+
+    @abstractmethod
+    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
+        """Finds candidates for each query, in the order of the queries.
+
+        `allowed[i]` is bool[items] by catalogue row, or None where everything is allowed. A result has `count`
+        candidates wherever that many rows are allowed and known to the channel.
+        """
+
+    @final
+    def recall(self, queries: Sequence[RecallQuery]) -> list[RecallResult]:
+        """Answers a batch: filters are pushed down, and what comes back is checked.
+
+        Raises:
+            InvalidRequest: a filter or preference names an unknown genre.
+            ContractBroken: the channel returned what the contract forbids.
+        """
+        allowed = [self.catalogue.allowed(query.item_filter, query.exclude_item_ids) for query in queries]
+        results = self.search(queries, allowed)
+        if len(results) != len(queries):
+            raise ContractBroken(f"channel {self.name}: {len(results)} results for {len(queries)} queries")
+        for query, result in zip(queries, results, strict=True):
+            check_result(self.name, query, result)
+        return results
+
+
+class DenseChannel(Channel):
+    """A channel that scores every item of the catalogue; masking, top-k and ties are done here."""
+
+    @abstractmethod
+    def scores(self, queries: Sequence[RecallQuery]) -> NDArray[np.float32]:
+        """float32[queries, items]; -inf marks an item the channel knows nothing about. May be written to."""
+
+    def with_seeds(self, query: RecallQuery, rows: NDArray[np.int64], result: RecallResult) -> RecallResult:
+        """Adds seeds to a result; `rows` are the catalogue rows of its items. The default has none."""
+        del query, rows
+        return result
+
+    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
+        """Masks, then takes the best `count` of each row of `scores`."""
+        scores = self.scores(queries)
+        results = []
+        for query, mask, row_scores in zip(queries, allowed, scores, strict=True):
+            if mask is not None:
+                row_scores[~mask] = -np.inf
+            rows = top_k(row_scores, query.count)
+            result = RecallResult(self.catalogue.item_ids[rows], row_scores[rows])
+            results.append(self.with_seeds(query, rows, result))
+        return results
+
+
+def check_result(name: str, query: RecallQuery, result: RecallResult) -> None:
+    """Raises ContractBroken unless scores are finite and ordered, ids unique, and count is kept."""
+    if len(result.scores) != len(result.item_ids) or len(result) > query.count:
+        raise ContractBroken(
+            f"channel {name}: {len(result.item_ids)} ids and {len(result.scores)} scores for count {query.count}"
+        )
+    if not len(result):
+        return
+    if not np.isfinite(result.scores).all():
+        raise ContractBroken(f"channel {name}: a score is not finite")
+    step = np.diff(result.scores)
+    ties_out_of_order = (step == 0) & (np.diff(result.item_ids) <= 0)
+    if (step > 0).any() or ties_out_of_order.any():
+        raise ContractBroken(f"channel {name}: candidates are not in order of score, then item id")
+    if len(np.unique(result.item_ids)) != len(result):
+        raise ContractBroken(f"channel {name}: an item came back twice")

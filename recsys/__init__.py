@@ -1,0 +1,3 @@
+"""What every process of the recommender must agree on."""
+
+__version__ = "0.1.0"

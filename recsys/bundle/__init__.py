@@ -1,0 +1,16 @@
+"""The one artifact that all processes move to as one: an immutable directory with a manifest and checksums."""
+
+from recsys.bundle.manifest import FORMAT_VERSION, ChannelPolicy, FileEntry, IndexFacts, Manifest, ServingPolicy
+from recsys.bundle.store import Bundle, BundleStore, Release
+
+__all__ = [
+    "FORMAT_VERSION",
+    "Bundle",
+    "BundleStore",
+    "ChannelPolicy",
+    "FileEntry",
+    "IndexFacts",
+    "Manifest",
+    "Release",
+    "ServingPolicy",
+]

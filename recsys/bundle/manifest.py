@@ -1,0 +1,77 @@
+"""What a bundle says of itself. Unknown keys are refused: a manifest from another format is never half understood."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+FORMAT_VERSION = 1
+"""Version of the directory layout and of the meaning of every file in it."""
+
+MANIFEST_FILE = "manifest.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileEntry(_Frozen):
+    """One file of the bundle."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    bytes: int = Field(ge=0)
+
+
+class ChannelPolicy(_Frozen):
+    """How the pipeline asks one recall channel."""
+
+    name: str
+    count: int = Field(ge=1, le=2_000, description="candidates asked of the channel")
+    weight: float = Field(ge=0, description="weight in the blended order (weighted reciprocal rank)")
+    history_limit: int | None = Field(
+        description="latest events the channel needs; null: all of them, 0: none", ge=0, default=None
+    )
+
+
+class ServingPolicy(_Frozen):
+    """What evaluation and serving do alike; chosen on validation, carried by the bundle."""
+
+    channels: tuple[ChannelPolicy, ...]
+    rank_count: int = Field(ge=1, le=2_000, description="candidates that go to the ranker, best blended first")
+    rank_history_limit: int | None = Field(default=None, ge=0, description="latest events the ranker needs")
+    ranking: Literal["ranked", "blended"] = Field(description="which order is served")
+    blend_constant: float = Field(default=60.0, gt=0, description="k of reciprocal rank fusion: weight / (k + rank)")
+    serving_clock: Literal["wall", "cutoff"] = Field(
+        description="the moment of a request without as_of: now, or the later of cut-off and the user's last event"
+    )
+
+
+class IndexFacts(_Frozen):
+    """What the hnswlib index is; hnswlib itself opens an index of another dim or space without complaint."""
+
+    dim: int = Field(ge=1)
+    space: Literal["ip", "l2", "cosine"]
+    dtype: Literal["float32"] = "float32"
+    count: int = Field(ge=0)
+
+
+class Manifest(_Frozen):
+    """`manifest.json`: identity, time, files per role, policy and figures of one bundle."""
+
+    format_version: int
+    bundle_version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
+    purpose: Literal["evaluation", "production"]
+    dataset: str
+    cutoff: int = Field(description="last timestamp that any file of the bundle has seen, Unix seconds")
+    events_watermark: int = Field(
+        description="row id of the last recorded event that is part of the bundle; later ones are added by the gateway"
+    )
+    created: str = Field(description="ISO 8601, UTC")
+    software_version: str
+    feature_names: tuple[str, ...] = Field(description="columns of the ranker's feature matrix, in order")
+    index: IndexFacts | None
+    policy: ServingPolicy
+    roles: dict[str, tuple[str, ...]] = Field(description="files that each role needs, relative to the bundle")
+    files: dict[str, FileEntry]
+    metrics: dict[str, float] = Field(default_factory=dict, description="headline figures of evaluation")

@@ -1,0 +1,119 @@
+"""The items of one bundle: dense rows in order of item id, and what filters need to know of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from recsys.domain import Ids, ItemFilter, Mask
+from recsys.errors import InvalidRequest
+
+NO_YEAR = -32_768
+FILES = ("catalogue/item_ids.npy", "catalogue/years.npy", "catalogue/genres.npy", "catalogue/genre_names.parquet")
+TEXT_FILE = "catalogue/text.parquet"
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """Items of a bundle. Row i of every array is one item; rows are sorted by item id."""
+
+    item_ids: Ids
+    years: NDArray[np.int16]
+    """int16[n]; `NO_YEAR` where the year is unknown."""
+    genres: Mask
+    """bool[n, genres]."""
+    genre_names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    @cached_property
+    def genre_columns(self) -> dict[str, int]:
+        """Column of `genres` by genre name."""
+        return {name: column for column, name in enumerate(self.genre_names)}
+
+    def rows(self, item_ids: Ids) -> NDArray[np.int64]:
+        """int64[len(item_ids)]: the row of each id, -1 where the id is unknown."""
+        if not len(self.item_ids):
+            return np.full(len(item_ids), -1, np.int64)
+        rows = np.searchsorted(self.item_ids, item_ids)
+        rows[rows == len(self.item_ids)] = 0
+        rows[self.item_ids[rows] != item_ids] = -1
+        return rows
+
+    def known_rows(self, item_ids: Ids) -> NDArray[np.int64]:
+        """The rows of those ids that are known, in the order given."""
+        rows = self.rows(item_ids)
+        return rows[rows >= 0]
+
+    def check_genres(self, names: tuple[str, ...], field: str) -> list[int]:
+        """Columns of the genres `names`; raises InvalidRequest that lists the known ones."""
+        unknown = [name for name in names if name not in self.genre_columns]
+        if unknown:
+            known = ", ".join(self.genre_names[:40])
+            raise InvalidRequest(f"{field}: unknown genre {unknown[0]!r}; this bundle knows: {known or 'none'}")
+        return [self.genre_columns[name] for name in names]
+
+    def allowed(self, item_filter: ItemFilter, exclude_item_ids: Ids) -> Mask | None:
+        """bool[n]: rows that pass the filter and are not excluded; None where all are allowed."""
+        excluded = self.known_rows(exclude_item_ids)
+        if not item_filter and not len(excluded):
+            return None
+        mask = np.ones(len(self), np.bool_)
+        mask[excluded] = False
+        if item_filter:
+            mask &= self._passes(item_filter)
+        return mask
+
+    def _passes(self, item_filter: ItemFilter) -> Mask:
+        mask = np.ones(len(self), np.bool_)
+        if item_filter.genres_any:
+            mask &= self.genres[:, self.check_genres(item_filter.genres_any, "filter.genres_any")].any(axis=1)
+        if item_filter.genres_none:
+            mask &= ~self.genres[:, self.check_genres(item_filter.genres_none, "filter.genres_none")].any(axis=1)
+        if item_filter.min_year is not None or item_filter.max_year is not None:
+            mask &= self.years != NO_YEAR
+        if item_filter.min_year is not None:
+            mask &= self.years >= item_filter.min_year
+        if item_filter.max_year is not None:
+            mask &= self.years <= item_filter.max_year
+        return mask
+
+    def save(self, folder: Path) -> None:
+        """Writes the four `FILES` below `folder`."""
+        (folder / "catalogue").mkdir(parents=True, exist_ok=True)
+        np.save(folder / FILES[0], self.item_ids)
+        np.save(folder / FILES[1], self.years)
+        np.save(folder / FILES[2], self.genres)
+        pq.write_table(pa.table({"genre": pa.array(self.genre_names, pa.string())}), folder / FILES[3])
+
+    @classmethod
+    def load(cls, folder: Path) -> Catalogue:
+        """Reads what `save` wrote; the bundle has checked the files."""
+        names = pq.read_table(folder / FILES[3])["genre"].to_pylist()
+        arrays = [np.load(folder / name, allow_pickle=False) for name in FILES[:3]]
+        return cls(arrays[0], arrays[1], arrays[2], tuple(names))
+
+
+@dataclass(frozen=True, slots=True)
+class ItemTexts:
+    """Keys and titles by row of the catalogue; only the gateway loads them."""
+
+    keys: list[str]
+    titles: list[str]
+
+    def save(self, folder: Path) -> None:
+        """Writes `TEXT_FILE` below `folder`."""
+        pq.write_table(pa.table({"key": self.keys, "title": self.titles}), folder / TEXT_FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> ItemTexts:
+        """Reads what `save` wrote."""
+        table = pq.read_table(folder / TEXT_FILE)
+        return cls(table["key"].to_pylist(), table["title"].to_pylist())

@@ -1,0 +1,83 @@
+"""The one exception tree of the project.
+
+    RecsysError
+    ├── InvalidRequest        the caller's input is wrong                   INVALID_ARGUMENT
+    ├── NotFound              the thing asked for does not exist            NOT_FOUND
+    ├── BundleError           a bundle cannot be served                     FAILED_PRECONDITION
+    │   ├── BundleMissing     there is none, or not the version asked for   FAILED_PRECONDITION
+    │   ├── BundleDamaged     a file is absent, truncated or changed        FAILED_PRECONDITION
+    │   └── BundleMismatch    another format, channel, dimension or answer  FAILED_PRECONDITION
+    ├── Overloaded            too many requests in flight                   RESOURCE_EXHAUSTED
+    ├── DeadlinePassed        the request's budget is spent                 DEADLINE_EXCEEDED
+    ├── Unreachable           another process does not answer               UNAVAILABLE
+    ├── ContractBroken        a component broke its own contract            INTERNAL
+    └── DataError             offline input cannot be used                  (exit code 2)
+        ├── DataMissing       a folder, file or column is not there
+        ├── DataTruncated     an incomplete last line, a bad zip
+        └── DataMalformed     an unparseable line, a wrong separator or encoding
+
+`GRPC_CODES` maps the tree to status codes; a test walks the tree and demands a code for every class.
+Messages name what was found, what was expected and what to do.
+"""
+
+from __future__ import annotations
+
+
+class RecsysError(Exception):
+    """Base of every error this project raises on purpose."""
+
+
+class InvalidRequest(RecsysError):
+    """The caller's input is wrong; the message names the field, what was found and what is allowed."""
+
+
+class NotFound(RecsysError):
+    """The thing asked for does not exist in the served bundle."""
+
+
+class BundleError(RecsysError):
+    """A bundle cannot be served; the message names the file and the way out."""
+
+
+class BundleMissing(BundleError):
+    """There is no bundle, or not the version that was asked for."""
+
+
+class BundleDamaged(BundleError):
+    """A file of the bundle is absent, truncated or does not match its checksum."""
+
+
+class BundleMismatch(BundleError):
+    """The bundle has another format, channel, dimension or answer than this process expects."""
+
+
+class Overloaded(RecsysError):
+    """More requests are in flight than the process admits."""
+
+
+class DeadlinePassed(RecsysError):
+    """The time budget of the request is spent."""
+
+
+class Unreachable(RecsysError):
+    """Another process does not answer."""
+
+
+class ContractBroken(RecsysError):
+    """A component returned what its contract forbids (wrong length, NaN score, repeated id)."""
+
+
+class DataError(RecsysError):
+    """Offline input cannot be used; the message names file, line, what was found and what to do."""
+
+
+class DataMissing(DataError):
+    """A folder, file or column that must be there is not."""
+
+
+class DataTruncated(DataError):
+    """A file ends too early: an incomplete last line, or a zip that is cut short."""
+
+
+class DataMalformed(DataError):
+    """A line, separator or encoding is not what the format says."""

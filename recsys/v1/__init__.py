@@ -1,0 +1,1 @@
+"""Generated stubs of the proto package recsys.v1; made by `make protos`, never edited."""
