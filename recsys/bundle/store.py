@@ -73,7 +73,7 @@ class Bundle:
         found = sha256_of(path)
         if found != expected.sha256:
             raise BundleDamaged(
-                f"{path}: sha256 {found[:12]}…, the manifest says {expected.sha256[:12]}…: the file was changed; {remedy}"
+                f"{path}: sha256 {found[:12]}…, the manifest says {expected.sha256[:12]}…: it was changed; {remedy}"
             )
 
 
@@ -118,7 +118,8 @@ class BundleStore:
         """Versions on disk, by name; half-written ones carry a leading dot and are not listed."""
         if not self.root.is_dir():
             return []
-        return sorted(path.name for path in self.root.iterdir() if (path / MANIFEST_FILE).is_file() and path.name[0] != ".")
+        folders = [manifest.parent.name for manifest in self.root.glob(f"*/{MANIFEST_FILE}")]
+        return sorted(name for name in folders if not name.startswith("."))
 
     def open(self, version: str) -> Bundle:
         """Opens one version by reading its manifest.
@@ -158,7 +159,7 @@ def parse_manifest(text: str, folder: Path, version: str) -> Manifest:
         where = ".".join(str(part) for part in first["loc"])
         raise BundleDamaged(f"{path}: {where}: {first['msg']}; publish again") from error
     if manifest.bundle_version != version:
-        raise BundleMismatch(f"{path}: says version {manifest.bundle_version}, its folder says {version}; publish again")
+        raise BundleMismatch(f"{path}: says version {manifest.bundle_version}, its folder {version}; publish again")
     return manifest
 
 
