@@ -91,11 +91,11 @@ class Dataset:
     def snapshot(self, cutoff: int) -> Snapshot:
         """What was known at `cutoff`: events up to it, items available by then. Nothing later can change it."""
         items = self.items.take(self.items.available_from <= cutoff)
-        named = items.genres.any(axis=0)
+        named = np.flatnonzero(items.genres.any(axis=0))
         items = replace(
             items,
             genres=items.genres[:, named],
-            genre_names=tuple(name for name, kept in zip(items.genre_names, named.tolist(), strict=True) if kept),
+            genre_names=tuple(items.genre_names[column] for column in named),
         )
         return Snapshot.build(self.name, cutoff, items, self.interactions.until(cutoff))
 

@@ -163,6 +163,7 @@ class ItemFilter:
 
 
 NO_IDS: Ids = np.empty(0, np.int64)
+NO_FILTER = ItemFilter()
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,7 @@ class RecallQuery:
     as_of: int
     count: int
     exclude_item_ids: Ids = field(default_factory=lambda: NO_IDS)
-    item_filter: ItemFilter = ItemFilter()
+    item_filter: ItemFilter = NO_FILTER
     preferred_genres: tuple[str, ...] = ()
     user_id: int | None = None
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
+from recsys.contracts import check_recall_result
 from recsys.domain import Mask, RecallQuery, RecallResult
 from recsys.errors import ContractBroken
 from recsys.ordering import top_k
@@ -56,7 +57,7 @@ class Channel(ABC):
         if len(results) != len(queries):
             raise ContractBroken(f"channel {self.name}: {len(results)} results for {len(queries)} queries")
         for query, result in zip(queries, results, strict=True):
-            check_result(self.name, query, result)
+            check_recall_result(f"channel {self.name}", query, result)
         return results
 
 
@@ -83,21 +84,3 @@ class DenseChannel(Channel):
             result = RecallResult(self.catalogue.item_ids[rows], row_scores[rows])
             results.append(self.with_seeds(query, rows, result))
         return results
-
-
-def check_result(name: str, query: RecallQuery, result: RecallResult) -> None:
-    """Raises ContractBroken unless scores are finite and ordered, ids unique, and count is kept."""
-    if len(result.scores) != len(result.item_ids) or len(result) > query.count:
-        raise ContractBroken(
-            f"channel {name}: {len(result.item_ids)} ids and {len(result.scores)} scores for count {query.count}"
-        )
-    if not len(result):
-        return
-    if not np.isfinite(result.scores).all():
-        raise ContractBroken(f"channel {name}: a score is not finite")
-    step = np.diff(result.scores)
-    ties_out_of_order = (step == 0) & (np.diff(result.item_ids) <= 0)
-    if (step > 0).any() or ties_out_of_order.any():
-        raise ContractBroken(f"channel {name}: candidates are not in order of score, then item id")
-    if len(np.unique(result.item_ids)) != len(result):
-        raise ContractBroken(f"channel {name}: an item came back twice")

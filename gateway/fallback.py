@@ -1,0 +1,34 @@
+"""The gateway's own popularity list: what is served when no channel answers, and what fills up a short answer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from recsys.catalogue import Catalogue
+from recsys.domain import Ids, RecallQuery, RecallResult
+
+FILE = "gateway/popular_item_ids.npy"
+
+
+class Fallback:
+    """Items of the catalogue, most popular first."""
+
+    def __init__(self, catalogue: Catalogue, popular_item_ids: Ids) -> None:
+        """`popular_item_ids`: int64[n], best first, ids of the catalogue."""
+        self._catalogue = catalogue
+        self._item_ids = popular_item_ids
+        self._rows = catalogue.rows(popular_item_ids)
+
+    @classmethod
+    def open(cls, folder: Path, catalogue: Catalogue) -> Fallback:
+        """Reads `FILE` below `folder`."""
+        return cls(catalogue, np.load(folder / FILE, allow_pickle=False))
+
+    def recall(self, query: RecallQuery) -> RecallResult:
+        """The most popular `count` items that the query allows; the score is the reciprocal of the place."""
+        allowed = self._catalogue.allowed(query.item_filter, query.exclude_item_ids)
+        places = np.arange(len(self._rows)) if allowed is None else np.flatnonzero(allowed[self._rows])
+        places = places[: query.count]
+        return RecallResult(self._item_ids[places], (1.0 / (1.0 + places)).astype(np.float32))

@@ -1,0 +1,58 @@
+"""From one list per channel to one list of candidates that remembers what every channel said."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from recsys.bundle import ServingPolicy
+from recsys.domain import Candidates, RecallResult, Scores
+from recsys.ordering import order_by_score
+
+FALLBACK = "fallback"
+"""Name of the gateway's own popularity list among the channels of a candidate."""
+
+
+def merge(results: Mapping[str, RecallResult]) -> Candidates:
+    """The union of the channels' items, in order of item id, with one score and rank column per channel."""
+    names = tuple(results)
+    item_ids = np.unique(np.concatenate([result.item_ids for result in results.values()] or [np.empty(0, np.int64)]))
+    n = len(item_ids)
+    merged = Candidates(
+        item_ids,
+        names,
+        np.zeros((n, len(names)), np.float32),
+        np.zeros((n, len(names)), np.int32),
+        np.zeros(n, np.int64),
+        np.full(n, -1, np.int8),
+    )
+    for column, result in enumerate(results.values()):
+        rows = np.searchsorted(item_ids, result.item_ids)
+        merged.scores[rows, column] = result.scores
+        merged.ranks[rows, column] = np.arange(1, len(result) + 1, dtype=np.int32)
+        if result.seed_item_ids is not None and result.seed_present is not None:
+            seeded = rows[result.seed_present]
+            merged.seed_item_ids[seeded] = result.seed_item_ids[result.seed_present]
+            merged.seed_channel[seeded] = column
+    return merged
+
+
+def blended_scores(candidates: Candidates, policy: ServingPolicy) -> Scores:
+    """float32[n]: weighted reciprocal rank fusion, the sum over channels of weight / (k + rank).
+
+    Cormack, Clarke, Büttcher, "Reciprocal Rank Fusion outperforms Condorcet", SIGIR 2009. A channel that is not in
+    the policy (the fallback) weighs less than any other, so that it only fills up.
+    """
+    known = {channel.name: channel.weight for channel in policy.channels}
+    weights = np.asarray([known.get(name, 1e-6) for name in candidates.channels], np.float64)
+    returned = candidates.ranks > 0
+    shares = np.where(returned, weights / (policy.blend_constant + candidates.ranks), 0.0)
+    blended: Scores = shares.sum(axis=1).astype(np.float32)
+    return blended
+
+
+def best_first(candidates: Candidates, scores: Scores) -> tuple[Candidates, Scores]:
+    """Candidates and scores in descending order of score, ties by item id."""
+    order = order_by_score(scores, candidates.item_ids)
+    return candidates.take(order), scores[order]

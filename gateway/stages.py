@@ -1,0 +1,157 @@
+"""The contracts of the pipeline's sources, and the report that every stage leaves.
+
+Whoever adds a source writes `fetch` (or `score`) and nothing about time, errors or checks: the final `recall` and
+`rank` turn whatever happens into an `Outcome`, so a source that is late, down or wrong costs only itself.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Generic, TypeVar, final
+
+from recsys.contracts import check_recall_result, check_scores
+from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
+from recsys.errors import BundleError, ContractBroken, DeadlinePassed, InvalidRequest, RecsysError, Unreachable
+
+Query = TypeVar("Query")
+Result = TypeVar("Result")
+
+
+class Status(IntEnum):
+    """How a stage went; the numbers are those of `recsys.v1.StageStatus`."""
+
+    OK = 1
+    TIMEOUT = 2
+    FAILED = 3
+    SKIPPED = 4
+    REFUSED = 5
+
+
+class Skipped(Unreachable):
+    """The source was not asked: it failed shortly before and is probed in the background."""
+
+
+@dataclass(frozen=True, slots=True)
+class StageReport:
+    """What one stage did for one request."""
+
+    name: str
+    status: Status
+    microseconds: int
+    candidates_in: int
+    candidates_out: int
+    cause: str = ""
+    bundle_version: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome(Generic[Result]):
+    """What a source answered for a batch: one result per query, or None and why."""
+
+    status: Status
+    results: Sequence[Result] | None
+    microseconds: int
+    cause: str = ""
+    bundle_version: str = ""
+
+    def report(self, name: str, *, candidates_in: int, candidates_out: int) -> StageReport:
+        """The report of one request's part in this outcome."""
+        return StageReport(
+            name, self.status, self.microseconds, candidates_in, candidates_out, self.cause, self.bundle_version
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """The time that a request may take. Durations only: nothing here knows the wall clock."""
+
+    deadline: float
+    """On the clock of `time.perf_counter`."""
+
+    @classmethod
+    def of(cls, seconds: float) -> Budget:
+        """A budget that starts now."""
+        return cls(time.perf_counter() + seconds)
+
+    def remaining(self) -> float:
+        """Seconds left, never negative."""
+        return max(0.0, self.deadline - time.perf_counter())
+
+    def share(self, fraction: float) -> float:
+        """Seconds: `fraction` of what is left."""
+        return self.remaining() * fraction
+
+
+class Source(ABC):
+    """Anything the pipeline asks. `name` is the stage's name in reports and metrics."""
+
+    name: str
+    bundle_version: str = ""
+    """The version that answers; empty for a source without one."""
+
+    def _outcome(self, started: float, error: RecsysError) -> Outcome[Result]:
+        status = next((status for kind, status in _STATUS_OF.items() if isinstance(error, kind)), Status.FAILED)
+        return Outcome(status, None, _microseconds(started), str(error), self.bundle_version)
+
+
+class RecallSource(Source):
+    """A recall channel, wherever it runs."""
+
+    @abstractmethod
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+        """One result per query, in order, within `timeout` seconds; raises a RecsysError otherwise."""
+
+    @final
+    async def recall(self, queries: Sequence[RecallQuery], timeout: float) -> Outcome[RecallResult]:  # noqa: ASYNC109
+        """Like `fetch`, but never raises a RecsysError: it becomes the outcome."""
+        started = time.perf_counter()
+        try:
+            results = await self.fetch(queries, timeout)
+            for query, result in _paired(self.name, queries, results):
+                check_recall_result(self.name, query, result)
+        except RecsysError as error:
+            return self._outcome(started, error)
+        return Outcome(Status.OK, results, _microseconds(started), bundle_version=self.bundle_version)
+
+
+class RankSource(Source):
+    """The ranker, wherever it runs."""
+
+    @abstractmethod
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ASYNC109
+        """One float32 array per query, parallel to its candidates; raises a RecsysError otherwise."""
+
+    @final
+    async def rank(self, queries: Sequence[RankQuery], timeout: float) -> Outcome[Scores]:  # noqa: ASYNC109
+        """Like `score`, but never raises a RecsysError: it becomes the outcome."""
+        started = time.perf_counter()
+        try:
+            results = await self.score(queries, timeout)
+            for query, scores in _paired(self.name, queries, results):
+                check_scores(self.name, query, scores)
+        except RecsysError as error:
+            return self._outcome(started, error)
+        return Outcome(Status.OK, results, _microseconds(started), bundle_version=self.bundle_version)
+
+
+def _paired(name: str, queries: Sequence[Query], results: Sequence[Result]) -> zip[tuple[Query, Result]]:
+    if len(queries) != len(results):
+        raise ContractBroken(f"{name}: {len(results)} results for {len(queries)} queries")
+    return zip(queries, results, strict=True)
+
+
+def _microseconds(started: float) -> int:
+    return int((time.perf_counter() - started) * 1e6)
+
+
+_STATUS_OF: dict[type[RecsysError], Status] = {
+    DeadlinePassed: Status.TIMEOUT,
+    Skipped: Status.SKIPPED,
+    ContractBroken: Status.REFUSED,
+    BundleError: Status.REFUSED,
+    InvalidRequest: Status.REFUSED,
+}

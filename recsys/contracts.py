@@ -1,0 +1,34 @@
+"""Checks that both sides of a hop make: the channel before it answers, the gateway before it believes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
+from recsys.errors import ContractBroken
+
+
+def check_recall_result(name: str, query: RecallQuery, result: RecallResult) -> None:
+    """Raises ContractBroken unless scores are finite and ordered, ids unique, and count is kept."""
+    if len(result.scores) != len(result.item_ids) or len(result) > query.count:
+        raise ContractBroken(
+            f"{name}: {len(result.item_ids)} ids and {len(result.scores)} scores for count {query.count}"
+        )
+    if not len(result):
+        return
+    if not np.isfinite(result.scores).all():
+        raise ContractBroken(f"{name}: a score is not finite")
+    step = np.diff(result.scores)
+    ties_out_of_order = (step == 0) & (np.diff(result.item_ids) <= 0)
+    if (step > 0).any() or ties_out_of_order.any():
+        raise ContractBroken(f"{name}: candidates are not in order of score, then item id")
+    if len(np.unique(result.item_ids)) != len(result):
+        raise ContractBroken(f"{name}: an item came back twice")
+
+
+def check_scores(name: str, query: RankQuery, scores: Scores) -> None:
+    """Raises ContractBroken unless there is one finite score per candidate."""
+    if len(scores) != len(query.candidates):
+        raise ContractBroken(f"{name}: {len(scores)} scores for {len(query.candidates)} candidates")
+    if not np.isfinite(scores).all():
+        raise ContractBroken(f"{name}: a score is not finite")
