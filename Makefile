@@ -1,0 +1,94 @@
+# Two commands matter: `make serve` and `make test`. `make help` lists the rest.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+TORCH := torch==2.13.0
+
+DATASET ?= demo
+DATA_DIR ?=
+DATA_ROOT ?= data
+ARGS ?=
+OFFLINE_ARGS := --dataset $(DATASET) --root $(DATA_ROOT) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
+
+.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check check images bench clean
+
+help: ## Lists the targets.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+# PyTorch comes from its CPU index where that can be reached within seconds: the default index has gigabytes of CUDA.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.torch: | $(BIN)/python
+	@if $(BIN)/python -c "import urllib.request as u; u.urlopen('$(TORCH_INDEX)/torch/', timeout=4).read(1)" 2>/dev/null; \
+	then echo "installing $(TORCH) from $(TORCH_INDEX)"; $(PIP) install -q --index-url $(TORCH_INDEX) $(TORCH); \
+	else echo "installing $(TORCH) from the default index"; $(PIP) install -q -c constraints.txt $(TORCH); fi
+	@touch $@
+
+$(VENV)/.serve: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "installing the project"
+	@$(PIP) install -q -c constraints.txt -e '.[itemcf,vector,rank,offline]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.serve
+	@echo "installing the development tools"
+	@$(PIP) install -q -c constraints.txt -e '.[itemcf,vector,rank,offline,dev]'
+	@touch $@
+
+setup: $(VENV)/.serve ## Creates the environment and installs the project.
+
+setup-dev: $(VENV)/.dev ## The same, with the tools for tests and checks.
+
+serve: setup ## Prepares data, trains, publishes and serves. DATASET=demo|ml-latest-small|ml-1m|… DATA_DIR=folder
+	@exec $(BIN)/python -m offline serve $(OFFLINE_ARGS)
+
+run: setup ## Prepares data, trains, evaluates and publishes, without serving.
+	@exec $(BIN)/python -m offline run $(OFFLINE_ARGS)
+
+replay: setup ## Serves the evaluation bundle and replays held-out requests through the gateway.
+	@exec $(BIN)/python -m offline replay --local $(OFFLINE_ARGS)
+
+test: setup-dev ## Runs the whole test suite with coverage. PYTEST_ARGS adds arguments.
+	@rm -f .coverage .coverage.*
+	@$(BIN)/python -P -m coverage run -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m coverage combine -q
+	@$(BIN)/python -m coverage report
+
+lint: setup-dev ## Style of the code.
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: setup-dev ## Types of the packages.
+	$(BIN)/mypy
+
+imports: setup-dev ## Import rules of the architecture.
+	$(BIN)/lint-imports
+
+protos: setup-dev ## Generates the stubs from protos/.
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. \
+	  --mypy_out=quiet:. --mypy_grpc_out=quiet:. protos/recsys/v1/*.proto
+
+proto-check: setup-dev ## Lints the protos and checks that the committed stubs are fresh.
+	cd protos && ../$(BIN)/buf lint
+	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
+	  PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$$fresh \
+	  --grpc_python_out=$$fresh --mypy_out=quiet:$$fresh --mypy_grpc_out=quiet:$$fresh protos/recsys/v1/*.proto && \
+	  diff -r -x __init__.py -x __pycache__ "$$fresh/recsys/v1" recsys/v1 && echo "stubs are fresh"
+
+check: lint types imports proto-check ## Every check that is not a test.
+	$(BIN)/hadolint docker/Dockerfile
+
+images: ## Builds, starts and tries every container image.
+	@docker/build-images.sh
+
+bench: setup-dev ## Latency and throughput of the served system. See benchmarks/README.md.
+	@$(BIN)/python benchmarks/latency.py $(OFFLINE_ARGS)
+
+clean: ## Removes the environment and caches, not the data.
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info

@@ -1,0 +1,101 @@
+"""Steps that are not run again while their inputs, configuration and code stay the same.
+
+A step writes a folder. Its key is a digest of its name, its configuration, the keys of its inputs and the source of
+the modules that make it; the folder is `work/<name>-<key>`, written under a temporary name and renamed when complete,
+so a killed run leaves nothing that looks finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from pydantic import BaseModel
+
+log = logging.getLogger(__name__)
+
+RECEIPT = "step.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A finished step."""
+
+    name: str
+    key: str
+    folder: Path
+    reused: bool
+
+
+class Workspace:
+    """The folder in which the steps of one data set are kept."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._used: set[str] = set()
+
+    def run(
+        self,
+        name: str,
+        make: Callable[[Path], object],
+        *,
+        config: BaseModel | None = None,
+        facts: object = None,
+        inputs: Sequence[Step] = (),
+        code: Sequence[ModuleType] = (),
+    ) -> Step:
+        """Runs `make(folder)` unless a folder of the same key is there already.
+
+        `config` and `facts` (anything JSON) are what the step depends on beside its inputs; `code` the modules
+        whose source decides what it does.
+        """
+        key = step_key(name, config=config, facts=facts, inputs=inputs, code=code)
+        folder = self.root / f"{name}-{key}"
+        self._used.add(folder.name)
+        if (folder / RECEIPT).is_file():
+            log.info("%s: unchanged, reused", name)
+            return Step(name, key, folder, reused=True)
+        staging = self.root / f".{name}-{key}"
+        staging.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        make(staging)
+        seconds = round(time.monotonic() - started, 2)
+        receipt = {"name": name, "key": key, "seconds": seconds, "inputs": [step.folder.name for step in inputs]}
+        (staging / RECEIPT).write_text(json.dumps(receipt, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+        log.info("%s: done in %.1f s", name, seconds)
+        return Step(name, key, folder, reused=False)
+
+    def prune(self) -> None:
+        """Removes folders that no step of this run used or made."""
+        for folder in self.root.glob("*"):
+            if folder.is_dir() and folder.name.lstrip(".") not in self._used:
+                shutil.rmtree(folder)
+
+
+def step_key(
+    name: str,
+    *,
+    config: BaseModel | None,
+    facts: object,
+    inputs: Sequence[Step],
+    code: Sequence[ModuleType],
+) -> str:
+    """16 hex digits that change whenever the step's outcome may."""
+    parts = {
+        "name": name,
+        "config": config.model_dump(mode="json") if config else None,
+        "facts": facts,
+        "inputs": [step.key for step in inputs],
+        "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in code],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
