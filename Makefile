@@ -16,7 +16,7 @@ DATA_ROOT ?= data
 ARGS ?=
 OFFLINE_ARGS := --dataset $(DATASET) --root $(DATA_ROOT) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
 
-.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check check images bench clean
+.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline check images bench clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -74,12 +74,15 @@ protos: setup-dev ## Generates the stubs from protos/.
 	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=. --grpc_python_out=. \
 	  --mypy_out=quiet:. --mypy_grpc_out=quiet:. protos/recsys/v1/*.proto
 
-proto-check: setup-dev ## Lints the protos and checks that the committed stubs are fresh.
-	cd protos && ../$(BIN)/buf lint
+proto-check: setup-dev ## Lints the protos, compares them with the released ones, checks that the stubs are fresh.
+	cd protos && ../$(BIN)/buf lint && ../$(BIN)/buf breaking --against baseline.binpb
 	@fresh=$$(mktemp -d) && trap 'rm -rf "$$fresh"' EXIT && \
 	  PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m grpc_tools.protoc -Iprotos --python_out=$$fresh \
 	  --grpc_python_out=$$fresh --mypy_out=quiet:$$fresh --mypy_grpc_out=quiet:$$fresh protos/recsys/v1/*.proto && \
 	  diff -r -x __init__.py -x __pycache__ "$$fresh/recsys/v1" recsys/v1 && echo "stubs are fresh"
+
+proto-baseline: setup-dev ## Takes the protos as released: what later changes must not break.
+	cd protos && ../$(BIN)/buf build -o baseline.binpb
 
 check: lint types imports proto-check ## Every check that is not a test.
 	$(BIN)/hadolint docker/Dockerfile
