@@ -1,0 +1,106 @@
+"""Where time is cut: what trains, what labels the ranker, what validates and what tests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from offline.interactions import Dataset, Interactions
+from recsys.errors import DataError
+
+
+class SplitConfig(BaseModel):
+    """Fractions of all events, in order of time."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    protocol: Literal["temporal", "time-to-split"] = Field(
+        default="temporal",
+        description="temporal: all events; time-to-split: only the iterative 5-core (RecSys'25, Time to Split)",
+    )
+    windows: tuple[float, ...] = Field(
+        default=(0.5, 0.6, 0.7), description="cut-offs at which the ranker's training candidates are made"
+    )
+    validation: float = Field(default=0.8, gt=0, lt=1, description="T1: later events choose every hyper-parameter")
+    test: float = Field(default=0.9, gt=0, lt=1, description="T2: later events test; nothing is chosen on them")
+    core: int = Field(default=5, ge=1, description="fewest events per user and per item, for time-to-split")
+
+    @model_validator(mode="after")
+    def _ascending(self) -> Self:
+        fractions = (0.0, *self.windows, self.validation, self.test)
+        if any(later <= earlier for earlier, later in pairwise(fractions)):
+            raise ValueError(f"0 < windows < validation < test must ascend, found {fractions[1:]}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """Events later than `cutoff`, up to and including `until`; lists are made with what was known at `cutoff`."""
+
+    cutoff: int
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One data set, cut in time."""
+
+    dataset: Dataset
+    """What the protocol keeps of the data set."""
+    windows: tuple[Window, ...]
+    """Where the ranker's training labels come from, oldest first; none ends later than T1."""
+    validation: Window
+    """(T1, T2]."""
+    test: Window
+    """(T2, end]."""
+
+    @property
+    def cutoffs(self) -> tuple[int, ...]:
+        """Every moment at which recall models are trained: those of the windows, T1 and T2, ascending."""
+        return (*(window.cutoff for window in self.windows), self.validation.cutoff, self.test.cutoff)
+
+
+def split(dataset: Dataset, config: SplitConfig) -> Split:
+    """Cuts `dataset` at quantiles of time. Events at a cut-off itself belong before it.
+
+    Cut-offs that fall on the same moment are joined. Raises DataError where T1, T2 and the end are not three moments.
+    """
+    if config.protocol == "time-to-split":
+        dataset = _core_of(dataset, config.core)
+    events = dataset.interactions
+    if not len(events):
+        raise DataError(f"{dataset.name}: no events left to split; ingest more data or lower the core")
+    first, second = events.quantile(config.validation), events.quantile(config.test)
+    end = int(events.timestamps[-1])
+    if not first < second < end:
+        raise DataError(
+            f"{dataset.name}: the {config.validation} and {config.test} quantiles of time are {first} and {second}, "
+            f"the end {end}: a split needs three different moments; choose other fractions"
+        )
+    moments = sorted({events.quantile(fraction) for fraction in config.windows} - {first, second, end})
+    windows = tuple(Window(*pair) for pair in pairwise([*(moment for moment in moments if moment < first), first]))
+    return Split(dataset, windows, Window(first, second), Window(second, end))
+
+
+def _core_of(dataset: Dataset, least: int) -> Dataset:
+    events = iterative_core(dataset.interactions, least)
+    return replace(
+        dataset, interactions=events, items=dataset.items.take(np.isin(dataset.items.item_ids, events.item_ids))
+    )
+
+
+def iterative_core(events: Interactions, least: int) -> Interactions:
+    """Drops users and items with fewer than `least` events, again and again until none is left."""
+    while len(events):
+        kept = np.ones(len(events), np.bool_)
+        for ids in (events.user_ids, events.item_ids):
+            _, rows, counts = np.unique(ids, return_inverse=True, return_counts=True)
+            kept &= counts[rows] >= least
+        if kept.all():
+            break
+        events = events.take(kept)
+    return events
