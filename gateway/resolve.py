@@ -1,0 +1,87 @@
+"""Who and what is meant: between keys and numbers, by the rule that `ingest` gives numbers by.
+
+A key that is a plain decimal integer in [0, 2^53) - no sign, no leading zero - is its number. Other keys have numbers
+from 2^53 up, which only the bundle knows. So user 7 and user "7" are one user, in every bundle and without one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from recsys.catalogue import Catalogue, ItemTexts
+from recsys.errors import InvalidRequest
+
+FIRST_ASSIGNED = 1 << 53
+"""The first number given to a key that is not a number itself."""
+
+MAX_KEY_BYTES = 256
+"""Longest key, in bytes of UTF-8."""
+
+
+def plain_number(key: str) -> int | None:
+    """The number that `key` is; None where it is no plain decimal integer in [0, 2^53)."""
+    if not (key.isascii() and key.isdigit()) or len(key) > 16 or (key[0] == "0" and key != "0"):
+        return None
+    number = int(key)
+    return number if number < FIRST_ASSIGNED else None
+
+
+def check_key(key: str, field: str) -> str:
+    """Returns the key; raises InvalidRequest where it is empty, too long or carries a control character."""
+    size = len(key.encode("utf-8"))
+    if not 1 <= size <= MAX_KEY_BYTES:
+        raise InvalidRequest(f"{field}: a key of {size} bytes; expected 1 to {MAX_KEY_BYTES} bytes of UTF-8")
+    if any(character < " " or character == "\x7f" for character in key):
+        raise InvalidRequest(f"{field}: {key!r} holds a control character; send the key as in the data")
+    return key
+
+
+@dataclass(frozen=True, slots=True)
+class Party:
+    """A user or an item: the canonical key, and the number where one is known."""
+
+    key: str
+    id: int | None
+
+
+class KeyTable:
+    """Keys that are not numbers themselves, with their numbers, in both directions."""
+
+    def __init__(self, numbers: Mapping[str, int] | None = None) -> None:
+        """`numbers`: number from 2^53 up, by key."""
+        self._numbers = dict(numbers or {})
+        self._keys = {number: key for key, number in self._numbers.items()}
+
+    def of_key(self, key: str) -> Party:
+        """The party with this key; its id is None where neither the rule nor the bundle knows a number."""
+        number = plain_number(key)
+        return Party(key, self._numbers.get(key) if number is None else number)
+
+    def of_number(self, number: int) -> Party | None:
+        """The party with this number; None where it is negative, or from 2^53 up and unknown here."""
+        if 0 <= number < FIRST_ASSIGNED:
+            return Party(str(number), number)
+        key = self._keys.get(number)
+        return None if key is None else Party(key, number)
+
+
+@dataclass(frozen=True, slots=True)
+class Identities:
+    """Keys and numbers of one bundle."""
+
+    users: KeyTable
+    items: KeyTable
+
+    @classmethod
+    def of(cls, user_keys: Mapping[str, int], catalogue: Catalogue, texts: ItemTexts) -> Identities:
+        """The tables of a bundle; item keys come with the catalogue."""
+        return cls(KeyTable(user_keys), KeyTable(_assigned(zip(texts.keys, catalogue.item_ids.tolist(), strict=True))))
+
+
+def _assigned(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
+    return {key: number for key, number in pairs if number >= FIRST_ASSIGNED}
+
+
+NOBODY = Identities(KeyTable(), KeyTable())
+"""What is known without a bundle: the keys that are numbers."""
