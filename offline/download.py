@@ -80,6 +80,8 @@ def _published_checksum(job: _Job) -> str:
         with urllib.request.urlopen(f"{job.url}.md5", timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - scheme checked
             text = answer.read(4096).decode("utf-8", "replace")
     except _FAILURES as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise job.missing(f"{job.url}.md5: {error}") from error
     match = re.search(r"\b[0-9a-fA-F]{32}\b", text)
     if match is None:
@@ -96,6 +98,7 @@ def _transfer(job: _Job) -> None:
                 return
             failure: object = "the transfer broke off"
         except urllib.error.HTTPError as error:
+            error.close()
             raise job.missing(error) from error
         except _FAILURES as error:
             failure = error
