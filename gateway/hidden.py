@@ -9,7 +9,7 @@ import numpy as np
 
 from gateway.resolve import Identities, check_key
 from recsys.domain import NO_IDS, Ids
-from recsys.errors import DataMissing, InvalidRequest
+from recsys.errors import CannotStart, InvalidRequest
 
 logger = logging.getLogger(__name__)
 
@@ -22,13 +22,13 @@ class HiddenItems:
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Reads the file. Raises DataMissing where `path` names none: hiding nothing by mistake is worse."""
+        """Reads the file. Raises CannotStart where `path` names none: hiding nothing by mistake is worse."""
         self._path = path
         self._stamp: tuple[int, int, int] | None = None
         self._keys: tuple[str, ...] = ()
         self._complaint = ""
         if path is not None and not path.is_file():
-            raise DataMissing(f"{path}: no file of hidden items; create it (it may be empty) or unset hidden_items")
+            raise CannotStart(f"{path}: no file of hidden items; create it (it may be empty) or unset hidden_items")
         self.refresh()
 
     @property

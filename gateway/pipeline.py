@@ -89,7 +89,9 @@ class Pipeline:
     fallback: Fallback
     hidden: Callable[[], Ids] = lambda: NO_IDS
     recall_share: float = 0.5
-    """The part of the remaining budget that recall may use; ranking has the rest, less a tenth."""
+    """The part of the remaining budget that recall may use."""
+    rank_share: float = 0.9
+    """The part of what recall leaves that ranking may use."""
 
     async def run(self, requests: Sequence[Request], budget: Budget) -> list[Answer]:
         """Answers a batch in order. Never raises because of a source: what failed is in the stages."""
@@ -150,7 +152,7 @@ class Pipeline:
         for work in batch:
             n = max(self.policy.rank_count, work.request.count)
             work.candidates, work.scores = work.candidates.take(slice(0, n)), work.scores[:n]
-        outcome = await ranker.rank([rank_query(work, self.policy) for work in batch], budget.share(0.9))
+        outcome = await ranker.rank([rank_query(work, self.policy) for work in batch], budget.share(self.rank_share))
         for position, work in enumerate(batch):
             candidates_in = len(work.candidates)
             if outcome.results is not None:

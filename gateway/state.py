@@ -1,10 +1,10 @@
 """The gateway's own files of a bundle: histories, user keys, the popularity list. gRPC-free; export writes with it.
 
-    gateway/users.parquet                    user_id int64, user_key string: users whose key is not a number itself
-    gateway/popular_item_ids.npy             int64, most popular first (see `gateway.fallback`)
-    gateway/histories/user_ids.npy           int64[users], ascending
-    gateway/histories/indptr.npy             int64[users + 1]: the events of row u are at indptr[u]:indptr[u + 1]
-    gateway/histories/{item_ids,timestamps,types,values}.npy    int64, int64, int8, float32; oldest first per user
+gateway/users.parquet                    user_id int64, user_key string: users whose key is not a number itself
+gateway/popular_item_ids.npy             int64, most popular first (see `gateway.fallback`)
+gateway/histories/user_ids.npy           int64[users], ascending
+gateway/histories/indptr.npy             int64[users + 1]: the events of row u are at indptr[u]:indptr[u + 1]
+gateway/histories/{item_ids,timestamps,types,values}.npy    int64, int64, int8, float32; oldest first per user
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import pytest
 
 from gateway.hidden import HiddenIds, HiddenItems
 from gateway.resolve import FIRST_ASSIGNED, NOBODY, Identities, KeyTable
-from recsys.errors import DataMissing
+from recsys.errors import CannotStart
 
 IDENTITIES = Identities(KeyTable(), KeyTable({"tt1": FIRST_ASSIGNED}))
 
@@ -53,7 +53,7 @@ def test_the_last_good_list_stays_when_the_file_goes_away(tmp_path: Path, caplog
 
 
 def test_a_file_that_never_was_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataMissing, match="create it"):
+    with pytest.raises(CannotStart, match="create it"):
         HiddenItems(tmp_path / "absent.txt")
 
 

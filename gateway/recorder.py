@@ -1,0 +1,142 @@
+"""Records events off the event loop and shows them to the same user's next request.
+
+One thread writes. Requests that wait together are written in one transaction (group commit), so a sync to disk is paid
+per group, not per request; each is answered only when its transaction is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gateway import sqlite
+from gateway.events import Event, RecordedEvent, append_events, events_of, open_events
+from recsys.errors import Overloaded, RecsysError
+
+_MAX_GROUP = 64
+_MAX_WAITING = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    events: Sequence[Event]
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future[int]
+
+    def settle(self, outcome: int | RecsysError) -> None:
+        """Tells the waiting request; one that has gone away, with its loop or without it, needs no answer."""
+        try:
+            self.loop.call_soon_threadsafe(self._settle, outcome)
+        except RuntimeError:  # the loop has closed
+            return
+
+    def _settle(self, outcome: int | RecsysError) -> None:
+        if self.done.done():
+            return
+        if isinstance(outcome, RecsysError):
+            self.done.set_exception(outcome)
+        else:
+            self.done.set_result(outcome)
+
+
+class EventRecorder:
+    """The events of all users: durable in SQLite, the recently asked ones in memory."""
+
+    def __init__(self, path: Path, *, remembered_users: int = 20_000) -> None:
+        """Opens the file; raises CannotStart where that fails. At most `remembered_users` are held in memory."""
+        self._path = path
+        self._writer = open_events(path)
+        self._reader = open_events(path)
+        self._reading = threading.Lock()
+        self._remembered: OrderedDict[str, tuple[RecordedEvent, ...]] = OrderedDict()
+        self._most_remembered = remembered_users
+        self._commits = 0
+        self._memory = threading.Lock()
+        self._queue: queue.Queue[_Write | None] = queue.Queue(_MAX_WAITING)
+        self._thread = threading.Thread(target=self._write_until_closed, name="event-recorder", daemon=True)
+        self._thread.start()
+
+    async def record(self, events: Sequence[Event]) -> int:
+        """Returns, once they are durable, how many of the events were new.
+
+        Raises:
+            Overloaded: too many requests wait for the disk.
+            Unreachable: the file cannot be written; nothing was recorded.
+        """
+        loop = asyncio.get_running_loop()
+        write = _Write(events, loop, loop.create_future())
+        try:
+            self._queue.put_nowait(write)
+        except queue.Full:
+            raise Overloaded(
+                f"{_MAX_WAITING} requests wait to be recorded; send the same request again later"
+            ) from None
+        return await write.done
+
+    async def of(self, user_key: str) -> tuple[RecordedEvent, ...]:
+        """All recorded events of one user, in order of recording; holds everything acknowledged before the call."""
+        with self._memory:
+            events = self._remembered.get(user_key)
+            if events is not None:
+                self._remembered.move_to_end(user_key)
+                return events
+        return await asyncio.get_running_loop().run_in_executor(None, self._read, user_key)
+
+    def _read(self, user_key: str) -> tuple[RecordedEvent, ...]:
+        commits = self._commits
+        try:
+            with self._reading:
+                events = events_of(self._reader, user_key)
+        except sqlite3.Error as error:
+            raise sqlite.unreadable(self._path, error) from error
+        with self._memory:
+            if commits == self._commits:  # otherwise a newer event may be missing from what was read
+                self._remembered[user_key] = events
+                while len(self._remembered) > self._most_remembered:
+                    self._remembered.popitem(last=False)
+        return events
+
+    def close(self) -> None:
+        """Writes what waits, then closes the file."""
+        self._queue.put(None)
+        self._thread.join()
+        self._writer.close()
+        with self._reading:
+            self._reader.close()
+
+    def _write_until_closed(self) -> None:
+        while (first := self._queue.get()) is not None:
+            group, closing = [first], False
+            while len(group) < _MAX_GROUP and not closing:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    closing = True
+                else:
+                    group.append(following)
+            self._write(group)
+            if closing:
+                return
+
+    def _write(self, group: list[_Write]) -> None:
+        try:
+            recorded = append_events(self._writer, [write.events for write in group])
+        except sqlite3.Error as error:
+            for write in group:
+                write.settle(sqlite.unwritten(self._path, error))
+            return
+        with self._memory:
+            self._commits += 1
+            for write in group:
+                for event in write.events:
+                    self._remembered.pop(event.user_key, None)
+        for write, count in zip(group, recorded, strict=True):
+            write.settle(count)

@@ -1,0 +1,81 @@
+"""One bundle version as the gateway serves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from gateway.events import RecordedEvent
+from gateway.fallback import Fallback
+from gateway.resolve import Identities, Party
+from gateway.state import Histories, read_users
+from recsys.bundle import Bundle, Manifest
+from recsys.catalogue import Catalogue, ItemTexts
+from recsys.domain import History
+
+
+@dataclass(frozen=True, slots=True)
+class ServedBundle:
+    """The gateway's files of one version, loaded. Nothing in it changes."""
+
+    manifest: Manifest
+    catalogue: Catalogue
+    texts: ItemTexts
+    identities: Identities
+    histories: Histories
+    fallback: Fallback
+
+    @classmethod
+    def load(cls, bundle: Bundle) -> Self:
+        """Loads the files of role `gateway` from a verified bundle."""
+        catalogue, texts = Catalogue.load(bundle.folder), ItemTexts.load(bundle.folder)
+        return cls(
+            bundle.manifest,
+            catalogue,
+            texts,
+            Identities.of(read_users(bundle.folder), catalogue, texts),
+            Histories.open(bundle.folder),
+            Fallback.open(bundle.folder, catalogue),
+        )
+
+    @property
+    def version(self) -> str:
+        """The bundle version."""
+        return self.manifest.bundle_version
+
+    def user(self, user_id: int | None, user_key: str | None) -> Party | None:
+        """The user with this number or key; None for an anonymous visitor or a number that belongs to nobody."""
+        if user_key is not None:
+            return self.identities.users.of_key(user_key)
+        return None if user_id is None else self.identities.users.of_number(user_id)
+
+    def item_row(self, item_id: int) -> int:
+        """The catalogue row of an item, -1 where the bundle does not know it."""
+        return int(self.catalogue.rows(np.asarray([item_id], np.int64))[0])
+
+    def history(self, user: Party | None, recorded: tuple[RecordedEvent, ...]) -> History:
+        """The stored events of a user and those recorded since the bundle was made, in stable order of time."""
+        stored = History.empty() if user is None or user.id is None else self.histories.of(user.id)
+        return stored.then(self._since(recorded))
+
+    def _since(self, recorded: tuple[RecordedEvent, ...]) -> History:
+        """Recorded events that the bundle does not hold yet, of items that it knows."""
+        watermark = self.manifest.events_watermark
+        items = [(event, self.identities.items.of_key(event.item_key).id) for event in recorded]
+        known = [(event, item_id) for event, item_id in items if item_id is not None and event.row_id > watermark]
+        history = History.of(
+            [item_id for _, item_id in known],
+            [event.time for event, _ in known],
+            types=[event.type for event, _ in known],
+            values=[float("nan") if event.value is None else event.value for event, _ in known],
+        )
+        return history.take(self.catalogue.rows(history.item_ids) >= 0)
+
+    def as_of(self, history: History, now: int) -> int:
+        """The moment of a request that names none: by the policy's clock now, or the later of cut-off and history."""
+        if self.manifest.policy.serving_clock == "wall":
+            return now
+        latest = int(history.timestamps[-1]) if len(history) else self.manifest.cutoff
+        return max(self.manifest.cutoff, latest)

@@ -1,0 +1,44 @@
+"""SQLite files that one writer appends to and others read: write-ahead log, one schema version, clear errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+from recsys.errors import CannotStart, Unreachable
+
+_BUSY_SECONDS = 2.0
+
+
+def connect(path: Path, *, schema: str, version: int, synchronous: str) -> sqlite3.Connection:
+    """Opens or creates a file. `synchronous` is FULL (a commit survives a power cut) or NORMAL (the file stays sound).
+
+    Raises:
+        CannotStart: the file cannot be opened, is no database, or has another schema version.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute(f"PRAGMA synchronous={synchronous}")
+        found = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        if found == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={version}; COMMIT")
+            found = version
+    except (sqlite3.Error, OSError) as error:
+        raise CannotStart(
+            f"{path}: cannot be opened ({error}); free the disk, fix the rights or name another"
+        ) from error
+    if found != version:
+        raise CannotStart(f"{path}: schema {found}, this software writes schema {version}; name another file")
+    return connection
+
+
+def unwritten(path: Path, error: sqlite3.Error) -> Unreachable:
+    """The error for a write that did not happen."""
+    return Unreachable(f"{path}: not written ({error}); nothing was recorded, send the same request again later")
+
+
+def unreadable(path: Path, error: sqlite3.Error) -> Unreachable:
+    """The error for a read that failed."""
+    return Unreachable(f"{path}: not read ({error}); check the disk, or restore the file")

@@ -1,0 +1,78 @@
+"""The log of answers: complete where it can be, never in the way."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+
+from gateway.answers import AnswerLog, LoggedAnswer
+from recsys.domain import Candidates
+
+DAY = 86_400
+
+
+def answer(request_id: str, *, time: int = 1000) -> LoggedAnswer:
+    candidates = Candidates(
+        np.asarray([5, 3], np.int64),
+        ("popularity", "itemcf"),
+        np.asarray([[0.5, 0.0], [0.25, 0.75]], np.float32),
+        np.asarray([[1, 0], [2, 4]], np.int32),
+        np.zeros(2, np.int64),
+        np.full(2, -1, np.int8),
+    )
+    scores = np.asarray([0.5, 0.25], np.float32)
+    return LoggedAnswer(request_id, "Recommend", "7", time, 900, "v1", "ranked", False, candidates, scores)
+
+
+def logged(path: Path) -> list[sqlite3.Row]:
+    connection = sqlite3.connect(path)
+    connection.row_factory = sqlite3.Row
+    try:
+        return connection.execute("SELECT * FROM answers ORDER BY row_id").fetchall()
+    finally:
+        connection.close()
+
+
+def test_an_answer_is_logged_with_positions_and_channels(tmp_path: Path) -> None:
+    log = AnswerLog(tmp_path / "answers.sqlite", dropped=lambda n: None)
+    log.add(answer("a"))
+    log.add(answer("b"))
+    log.close()
+    first, second = logged(tmp_path / "answers.sqlite")
+    assert (first["request_id"], second["request_id"]) == ("a", "b")
+    assert (first["user_key"], first["time"], first["as_of"], first["bundle_version"]) == ("7", 1000, 900, "v1")
+    assert (first["method"], first["policy"], first["degraded"]) == ("Recommend", "ranked", 0)
+    assert json.loads(first["items"]) == [
+        {"item_id": 5, "position": 1, "score": 0.5, "channels": {"popularity": 1}},
+        {"item_id": 3, "position": 2, "score": 0.25, "channels": {"popularity": 2, "itemcf": 4}},
+    ]
+
+
+def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
+    dropped: list[int] = []
+    log = AnswerLog(tmp_path / "answers.sqlite", dropped=dropped.append, capacity=3)
+    for n in range(20):
+        log.add(answer(str(n)))
+    log.close()
+    assert sum(dropped) + len(logged(tmp_path / "answers.sqlite")) == 20
+    assert sum(dropped) >= 16
+
+
+def test_a_failing_disk_costs_answers_of_the_log_only(tmp_path: Path) -> None:
+    dropped: list[int] = []
+    log = AnswerLog(tmp_path / "answers.sqlite", dropped=dropped.append)
+    log._connection.execute("DROP TABLE answers")
+    log.add(answer("a"))
+    log.close()
+    assert dropped == [1]
+
+
+def test_old_answers_go_away(tmp_path: Path) -> None:
+    for request_id, time in (("old", 0), ("recent", 9 * DAY), ("new", 12 * DAY)):
+        log = AnswerLog(tmp_path / "answers.sqlite", dropped=lambda n: None, keep_days=5)
+        log.add(answer(request_id, time=time))
+        log.close()
+    assert [row["request_id"] for row in logged(tmp_path / "answers.sqlite")] == ["recent", "new"]

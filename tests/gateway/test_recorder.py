@@ -1,0 +1,167 @@
+"""Recorded events: durable, once each, and visible to the next request."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gateway.events import Event, append_events, events_of, open_events
+from gateway.recorder import EventRecorder
+from recsys.domain import EventType
+from recsys.errors import CannotStart, Unreachable
+
+
+def event(
+    event_id: str, *, user_key: str = "7", item_key: str = "10", time: int = 100, value: float | None = None
+) -> Event:
+    return Event(event_id, "", user_key, item_key, None, None, EventType.VIEW, value, time, time)
+
+
+def rows(path: Path) -> list[tuple[int, str]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT row_id, event_id FROM events ORDER BY row_id").fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events" / "events.sqlite"
+
+
+@pytest.fixture
+def recorder(path: Path) -> Iterator[EventRecorder]:
+    subject = EventRecorder(path)
+    yield subject
+    subject.close()
+
+
+async def test_an_event_is_on_disk_when_it_is_acknowledged(recorder: EventRecorder, path: Path) -> None:
+    assert await recorder.record([event("a"), event("b")]) == 2
+    assert rows(path) == [(1, "a"), (2, "b")]
+
+
+async def test_an_event_sent_twice_is_recorded_once_and_the_first_one_stays(recorder: EventRecorder) -> None:
+    assert await recorder.record([event("a", item_key="10"), event("a", item_key="11")]) == 1
+    assert await recorder.record([event("a", item_key="12"), event("b", item_key="13")]) == 1
+    assert [recorded.item_key for recorded in await recorder.of("7")] == ["10", "13"]
+
+
+async def test_row_ids_rise_without_regard_to_duplicates(recorder: EventRecorder, path: Path) -> None:
+    for event_id in ("a", "a", "b", "a", "c"):
+        await recorder.record([event(event_id)])
+    row_ids = [row_id for row_id, _ in rows(path)]
+    assert row_ids == sorted(set(row_ids))
+    assert [event_id for _, event_id in rows(path)] == ["a", "b", "c"]
+
+
+async def test_the_same_users_next_request_sees_it(recorder: EventRecorder) -> None:
+    assert await recorder.of("7") == ()
+    for n in range(1, 20):
+        await recorder.record([event(f"e{n}", item_key=str(n))])
+        assert [recorded.item_key for recorded in await recorder.of("7")] == [str(k) for k in range(1, n + 1)]
+    assert await recorder.of("8") == ()
+
+
+async def test_values_and_their_absence_come_back(recorder: EventRecorder) -> None:
+    await recorder.record([event("a", value=0.0), event("b")])
+    assert [recorded.value for recorded in await recorder.of("7")] == [0.0, None]
+
+
+async def test_concurrent_requests_are_all_answered_with_their_own_count(recorder: EventRecorder, path: Path) -> None:
+    batches = [
+        [event(f"{n}-{k}", user_key=str(n)) for k in range(n % 4)] + [event("shared", user_key="all")]
+        for n in range(60)
+    ]
+    recorded = await asyncio.gather(*(recorder.record(batch) for batch in batches))
+    assert sum(recorded) == sum(len(batch) - 1 for batch in batches) + 1
+    assert len(rows(path)) == sum(recorded)
+    for n, batch in enumerate(batches):
+        assert len(await recorder.of(str(n))) == len(batch) - 1
+
+
+async def test_at_most_so_many_users_are_remembered_and_others_are_read_again(path: Path) -> None:
+    recorder = EventRecorder(path, remembered_users=2)
+    for user in "1234":
+        await recorder.record([event(f"e{user}", user_key=user)])
+    for user in "12341":
+        assert [recorded.row_id for recorded in await recorder.of(user)] == [int(user)]
+    assert len(recorder._remembered) == 2
+    recorder.close()
+
+
+async def test_events_survive_a_restart(path: Path) -> None:
+    first = EventRecorder(path)
+    await first.record([event("a")])
+    first.close()
+    second = EventRecorder(path)
+    assert await second.record([event("a"), event("b", item_key="11")]) == 1
+    assert [recorded.item_key for recorded in await second.of("7")] == ["10", "11"]
+    second.close()
+
+
+async def test_a_group_that_cannot_be_written_acknowledges_nothing(recorder: EventRecorder, path: Path) -> None:
+    await recorder.record([event("a")])
+    blocker = sqlite3.connect(path, isolation_level=None)
+    recorder._writer.execute("PRAGMA busy_timeout=10")
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unreachable, match=r"database is locked.*nothing was recorded"):
+        await recorder.record([event("b")])
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert await recorder.record([event("b")]) == 1
+    assert [event_id for _, event_id in rows(path)] == ["a", "b"]
+
+
+async def test_a_full_disk_is_said_and_nothing_is_lost(recorder: EventRecorder, path: Path) -> None:
+    await recorder.record([event("a")])
+    pages = recorder._writer.execute("PRAGMA page_count").fetchone()[0]
+    recorder._writer.execute(f"PRAGMA max_page_count={pages}")
+    many = [event(f"big-{n}", item_key="k" * 250) for n in range(500)]
+    with pytest.raises(Unreachable, match="full"):
+        await recorder.record(many)
+    recorder._writer.execute("PRAGMA max_page_count=1000000")
+    assert rows(path) == [(1, "a")]
+    assert await recorder.record(many) == 500
+
+
+def test_a_transaction_that_fails_half_way_leaves_nothing(path: Path) -> None:
+    connection = open_events(path)
+    broken = event("b")
+    object.__setattr__(broken, "user_key", None)
+    with pytest.raises(sqlite3.IntegrityError):
+        append_events(connection, [[event("a")], [broken]])
+    assert events_of(connection, "7") == ()
+    assert append_events(connection, [[event("a")], []]) == [1, 0]
+    connection.close()
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not a database, but long enough to look like one" * 100)
+    with pytest.raises(CannotStart, match="cannot be opened"):
+        EventRecorder(path)
+
+
+def test_another_schema_is_refused(path: Path) -> None:
+    connection = open_events(path)
+    connection.execute("PRAGMA user_version=9")
+    connection.close()
+    with pytest.raises(CannotStart, match="schema 9, this software writes schema 1"):
+        EventRecorder(path)
+
+
+async def test_a_copy_of_the_log_files_taken_at_any_moment_holds_what_was_acknowledged(
+    recorder: EventRecorder, tmp_path: Path, path: Path
+) -> None:
+    for n in range(10):
+        await recorder.record([event(f"e{n}")])
+        copy = tmp_path / f"copy-{n}"
+        shutil.copytree(path.parent, copy)
+        assert [event_id for _, event_id in rows(copy / path.name)] == [f"e{k}" for k in range(n + 1)]
