@@ -11,12 +11,13 @@
     ├── DeadlinePassed        the request's budget is spent                 DEADLINE_EXCEEDED
     ├── Unreachable           another process does not answer               UNAVAILABLE
     ├── ContractBroken        a component broke its own contract            INTERNAL
+    ├── CannotStart           wrong configuration, or a port that is taken  (exit code 2)
     └── DataError             offline input cannot be used                  (exit code 2)
         ├── DataMissing       a folder, file or column is not there
         ├── DataTruncated     an incomplete last line, a bad zip
         └── DataMalformed     an unparseable line, a wrong separator or encoding
 
-`GRPC_CODES` maps the tree to status codes; a test walks the tree and demands a code for every class.
+`recsys.status.GRPC_CODES` maps the tree to status codes; a test walks the tree and demands a code for every class.
 Messages name what was found, what was expected and what to do.
 """
 
@@ -65,6 +66,10 @@ class Unreachable(RecsysError):
 
 class ContractBroken(RecsysError):
     """A component returned what its contract forbids (wrong length, NaN score, repeated id)."""
+
+
+class CannotStart(RecsysError):
+    """A process cannot start as configured; the message names the setting or the port."""
 
 
 class DataError(RecsysError):

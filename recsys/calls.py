@@ -1,0 +1,166 @@
+"""What happens around every call: request id, admission, deadline, error mapping, one log line, one measurement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, cast
+
+import grpc
+from grpc import aio
+
+from recsys.errors import DeadlinePassed, Overloaded, RecsysError
+from recsys.logs import request_id_of_call
+from recsys.status import code_of
+from recsys.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+REQUEST_ID_KEY = "x-request-id"
+"""Metadata key of the request id, both ways."""
+
+MAX_REQUEST_ID = 128
+"""Longest request id that is taken over from a caller; longer ones are cut."""
+
+OUR_PACKAGE = "/recsys.v1."
+"""Calls of other services (health, reflection) pass through untouched."""
+
+Behavior = Callable[[Any, aio.ServicerContext[Any, Any]], Awaitable[Any]]
+
+_facts_of_call: ContextVar[dict[str, object] | None] = ContextVar("facts_of_call", default=None)
+
+
+def note(**facts: object) -> None:
+    """Adds fields to the log line of the call that the running code works for."""
+    known = _facts_of_call.get()
+    if known is not None:
+        known.update(facts)
+
+
+def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
+    """Seconds until the caller's deadline; None where the caller set none (gRPC then says something huge)."""
+    remaining = context.time_remaining()
+    return None if remaining is None or remaining > _FOREVER_SECONDS else remaining
+
+
+_FOREVER_SECONDS = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """What `Calls` admits and what it finds slow."""
+
+    in_flight: int = 256
+    slow_seconds: float = 0.25
+
+
+class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
+    """The interceptor of every process. `Status` calls are always admitted and logged at DEBUG."""
+
+    def __init__(self, telemetry: Telemetry, limits: CallLimits | None = None) -> None:
+        self._telemetry = telemetry
+        self._limits = limits or CallLimits()
+        self._admission = asyncio.Semaphore(self._limits.in_flight)
+        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any]:
+        """Wraps the handlers of our own unary methods, once each."""
+        method: str = handler_call_details.method
+        if method in self._handlers:
+            return self._handlers[method]
+        handler = await continuation(handler_call_details)
+        if handler is None or handler.unary_unary is None or not method.startswith(OUR_PACKAGE):
+            return handler
+        wrapped = grpc.unary_unary_rpc_method_handler(
+            self._wrap(method.removeprefix(OUR_PACKAGE), cast("Behavior", handler.unary_unary)),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+        self._handlers[method] = wrapped
+        return wrapped
+
+    def _wrap(self, method: str, behavior: Behavior) -> Behavior:
+        async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+            started = time.perf_counter()
+            request_id = _request_id(request, context)
+            facts: dict[str, object] = {}
+            request_id_of_call.set(request_id)
+            _facts_of_call.set(facts)
+            code, details, response = grpc.StatusCode.OK, "", None
+            try:
+                response = await self._admitted(method, behavior, request, context)
+            except RecsysError as error:
+                code, details = code_of(error), str(error)
+            except asyncio.CancelledError:
+                code, details = _cancelled(context)
+                raise
+            except aio.AbortError:
+                code, details = context.code(), context.details()
+                raise
+            except Exception:
+                code = grpc.StatusCode.INTERNAL
+                details = f"unexpected error; the server's log has the traceback under request id {request_id}"
+                logger.exception("%s failed unexpectedly", method)
+            finally:
+                self._report(method, code, details, seconds=time.perf_counter() - started, facts=facts)
+            if code is not grpc.StatusCode.OK:
+                await context.abort(code, details, ((REQUEST_ID_KEY, request_id),))
+            return response
+
+        return answer
+
+    async def _admitted(
+        self, method: str, behavior: Behavior, request: Any, context: aio.ServicerContext[Any, Any]
+    ) -> Any:
+        """Answers, unless the deadline has passed already or too many calls are in flight."""
+        left = remaining_seconds(context)
+        if left is not None and left <= 0:
+            raise DeadlinePassed("the deadline had passed when the call arrived; allow it more time")
+        if method.endswith("/Status"):
+            return await behavior(request, context)
+        if self._admission.locked():
+            raise Overloaded(
+                f"{self._limits.in_flight} calls are in flight, no more are admitted; retry later, or set "
+                "--in-flight-limit"
+            )
+        async with self._admission:
+            self._telemetry.rpc_in_flight.inc()
+            try:
+                return await behavior(request, context)
+            finally:
+                self._telemetry.rpc_in_flight.dec()
+
+    def _report(
+        self, method: str, code: grpc.StatusCode, details: str, *, seconds: float, facts: dict[str, object]
+    ) -> None:
+        self._telemetry.rpc_seconds.labels(method, code.name).observe(seconds)
+        level = logging.DEBUG if method.endswith("/Status") else logging.INFO
+        if code is not grpc.StatusCode.OK or seconds > self._limits.slow_seconds:
+            level = logging.WARNING
+        if logger.isEnabledFor(level):
+            line = {"method": method, "code": code.name, "milliseconds": round(seconds * 1e3, 3), **facts}
+            logger.log(level, details or "answered", extra={"facts": line})
+
+
+def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:
+    """The caller's id, from metadata or from the message; otherwise a new one."""
+    for key, value in context.invocation_metadata() or ():
+        if key == REQUEST_ID_KEY and isinstance(value, str) and value:
+            return value[:MAX_REQUEST_ID]
+    return getattr(request, "request_id", "")[:MAX_REQUEST_ID] or uuid.uuid4().hex
+
+
+def _cancelled(context: aio.ServicerContext[Any, Any]) -> tuple[grpc.StatusCode, str]:
+    left = remaining_seconds(context)
+    if left is not None and left <= 0:
+        return grpc.StatusCode.DEADLINE_EXCEEDED, "the caller's deadline passed while the call was worked on"
+    return grpc.StatusCode.CANCELLED, "the caller cancelled the call"

@@ -1,0 +1,156 @@
+"""Configuration of every program: flags, then environment, then file, then defaults.
+
+One typed class per program; unknown keys are refused; nothing is read at import.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.exceptions import SettingsError
+
+from recsys.errors import CannotStart
+from recsys.logs import LogFormat
+
+ENVIRONMENT_PREFIX = "RECSYS_"
+
+PORTS = {"gateway": 50050, "popularity": 50051, "itemcf": 50052, "vector": 50053, "rank": 50054}
+"""Default gRPC port by role."""
+
+METRICS_PORTS = {"gateway": 9150, "popularity": 9151, "itemcf": 9152, "vector": 9153, "rank": 9154}
+"""Default metrics port by role."""
+
+
+def port_field(default: int) -> Any:
+    """The field `port` of a process whose default port is `default`."""
+    return Field(default=default, ge=0, le=65_535, description="gRPC port; 0 picks a free one")
+
+
+def metrics_port_field(default: int) -> Any:
+    """The field `metrics_port` of a process whose default metrics port is `default`."""
+    return Field(default=default, ge=0, le=65_535, description="port of /metrics, same host; 0 picks a free one")
+
+
+class TypedConfig(BaseSettings):
+    """How every program is configured: a subclass names fields, and this class reads them."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX,
+        extra="forbid",
+        frozen=True,
+        cli_kebab_case=True,
+        cli_exit_on_error=False,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+        cli_implicit_flags=True,
+    )
+
+    config: Path | None = Field(default=None, description="TOML file with any of these settings")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Arguments of the constructor are the file's values: environment and flags go before them."""
+        del settings_cls, dotenv_settings, file_secret_settings
+        return env_settings, init_settings
+
+    @classmethod
+    def from_arguments(cls, arguments: Sequence[str], program: str) -> Self:
+        """Reads flags, environment and the file that `--config` or RECSYS_CONFIG names.
+
+        Raises:
+            CannotStart: an unknown key or a wrong value; one line that says where it stands.
+            SystemExit: `--help` was asked for.
+        """
+        cls._refuse_unknown_variables()
+        file, values = cls._read_file(arguments)
+        flags: CliSettingsSource[Any] = CliSettingsSource(
+            cls, cli_prog_name=program, cli_parse_args=None, cli_exit_on_error=False
+        )
+        try:
+            flags = flags(args=list(arguments))
+            return cls(_cli_settings_source=flags, **values)  # type: ignore[call-arg]
+        except SettingsError as error:
+            raise CannotStart(f"{str(error).removeprefix('error parsing CLI: ')}; see --help") from None
+        except ValidationError as error:
+            raise CannotStart(_first(error, file)) from None
+
+    @classmethod
+    def _read_file(cls, arguments: Sequence[str]) -> tuple[Path | None, dict[str, Any]]:
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+        parser.add_argument("--config", default=os.environ.get(f"{cls._prefix()}CONFIG"))
+        try:
+            name = parser.parse_known_args(arguments)[0].config
+        except argparse.ArgumentError as error:
+            raise CannotStart(f"{error}; see --help") from None
+        if name is None:
+            return None, {}
+        path = Path(name)
+        try:
+            return path, tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise CannotStart(f"--config {path}: cannot be read as TOML ({error})") from None
+
+    @classmethod
+    def _refuse_unknown_variables(cls) -> None:
+        known = {f"{cls._prefix()}{name.upper()}" for name in cls.model_fields}
+        for name in sorted(os.environ):
+            if name.upper().startswith(cls._prefix()) and name.upper() not in known:
+                raise CannotStart(f"environment variable {name}: no such setting; known are {', '.join(sorted(known))}")
+
+    @classmethod
+    def _prefix(cls) -> str:
+        return cls.model_config.get("env_prefix") or ENVIRONMENT_PREFIX
+
+
+class ServerConfig(TypedConfig):
+    """What every serving process is told. A process adds its own fields in a subclass."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
+    port: int = port_field(0)
+    metrics_port: int = metrics_port_field(0)
+    bundle_root: Path = Field(
+        default=Path("data/demo/bundles/production"), description="folder of published bundles, with CURRENT in it"
+    )
+    poll_seconds: float = Field(default=1.0, gt=0, description="how often to look for a newly published bundle")
+    in_flight_limit: int = Field(
+        default=256, ge=1, description="calls admitted at a time; further ones get RESOURCE_EXHAUSTED"
+    )
+    compute_threads: int = Field(default=1, ge=1, description="threads that compute; calls beyond them queue")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        description="processes that share the port; with more than one the port is bound with SO_REUSEPORT, and each "
+        "process needs a metrics port of its own",
+    )
+    drain_seconds: float = Field(
+        default=10.0, ge=0, description="on SIGTERM, how long calls in flight may take to finish"
+    )
+    slow_call_seconds: float = Field(default=0.25, gt=0, description="calls that take longer are logged as warnings")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="INFO logs every call, WARNING only slow and failed ones"
+    )
+    log_format: LogFormat = Field(default="json", description="one JSON object per line, or text for people")
+
+
+def _first(error: ValidationError, file: Path | None) -> str:
+    """The first complaint, in one line."""
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"]) or "configuration"
+    if first["type"] == "extra_forbidden":
+        return f"{file or 'configuration'}: unknown key {name!r}; see --help for the known ones"
+    found = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"
+    return f"{name}: {first['msg']}{found}; set it with --{name.replace('_', '-')}, in the environment or in the file"

@@ -1,0 +1,63 @@
+"""Between protobuf messages and the domain, both ways. Protobuf types go no further than this package's callers.
+
+What comes from a caller is refused with an InvalidRequest that names the field; what comes from another process of
+ours as an answer is refused as ContractBroken. `field` is where the message stands in the request.
+"""
+
+from recsys.convert.rank import (
+    candidates_from_proto,
+    candidates_to_proto,
+    rank_features_from_proto,
+    rank_query_from_proto,
+    rank_query_to_proto,
+    rank_result_from_proto,
+    rank_result_to_proto,
+)
+from recsys.convert.recall import (
+    recall_query_from_proto,
+    recall_query_to_proto,
+    recall_result_from_proto,
+    recall_result_to_proto,
+)
+from recsys.convert.values import (
+    MAX_COUNT,
+    MAX_NAMES,
+    MAX_QUERIES,
+    as_of_from_proto,
+    batch_from_proto,
+    floats_from_proto,
+    history_from_proto,
+    history_to_proto,
+    ids_from_proto,
+    item_filter_from_proto,
+    item_filter_to_proto,
+    names_from_proto,
+    refuse_where,
+)
+
+__all__ = [
+    "MAX_COUNT",
+    "MAX_NAMES",
+    "MAX_QUERIES",
+    "as_of_from_proto",
+    "batch_from_proto",
+    "candidates_from_proto",
+    "candidates_to_proto",
+    "floats_from_proto",
+    "history_from_proto",
+    "history_to_proto",
+    "ids_from_proto",
+    "item_filter_from_proto",
+    "item_filter_to_proto",
+    "names_from_proto",
+    "rank_features_from_proto",
+    "rank_query_from_proto",
+    "rank_query_to_proto",
+    "rank_result_from_proto",
+    "rank_result_to_proto",
+    "recall_query_from_proto",
+    "recall_query_to_proto",
+    "recall_result_from_proto",
+    "recall_result_to_proto",
+    "refuse_where",
+]

@@ -1,0 +1,55 @@
+"""Logs of a process on stderr: one JSON object per line, or text for people."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import Literal
+
+LogFormat = Literal["json", "text"]
+
+request_id_of_call: ContextVar[str] = ContextVar("request_id_of_call", default="")
+"""The request that the running code works for; every log line carries it."""
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, object] = {
+            "time": _time(record),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id := request_id_of_call.get():
+            line["request_id"] = request_id
+        line.update(getattr(record, "facts", {}))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+class _TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        facts = dict(getattr(record, "facts", {}))
+        if request_id := request_id_of_call.get():
+            facts["request_id"] = request_id
+        extra = "".join(f" {name}={value}" for name, value in facts.items())
+        text = f"{_time(record)} {record.levelname:<7} {record.name}: {record.getMessage()}{extra}"
+        return f"{text}\n{self.formatException(record.exc_info)}" if record.exc_info else text
+
+
+def _time(record: logging.LogRecord) -> str:
+    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+
+
+def write_logs(level: str, log_format: LogFormat) -> None:
+    """Sends all logs of the process to stderr, at `level` and above, replacing what was set up before.
+
+    A record's `extra={"facts": {...}}` becomes fields of its line.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_JsonFormatter() if log_format == "json" else _TextFormatter())
+    logging.basicConfig(level=level, handlers=[handler], force=True)

@@ -1,0 +1,41 @@
+"""Reflection that also resolves methods by symbol; the stock Python one knows only what contains them.
+
+grpcurl and ghz ask for `recsys.v1.RecommendationService.Recommend`; without this ghz needs `--proto`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf import descriptor_pool
+from google.protobuf.descriptor import FileDescriptor
+from grpc import aio
+from grpc_reflection.v1alpha import reflection
+
+
+class MethodAwarePool:
+    """A descriptor pool whose `FindFileContainingSymbol` finds methods, too."""
+
+    def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
+        self._pool = pool
+
+    def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the name is protobuf's
+        """The file that defines `symbol`, a method's included; raises KeyError where there is none."""
+        try:
+            return self._pool.FindFileContainingSymbol(symbol)
+        except KeyError:
+            service_name, _, method_name = symbol.rpartition(".")
+            service = self._pool.FindServiceByName(service_name)
+            return service.methods_by_name[method_name].containing_service.file
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the pool's own."""
+        return getattr(self._pool, name)
+
+
+def reflect(server: aio.Server, service_names: Sequence[str]) -> None:
+    """Adds the reflection service for `service_names` and for itself."""
+    names = (*service_names, reflection.SERVICE_NAME)
+    pool: Any = MethodAwarePool(descriptor_pool.Default())
+    reflection.enable_server_reflection(names, server, pool=pool)

@@ -1,0 +1,183 @@
+"""The harness of every serving process: one asyncio gRPC server with health, reflection and an orderly end.
+
+`run` is the whole life of a process: parse, log, build, serve, drain. A process brings its configuration class and a
+function that builds its services.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import TypeVar
+
+from grpc import aio
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from recsys import __version__
+from recsys.calls import CallLimits, Calls
+from recsys.config import ServerConfig
+from recsys.errors import CannotStart, RecsysError
+from recsys.logs import write_logs
+from recsys.reflection import reflect
+from recsys.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
+
+Config = TypeVar("Config", bound=ServerConfig)
+
+MAX_RECEIVED_BYTES = 4 << 20
+"""Largest message that a server accepts; gRPC answers RESOURCE_EXHAUSTED with both sizes otherwise."""
+
+EXIT_CANNOT_START = 2
+"""Exit code of a process that cannot start as configured."""
+
+_OPTIONS = (
+    ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
+    # Gateways notice a stopped peer by their pings; a server must not take those for an attack.
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_ping_interval_without_data_ms", 100),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One gRPC service of a process."""
+
+    name: str
+    """Full name, e.g. `recsys.v1.RecallService`."""
+    register: Callable[[aio.Server], None]
+    """Adds the servicer to a server."""
+
+
+class Server:
+    """A gRPC server that reports NOT_SERVING until `set_serving(True)`."""
+
+    def __init__(self, config: ServerConfig, telemetry: Telemetry, services: Sequence[Service]) -> None:
+        limits = CallLimits(config.in_flight_limit, config.slow_call_seconds)
+        options = (*_OPTIONS, ("grpc.so_reuseport", int(config.workers > 1)))
+        self._config = config
+        self._server = aio.server(interceptors=(Calls(telemetry, limits),), options=options)
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set under a version check
+        self._names = ("", *(service.name for service in services))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        for service in services:
+            service.register(self._server)
+        reflect(self._server, (*self._names[1:], health.SERVICE_NAME))
+
+    def bind(self) -> int:
+        """Takes the port and returns it.
+
+        Raises:
+            CannotStart: the port is taken, or the host is not an address of this machine.
+        """
+        address = f"{self._config.host}:{self._config.port}"
+        try:
+            return self._server.add_insecure_port(address)
+        except RuntimeError:
+            raise CannotStart(
+                f"port {address}: taken, or not an address of this machine; stop the process that has it, or set --port"
+            ) from None
+
+    async def start(self) -> None:
+        """Accepts calls on the port that `bind` took, NOT_SERVING at first."""
+        await self.set_serving(serving=False)
+        await self._server.start()
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """What health reports from now on, for the process and for each of its services."""
+        kind = health_pb2.HealthCheckResponse
+        for name in self._names:
+            await self._health.set(name, kind.SERVING if serving else kind.NOT_SERVING)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Reports NOT_SERVING for good, refuses new calls, and gives those in flight `grace_seconds` to finish."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """What `build` gets: settings, metrics, the stack of what to close at the end, and the way to report readiness."""
+
+    telemetry: Telemetry
+    closing: AsyncExitStack
+    """Closed after the drain, last entry first."""
+    set_ready: Callable[[bool], None]
+    """Says whether the process can serve; may be called from any thread, before and after the server started."""
+
+
+Build = Callable[[Config, Process], Awaitable[Sequence[Service]]]
+
+
+class _Readiness:
+    """Readiness as other threads report it, for the event loop to pass on to health."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._ready = False
+        self._changed = asyncio.Event()
+
+    def set(self, ready: bool) -> None:  # noqa: FBT001 - a verb with one plain argument, passed as a callable
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._set, ready)
+
+    def _set(self, ready: bool) -> None:  # noqa: FBT001 - see above
+        self._ready = ready
+        self._changed.set()
+
+    async def report_to(self, server: Server) -> None:
+        reported = False
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._ready != reported:
+                reported = self._ready
+                await server.set_serving(serving=reported)
+                logger.info("health is %s", "SERVING" if reported else "NOT_SERVING")
+
+
+async def serve(config: Config, build: Build[Config], *, stop: asyncio.Event | None = None) -> None:
+    """Serves until SIGTERM, SIGINT or `stop`, then drains and closes everything.
+
+    Raises:
+        CannotStart: a port is taken.
+        RecsysError: `build` cannot work with this configuration.
+    """
+    stop = stop or asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with AsyncExitStack() as closing:
+        telemetry, readiness = Telemetry.create(), _Readiness()
+        server = Server(config, telemetry, await build(config, Process(telemetry, closing, readiness.set)))
+        port = server.bind()
+        metrics = telemetry.serve(config.host, config.metrics_port)
+        closing.callback(metrics.server_close)
+        closing.callback(metrics.shutdown)
+        await server.start()
+        closing.push_async_callback(server.drain, config.drain_seconds)
+        logger.info("listening on %s:%d, metrics on port %d", config.host, port, metrics.server_port)
+        reporting = asyncio.create_task(readiness.report_to(server))
+        await stop.wait()
+        reporting.cancel()
+        logger.info("draining: up to %g s for the calls in flight", config.drain_seconds)
+    logger.info("stopped")
+
+
+def run(program: str, config_class: type[Config], build: Build[Config], arguments: Sequence[str] | None = None) -> int:
+    """The life of a process; returns its exit code: 0 after a drain, 2 where it cannot start as configured."""
+    try:
+        config = config_class.from_arguments(sys.argv[1:] if arguments is None else arguments, program)
+        write_logs(config.log_level, config.log_format)
+        logger.info("%s %s starts", program, __version__, extra={"facts": {"config": config.model_dump(mode="json")}})
+        asyncio.run(serve(config, build))
+    except RecsysError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        return EXIT_CANNOT_START
+    return 0

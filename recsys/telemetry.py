@@ -1,0 +1,120 @@
+"""Every metric of a process, in one place. Each process is one scrape target with a registry of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from wsgiref.simple_server import WSGIServer
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+
+from recsys.errors import CannotStart
+
+SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
+"""Upper bounds of the latency buckets."""
+
+CANDIDATES = (0, 1, 10, 25, 50, 100, 150, 200, 250, 300, 400, 500, 750, 1_000, 2_000)
+"""Upper bounds of the candidate buckets."""
+
+
+@dataclass(frozen=True, slots=True)
+class Telemetry:
+    """The metrics of one process. Labels are fixed; their values are few and known in advance."""
+
+    registry: CollectorRegistry
+    rpc_seconds: Histogram
+    rpc_in_flight: Gauge
+    stage_seconds: Histogram
+    stage_candidates: Histogram
+    bundle_info: Gauge
+    bundle_loads: Counter
+    degraded: Counter
+    requests: Counter
+    answers_dropped: Counter
+    process: ProcessCollector = field(repr=False)
+    platform: PlatformCollector = field(repr=False)
+
+    @classmethod
+    def create(cls) -> Telemetry:
+        """A fresh registry with every metric in it."""
+        registry = CollectorRegistry()
+        return cls(
+            registry,
+            rpc_seconds=Histogram(
+                "recsys_rpc_seconds",
+                "Time to answer a call, failures and timeouts included, by method (Service/Method) and gRPC code.",
+                ("method", "code"),
+                buckets=SECONDS,
+                registry=registry,
+            ),
+            rpc_in_flight=Gauge(
+                "recsys_rpc_in_flight", "Calls that are admitted and not answered yet.", registry=registry
+            ),
+            stage_seconds=Histogram(
+                "recsys_stage_seconds",
+                "Time of a stage, split into queue, compute and network, by status (ok, timeout, failed, skipped, "
+                "refused).",
+                ("stage", "part", "status"),
+                buckets=SECONDS,
+                registry=registry,
+            ),
+            stage_candidates=Histogram(
+                "recsys_stage_candidates",
+                "Candidates per request that went in to or came out of a stage.",
+                ("stage", "direction"),
+                buckets=CANDIDATES,
+                registry=registry,
+            ),
+            bundle_info=Gauge(
+                "recsys_bundle_info",
+                "1 for each bundle version that the process knows, by state (active, ready, refused).",
+                ("role", "version", "state"),
+                registry=registry,
+            ),
+            bundle_loads=Counter(
+                "recsys_bundle_loads",
+                "Attempts to load a bundle version, by result (loaded, refused).",
+                ("role", "result"),
+                registry=registry,
+            ),
+            degraded=Counter(
+                "recsys_degraded",
+                "Stages that did less than all of their work, by stage and cause (timeout, failed, skipped, refused).",
+                ("stage", "cause"),
+                registry=registry,
+            ),
+            requests=Counter(
+                "recsys_requests",
+                "Requests of the public API, by outcome (ok, degraded, invalid, failed).",
+                ("outcome",),
+                registry=registry,
+            ),
+            answers_dropped=Counter(
+                "recsys_answers_dropped",
+                "Answers that were not logged because the log could not keep up.",
+                registry=registry,
+            ),
+            process=ProcessCollector(registry=registry),
+            platform=PlatformCollector(registry=registry),
+        )
+
+    def serve(self, host: str, port: int) -> WSGIServer:
+        """Serves `/metrics` from a daemon thread; port 0 picks a free one (see `server_port` of what is returned).
+
+        Raises:
+            CannotStart: the port is taken, or the host is not an address of this machine.
+        """
+        try:
+            server, _ = start_http_server(port, addr=host, registry=self.registry)
+        except OSError as error:
+            raise CannotStart(
+                f"metrics port {host}:{port}: {error.strerror}; stop the process that has it, or set --metrics-port"
+            ) from None
+        return server
