@@ -49,7 +49,10 @@ class TimeOrder:
             path.unlink()
 
     def sorted(self) -> Iterator[Records]:
-        """Yields all interactions, earliest first; equal times keep their order of arrival and stand in one array."""
+        """Yields all interactions, earliest first, in arrays that are not empty.
+
+        Equal times keep their order of arrival and stand in one array.
+        """
         self._stream.close()
         bounds = self._bounds()
         if not len(bounds):
@@ -60,7 +63,8 @@ class TimeOrder:
         for path in paths:
             records = np.fromfile(path, dtype=INTERACTION)
             path.unlink()
-            yield records[np.argsort(records["timestamp"], kind="stable")]
+            if len(records):
+                yield records[np.argsort(records["timestamp"], kind="stable")]
 
     def _chunks(self) -> Iterator[Records]:
         with self._spool.open("rb") as stream:

@@ -132,6 +132,8 @@ class DelimitedReader:
             refuse_other_separator(first, self.file.name, self.layout)
             fields = tuple(column.name for column in self.layout.columns)
             return BlockParser(self.layout, fields, self.conversion), Block(data, 1, block.is_last)
+        if block.is_last and end == len(data):
+            raise DataTruncated(f"{self.file.name}:1: the file ends inside its header {first[:120]!r}; copy it again")
         positions = {place: name for name, place in header_columns(first, self.file.name, self.layout).items()}
         width = len(split_line(first, self.layout))
         fields = tuple(positions.get(place, f"unused {place}") for place in range(width))

@@ -53,8 +53,8 @@ USERS = Layout(
 
 def genres_of_flags(table: pa.Table) -> pa.Table:
     """Movies with "A|B" genres instead of a flag per genre; the year is that of the title, else of the release."""
-    named = [pc.if_else(pc.equal(table[genre], 1), genre, None) for genre in GENRES[1:]]
-    joined = pc.binary_join_element_wise(*named, "|", null_handling="skip")
+    named = [pc.if_else(pc.fill_null(pc.equal(table[genre], 1), False), f"|{genre}", "") for genre in GENRES[1:]]  # noqa: FBT003
+    joined = pc.utf8_ltrim(pc.binary_join_element_wise(*named, ""), characters="|")
     movies = with_years(table.select(["item", "title"]))
     released = pc.struct_field(pc.extract_regex(table["release_date"], r"(?P<year>[0-9]{4})$"), "year")
     years = pc.coalesce(movies["year"], pc.cast(released, pa.int64()))

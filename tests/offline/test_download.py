@@ -66,7 +66,7 @@ class _Handler(BaseHTTPRequestHandler):
         limit = self.server.limits.pop(0) if self.server.limits and self.path.endswith(".zip") else len(body)
         self.wfile.write(body[:limit])
 
-    def log_message(self, format: str, *args: object) -> None:
+    def log_message(self, *args: object) -> None:
         """Keeps the test's output clean."""
 
 

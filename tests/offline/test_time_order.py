@@ -34,8 +34,8 @@ def test_order_is_that_of_a_stable_sort(tmp_path: Path, rows_in_memory: int) -> 
 def test_equal_times_stand_in_one_array(tmp_path: Path) -> None:
     order = TimeOrder(tmp_path, rows_in_memory=4)
     order.add(_records([5, 1, 5, 9, 5, 5, 1, 5]))
-    parts = [part["timestamp"].tolist() for part in order.sorted() if len(part)]
-    assert sum(parts, []) == [1, 1, 5, 5, 5, 5, 5, 9]
+    parts = [part["timestamp"].tolist() for part in order.sorted()]
+    assert [time for part in parts for time in part] == [1, 1, 5, 5, 5, 5, 5, 9]
     assert sum(5 in part for part in parts) == 1
     assert len(parts) > 1
 
@@ -48,7 +48,7 @@ def test_ranges_are_of_about_equal_size(tmp_path: Path) -> None:
 
 def test_nothing_added_gives_nothing(tmp_path: Path) -> None:
     order = TimeOrder(tmp_path, rows_in_memory=4)
-    assert sum(len(part) for part in order.sorted()) == 0
+    assert list(order.sorted()) == []
 
 
 def test_closing_early_removes_temporary_files(tmp_path: Path) -> None:
@@ -61,8 +61,18 @@ def test_closing_early_removes_temporary_files(tmp_path: Path) -> None:
 
 def test_only_rows_equal_in_every_column_are_repeated() -> None:
     records = np.array(
-        [(1, 1, 1, 4.0, 1), (1, 1, 1, 4.0, 1), (1, 1, 1, 5.0, 1), (1, 1, 1, 4.0, 2), (1, 1, 1, np.nan, 1)]
-        + [(1, 1, 1, np.nan, 1), (2, 1, 1, 4.0, 1), (1, 2, 1, 4.0, 1), (1, 1, 2, 4.0, 1), (1, 1, 1, 4.0, 1)],
+        [
+            (1, 1, 1, 4.0, 1),
+            (1, 1, 1, 4.0, 1),
+            (1, 1, 1, 5.0, 1),
+            (1, 1, 1, 4.0, 2),
+            (1, 1, 1, np.nan, 1),
+            (1, 1, 1, np.nan, 1),
+            (2, 1, 1, 4.0, 1),
+            (1, 2, 1, 4.0, 1),
+            (1, 1, 2, 4.0, 1),
+            (1, 1, 1, 4.0, 1),
+        ],
         dtype=INTERACTION,
     )
     assert repeated(records).tolist() == [False, True, False, False, False, True, False, False, False, True]
