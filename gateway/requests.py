@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 import numpy as np
 
 from gateway.events import Event
 from gateway.resolve import Identities, KeyTable, Party, check_key
+from recsys import convert
 from recsys.catalogue import Catalogue
 from recsys.domain import EventType, Ids, ItemFilter
 from recsys.errors import InvalidRequest
@@ -17,7 +17,6 @@ from recsys.v1 import recommend_pb2, types_pb2
 DEFAULT_COUNT = 10
 MAX_COUNT = 500
 MAX_EXCLUDED = 10_000
-MAX_GENRES = 100
 MAX_EVENTS = 1_000
 MAX_EVENT_ID = 128
 MAX_AHEAD_SECONDS = 86_400
@@ -36,39 +35,29 @@ def excluded_of(request: recommend_pb2.RecommendRequest | recommend_pb2.SimilarI
     n = len(request.exclude_item_ids)
     if n > MAX_EXCLUDED:
         raise InvalidRequest(f"exclude_item_ids: {n} ids; at most {MAX_EXCLUDED} can be excluded")
-    return np.unique(np.asarray(request.exclude_item_ids, np.int64))
+    return np.unique(convert.ids_from_proto(request.exclude_item_ids))
 
 
 def filter_of(message: types_pb2.ItemFilter, catalogue: Catalogue) -> ItemFilter:
     """The attribute filter; genres are those of the catalogue."""
-    item_filter = ItemFilter(
-        genres_of(message.genres_any, "filter.genres_any", catalogue),
-        genres_of(message.genres_none, "filter.genres_none", catalogue),
-        message.min_year if message.HasField("min_year") else None,
-        message.max_year if message.HasField("max_year") else None,
-    )
-    first, last = item_filter.min_year, item_filter.max_year
-    if first is not None and last is not None and first > last:
-        raise InvalidRequest(f"filter.min_year: {first} is after filter.max_year {last}; no item can match")
+    item_filter = convert.item_filter_from_proto(message)
+    catalogue.check_genres(item_filter.genres_any, "filter.genres_any")
+    catalogue.check_genres(item_filter.genres_none, "filter.genres_none")
     return item_filter
 
 
-def genres_of(names: Iterable[str], field: str, catalogue: Catalogue) -> tuple[str, ...]:
-    """Genre names that the catalogue knows."""
-    genres = tuple(names)
-    if len(genres) > MAX_GENRES:
-        raise InvalidRequest(f"{field}: {len(genres)} genres; at most {MAX_GENRES} can be named")
-    catalogue.check_genres(genres, field)
-    return genres
+def preferred_of(request: recommend_pb2.RecommendRequest, catalogue: Catalogue) -> tuple[str, ...]:
+    """The genres that the user says they like; genres are those of the catalogue."""
+    names = convert.names_from_proto(request.preferred_genres, "preferred_genres")
+    catalogue.check_genres(names, "preferred_genres")
+    return names
 
 
 def as_of_of(request: recommend_pb2.RecommendRequest) -> int | None:
     """The moment that the request names, None where it names none."""
     if not request.HasField("as_of"):
         return None
-    if request.as_of < 0:
-        raise InvalidRequest(f"as_of: {request.as_of}; expected Unix seconds, 0 or more")
-    return request.as_of
+    return convert.as_of_from_proto(request.as_of, "as_of")
 
 
 def user_of(request: recommend_pb2.RecommendRequest) -> tuple[int | None, str | None]:

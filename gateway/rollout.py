@@ -1,0 +1,82 @@
+"""Which bundle version new requests are pinned to, and when the gateway moves to the next one.
+
+It moves when its own files are loaded and the rank server and every reachable channel have the version ready. A
+process that is not there, or refuses, is degraded; it holds the move up for `timeout_seconds` at most. A channel that
+cannot be reached holds nothing up. Requests in flight keep the version they began with.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from gateway.backends import Backend
+from gateway.serving import Serving
+
+logger = logging.getLogger(__name__)
+
+
+class LoadedVersions(Protocol):
+    """What the rollout needs of `recsys.versions.Versions`."""
+
+    @property
+    def current(self) -> Serving | None:
+        """The released version once the gateway's own files of it are loaded; the one before it until then."""
+
+
+class Rollout:
+    """Holds the version that new requests use. It lives on the event loop."""
+
+    def __init__(
+        self,
+        versions: LoadedVersions,
+        backends: Sequence[Backend],
+        *,
+        timeout_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Nothing is active before the first `step`."""
+        self._versions = versions
+        self._backends = backends
+        self._timeout = timeout_seconds
+        self._clock = clock
+        self._active: Serving | None = None
+        self._waiting_for = ""
+        self._since = 0.0
+
+    @property
+    def active(self) -> Serving | None:
+        """What new requests use; None while no bundle was ever loaded."""
+        return self._active
+
+    def step(self) -> None:
+        """Moves to the released version where nothing speaks against it any more."""
+        target = self._versions.current
+        if target is None or (self._active is not None and target.version == self._active.version):
+            self._waiting_for = ""
+            return
+        if self._waiting_for != target.version:
+            self._waiting_for, self._since = target.version, self._clock()
+        missing = [] if self._active is None else self._missing(target)
+        if missing and self._clock() - self._since < self._timeout:
+            return
+        if missing:
+            logger.warning("moving to %s without %s", target.version, "; ".join(missing))
+        logger.info("new requests use bundle %s", target.version)
+        self._active, self._waiting_for = target, ""
+        for backend in self._backends:
+            backend.wanted_version = target.version
+
+    def _missing(self, target: Serving) -> list[str]:
+        """Why the processes that the move waits for are not ready."""
+        missing = []
+        for backend in self._backends:
+            if backend.name not in target.backend_names or backend.is_ready(target.version):
+                continue
+            if backend.reachable or backend.name == target.ranker_name:
+                missing.append(
+                    f"{backend.name} ({backend.refusal(target.version) or backend.cause or 'still loading'})"
+                )
+        return missing

@@ -1,0 +1,78 @@
+"""One bundle version with everything that answers for it: its files and its pipelines, pinned to the version."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gateway.backends import RankBackend, RecallBackend
+from gateway.config import GatewayConfig
+from gateway.hidden import HiddenIds, HiddenItems
+from gateway.pipeline import Pipeline
+from gateway.served import ServedBundle
+from gateway.sources import GrpcRankSource, GrpcRecallSource
+from recsys.bundle import Bundle, ServingPolicy
+from recsys.telemetry import Telemetry
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What requests are pinned to."""
+
+    bundle: ServedBundle
+    recommend: Pipeline
+    similar: Pipeline
+    """Asks the channels that know items by items, in blended order: no validation has chosen anything for it."""
+
+    @property
+    def version(self) -> str:
+        """The bundle version."""
+        return self.bundle.version
+
+    @property
+    def ranker_name(self) -> str:
+        """Name of the ranker where this version's policy uses it; empty where the blended order is served."""
+        ranker = self.recommend.ranker
+        return ranker.name if ranker is not None and self.recommend.policy.ranking == "ranked" else ""
+
+    @property
+    def backend_names(self) -> frozenset[str]:
+        """Names of the processes that this version's policy asks."""
+        return frozenset({*(channel.name for channel in self.recommend.policy.channels), self.ranker_name})
+
+
+@dataclass(frozen=True)
+class ServingFactory:
+    """Makes a `Serving` of a bundle; the version watcher calls it for every version, in its own thread."""
+
+    config: GatewayConfig
+    recall: Sequence[RecallBackend]
+    rank: RankBackend
+    hidden: HiddenItems
+    telemetry: Telemetry
+
+    def load(self, bundle: Bundle) -> Serving:
+        """Loads the gateway's files and builds the pipelines."""
+        served = ServedBundle.load(bundle)
+        policy = served.manifest.policy
+        return Serving(served, self._pipeline(served, policy), self._pipeline(served, self._similar(policy)))
+
+    def _pipeline(self, served: ServedBundle, policy: ServingPolicy) -> Pipeline:
+        return Pipeline(
+            served.catalogue,
+            policy,
+            [GrpcRecallSource(backend, served.version, self.telemetry) for backend in self.recall],
+            GrpcRankSource(self.rank, served.version, self.telemetry),
+            served.fallback,
+            HiddenIds(self.hidden, served.identities),
+            self.config.recall_share,
+            self.config.rank_share,
+        )
+
+    def _similar(self, policy: ServingPolicy) -> ServingPolicy:
+        channels = tuple(
+            channel.model_copy(update={"weight": 1.0})
+            for channel in policy.channels
+            if channel.name in self.config.similar_channels
+        )
+        return policy.model_copy(update={"channels": channels, "ranking": "blended"})

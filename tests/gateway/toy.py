@@ -1,0 +1,244 @@
+"""A small world for the gateway: its files, bundles of them, and other processes that behave as a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import grpc
+import numpy as np
+
+from gateway.resolve import FIRST_ASSIGNED
+from gateway.state import FILES, Histories, write_gateway_files
+from recsys import __version__
+from recsys.bundle import (
+    FORMAT_VERSION,
+    Bundle,
+    BundleStore,
+    ChannelPolicy,
+    FileEntry,
+    Manifest,
+    Release,
+    ServingPolicy,
+)
+from recsys.catalogue import Catalogue, ItemTexts
+from recsys.domain import EventType
+from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, types_pb2
+
+CUTOFF = 1_000
+"""Moment of the toy bundle; the last stored event happened then."""
+
+KEYED_ITEM = FIRST_ASSIGNED
+"""The item whose key is no number: tt12."""
+
+ADA = FIRST_ASSIGNED
+"""The user whose key is no number: ada, who has seen items 1 and 2."""
+
+ITEM_IDS = [*range(1, 12), KEYED_ITEM]
+POPULAR = [3, 1, 2, 4, 5, 6, 7, 8, 9, 10, 11, KEYED_ITEM]
+CHANNELS = ("popularity", "itemcf", "vector")
+
+
+def catalogue() -> Catalogue:
+    """Items 1 to 11 and tt12; odd ones are dramas, even ones westerns; item n is of 1990 + n, tt12 has no year."""
+    years = np.asarray([*(1990 + n for n in range(1, 12)), -32_768], np.int16)
+    drama = np.asarray([n % 2 == 1 for n in range(1, 13)])
+    return Catalogue(np.asarray(ITEM_IDS, np.int64), years, np.stack([drama, ~drama], axis=1), ("Drama", "Western"))
+
+
+def histories() -> Histories:
+    """User 4 rated 1 and viewed 2; ada rated 1, saved 2 and disliked 3."""
+    kinds = EventType
+    return Histories(
+        np.asarray([4, ADA], np.int64),
+        np.asarray([0, 2, 5], np.int64),
+        np.asarray([1, 2, 1, 2, 3], np.int64),
+        np.asarray([100, 200, 300, 900, CUTOFF], np.int64),
+        np.asarray([kinds.RATING, kinds.VIEW, kinds.RATING, kinds.SAVE, kinds.DISLIKE], np.int8),
+        np.asarray([4.5, np.nan, 5.0, np.nan, np.nan], np.float32),
+    )
+
+
+def policy(
+    *, ranking: Literal["ranked", "blended"] = "ranked", clock: Literal["wall", "cutoff"] = "cutoff"
+) -> ServingPolicy:
+    """Three channels of eight candidates each; popularity sees no history, itemcf the last event."""
+    return ServingPolicy(
+        channels=(
+            ChannelPolicy(name="popularity", count=8, weight=0.5, history_limit=0),
+            ChannelPolicy(name="itemcf", count=8, weight=1.0),
+            ChannelPolicy(name="vector", count=8, weight=1.0, history_limit=1),
+        ),
+        rank_count=10,
+        ranking=ranking,
+        serving_clock=clock,
+    )
+
+
+def write_bundle(
+    root: Path, version: str, *, policy: ServingPolicy, watermark: int = 0, previous: str | None = None
+) -> Bundle:
+    """Writes and releases a bundle that holds the gateway's files."""
+    folder = root / version
+    items = catalogue()
+    items.save(folder)
+    ItemTexts([*map(str, range(1, 12)), "tt12"], [f"Film {n}" for n in range(1, 13)]).save(folder)
+    popular = np.asarray(POPULAR, np.int64)
+    write_gateway_files(folder, histories=histories(), user_keys={"ada": ADA}, popular_item_ids=popular)
+    contents = {name: (folder / name).read_bytes() for name in FILES}
+    manifest = Manifest(
+        format_version=FORMAT_VERSION,
+        bundle_version=version,
+        purpose="production",
+        dataset="toy",
+        cutoff=CUTOFF,
+        events_watermark=watermark,
+        created="2024-01-01T00:00:00+00:00",
+        software_version=__version__,
+        feature_names=(),
+        index=None,
+        policy=policy,
+        roles={"gateway": FILES},
+        files={
+            name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
+            for name, content in contents.items()
+        },
+    )
+    (folder / "manifest.json").write_text(manifest.model_dump_json())
+    BundleStore(root).write_release(Release(version, previous))
+    return Bundle(folder, manifest)
+
+
+def ranked_list(item_ids: Sequence[int], *, seed: int | None = None) -> recall_pb2.RecallResult:
+    """A channel's result: these items in this order, scores falling from 1."""
+    n = len(item_ids)
+    return recall_pb2.RecallResult(
+        item_ids=item_ids,
+        scores=[1.0 - 0.01 * place for place in range(n)],
+        seed_item_ids=[] if seed is None else [seed] * n,
+        seed_present=[] if seed is None else [True] * n,
+    )
+
+
+Answer = Callable[[Any], Any]
+
+
+@dataclass
+class FakeProcess:
+    """Another process: what it says of itself and how it answers; a test changes either while it runs."""
+
+    role: str
+    ready: list[str] = field(default_factory=lambda: ["v1"])
+    refused: dict[str, str] = field(default_factory=dict)
+    item_ids: Sequence[int] = ()
+    """What a recall channel returns, best first, whatever the query's filters; excluded items are left out."""
+    seed: int | None = None
+    delay: float = 0.0
+    failure: grpc.StatusCode | None = None
+    channel: str = ""
+    """The channel that answers claim to come from; empty: the role."""
+    version: str = ""
+    """The version that answers claim to come from; empty: the one asked for."""
+    tamper: Callable[[Any], None] = lambda response: None
+    """Changes a response before it leaves."""
+    requests: list[Any] = field(default_factory=list)
+    port: int = 0
+
+    @property
+    def target(self) -> str:
+        """Where it listens."""
+        return f"127.0.0.1:{self.port}"
+
+    def status(self) -> types_pb2.ServingStatus:
+        """What it says of itself."""
+        refused = [types_pb2.RefusedVersion(bundle_version=name, reason=why) for name, why in self.refused.items()]
+        return types_pb2.ServingStatus(role=self.role, ready_versions=self.ready, refused_versions=refused)
+
+    async def behave(self, request: Any, context: Any) -> None:
+        """Is late, fails, or does neither."""
+        self.requests.append(request)
+        await asyncio.sleep(self.delay)
+        if self.failure is not None:
+            await context.abort(self.failure, "as the test wants it")
+        if request.bundle_version not in self.ready:
+            await context.abort(grpc.StatusCode.FAILED_PRECONDITION, f"holds only {self.ready}")
+
+
+class _Recall(recall_pb2_grpc.RecallServiceServicer):
+    def __init__(self, process: FakeProcess) -> None:
+        self.process = process
+
+    async def Recall(self, request: Any, context: Any) -> recall_pb2.RecallResponse:  # noqa: N802
+        process = self.process
+        await process.behave(request, context)
+        response = recall_pb2.RecallResponse(
+            channel=process.channel or process.role,
+            bundle_version=process.version or request.bundle_version,
+            queue_microseconds=10,
+            compute_microseconds=20,
+        )
+        for query in request.queries:
+            kept = [item_id for item_id in process.item_ids if item_id not in query.exclude_item_ids]
+            response.results.append(ranked_list(kept[: query.count], seed=process.seed))
+        process.tamper(response)
+        return response
+
+    async def Status(self, request: Any, context: Any) -> recall_pb2.RecallServiceStatusResponse:  # noqa: N802
+        return recall_pb2.RecallServiceStatusResponse(status=self.process.status())
+
+
+class _Rank(rank_pb2_grpc.RankServiceServicer):
+    def __init__(self, process: FakeProcess) -> None:
+        self.process = process
+
+    async def Rank(self, request: Any, context: Any) -> rank_pb2.RankResponse:  # noqa: N802
+        process = self.process
+        await process.behave(request, context)
+        response = rank_pb2.RankResponse(bundle_version=process.version or request.bundle_version)
+        for query in request.queries:
+            response.results.append(rank_pb2.RankResult(scores=[item_id % 1000 for item_id in query.item_ids]))
+        process.tamper(response)
+        return response
+
+    async def Status(self, request: Any, context: Any) -> rank_pb2.RankServiceStatusResponse:  # noqa: N802
+        return rank_pb2.RankServiceStatusResponse(status=self.process.status())
+
+
+@asynccontextmanager
+async def running(process: FakeProcess) -> AsyncIterator[FakeProcess]:
+    """Serves a fake process; on the port it had before where it ran already."""
+    server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+    if process.role == "rank":
+        rank_pb2_grpc.add_RankServiceServicer_to_server(_Rank(process), server)
+    else:
+        recall_pb2_grpc.add_RecallServiceServicer_to_server(_Recall(process), server)
+    process.port = server.add_insecure_port(process.target)
+    await server.start()
+    try:
+        yield process
+    finally:
+        await server.stop(None)
+
+
+@dataclass
+class Clock:
+    """A clock that a test sets."""
+
+    now: float = 5_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def eventually(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
+    """Waits until `condition` holds; fails where it does not within `seconds`."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + seconds
+    while not condition():
+        assert loop.time() < end, "waited in vain"
+        await asyncio.sleep(0.01)
