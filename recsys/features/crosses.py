@@ -1,0 +1,90 @@
+"""How well an item fits a user, and what each channel said of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recsys.domain import Candidates
+from recsys.features.items import MISSING
+from recsys.features.user import ItemTraits, Taste
+
+CROSS_NAMES = (
+    "cross_genre_affinity",
+    "cross_recent_genre_affinity",
+    "cross_genre_rating",
+    "cross_decade_share",
+    "cross_year_deviation",
+    "cross_recent_year_distance",
+    "cross_rating_deviation",
+    "cross_popularity_deviation",
+)
+
+FUSION_CONSTANT = 60.0
+"""k of reciprocal rank fusion with equal weights, 1 / (k + rank)."""
+
+
+def evidence_names(channels: Sequence[str]) -> tuple[str, ...]:
+    """Names of the columns of `evidence`."""
+    parts = ("score", "relative_score", "rank")
+    own = tuple(f"{channel}_{part}" for channel in channels for part in parts)
+    return (*own, "channels_returned", "best_rank", "fused_rank")
+
+
+def crosses(rows: NDArray[np.int64], traits: ItemTraits, taste: Taste) -> NDArray[np.float32]:
+    """float32[len(rows), len(CROSS_NAMES)]: items at catalogue rows `rows` against one user's taste."""
+    result = np.empty((len(rows), len(CROSS_NAMES)), np.float32)
+    result[:, :3] = traits.genres[rows] @ taste.genres
+    years = traits.years[rows]
+    known = years != MISSING
+    result[:, 3] = np.where(known, taste.decades[traits.decades[rows]], 0.0)
+    result[:, 4] = _deviation(years, taste.mean_year)
+    recent = _deviation(years, taste.recent_year)
+    result[:, 5] = np.where(recent == MISSING, MISSING, np.abs(recent))
+    result[:, 6] = _deviation(traits.ratings[rows], taste.mean_rating)
+    result[:, 7] = _deviation(traits.popularity[rows], taste.mean_popularity)
+    return result
+
+
+def evidence(candidates: Candidates, channels: Sequence[str]) -> NDArray[np.float32]:
+    """float32[n, len(evidence_names(channels))]: per channel its score, the score from 0 (worst) to 1 (best) among
+    these candidates, and the rank, `MISSING` where it did not return the item; then what all of them say together.
+
+    Channels of the candidates that are not in `channels` (the gateway's fallback) say nothing.
+    """
+    n = len(candidates)
+    result = np.full((n, 3 * len(channels) + 3), MISSING, np.float32)
+    best = np.full(n, np.inf, np.float32)
+    fused, returned_by = np.zeros(n, np.float32), np.zeros(n, np.float32)
+    for position, channel in enumerate(channels):
+        if channel not in candidates.channels:
+            continue
+        column = candidates.channels.index(channel)
+        ranks = candidates.ranks[:, column]
+        returned = np.flatnonzero(ranks)
+        if not len(returned):
+            continue
+        found, places = candidates.scores[returned, column], ranks[returned].astype(np.float32)
+        result[returned, 3 * position] = found
+        result[returned, 3 * position + 1] = _relative(found)
+        result[returned, 3 * position + 2] = places
+        best[returned] = np.minimum(best[returned], places)
+        fused[returned] += 1.0 / (FUSION_CONSTANT + places)
+        returned_by[returned] += 1.0
+    result[:, -3] = returned_by
+    result[:, -2] = np.where(np.isfinite(best), best, MISSING)
+    result[:, -1] = fused
+    return result
+
+
+def _deviation(values: NDArray[np.float32], habit: float) -> NDArray[np.float32]:
+    if habit == MISSING:
+        return np.full(len(values), MISSING, np.float32)
+    return np.where(values == MISSING, np.float32(MISSING), values - np.float32(habit))
+
+
+def _relative(scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    low, high = scores.min(), scores.max()
+    return (scores - low) / (high - low) if high > low else np.ones_like(scores)
