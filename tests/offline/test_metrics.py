@@ -1,0 +1,99 @@
+"""Metrics against figures worked out by hand, and against a slow, literal reading of their definitions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from offline.metrics import CUTS, NO_ITEM, Relevant, coverage, hits_of, interval, mean_popularity, padded, per_request
+
+
+def ids(*values: int) -> np.ndarray:
+    return np.asarray(values, np.int64)
+
+
+def test_known_answers_by_hand() -> None:
+    """Three relevant items; hits at places 1 and 4 of five."""
+    relevant = Relevant.of([ids(10, 40, 99)])
+    hits = hits_of(padded([ids(10, 20, 30, 40, 50)]), relevant)
+    metrics = per_request(hits, relevant.counts)
+    assert hits[0, :5].tolist() == [True, False, False, True, False]
+    assert metrics["recall@5"][0] == pytest.approx(2 / 3)
+    assert metrics["precision@5"][0] == pytest.approx(2 / 5)
+    assert metrics["precision@10"][0] == pytest.approx(2 / 10)
+    assert metrics["hit_rate@5"][0] == 1
+    assert metrics["mrr@5"][0] == 1
+    assert metrics["map@5"][0] == pytest.approx((1 / 1 + 2 / 4) / 3)
+    ideal = 1 + 1 / math.log2(3) + 1 / math.log2(4)
+    assert metrics["ndcg@5"][0] == pytest.approx((1 + 1 / math.log2(5)) / ideal)
+
+
+def test_a_perfect_list_scores_one_and_a_useless_one_zero() -> None:
+    relevant = Relevant.of([ids(1, 2), ids(3), np.arange(100)])
+    perfect = per_request(hits_of(padded([ids(2, 1), ids(3), np.arange(50)]), relevant), relevant.counts)
+    useless = per_request(hits_of(padded([ids(7), ids(), ids(500)]), relevant), relevant.counts)
+    for k in CUTS:
+        assert perfect[f"ndcg@{k}"].tolist() == [1, 1, 1]
+        assert perfect[f"map@{k}"].tolist() == [1, 1, 1]
+        assert perfect[f"recall@{k}"].tolist() == [1, 1, k / 100]
+        assert all(useless[f"{name}@{k}"].sum() == 0 for name in ("ndcg", "map", "mrr", "recall", "hit_rate"))
+
+
+def test_a_hit_of_another_request_is_none() -> None:
+    relevant = Relevant.of([ids(1), ids(2)])
+    assert not hits_of(padded([ids(2), ids(1)]), relevant).any()
+
+
+def test_padding_is_never_relevant() -> None:
+    assert not hits_of(padded([ids()]), Relevant.of([ids(NO_ITEM)])).any()
+
+
+def slow_metrics(shown: list[int], relevant: set[int], k: int) -> dict[str, float]:
+    hits = [item in relevant for item in shown[:k]]
+    places = [place for place, hit in enumerate(hits, start=1) if hit]
+    return {
+        f"recall@{k}": len(places) / len(relevant),
+        f"precision@{k}": len(places) / k,
+        f"hit_rate@{k}": float(bool(places)),
+        f"mrr@{k}": 1 / places[0] if places else 0.0,
+        f"map@{k}": sum(n / place for n, place in enumerate(places, start=1)) / min(k, len(relevant)),
+        f"ndcg@{k}": sum(1 / math.log2(place + 1) for place in places)
+        / sum(1 / math.log2(place + 1) for place in range(1, min(k, len(relevant)) + 1)),
+    }
+
+
+def test_equals_the_definitions_on_random_worlds() -> None:
+    rng = np.random.default_rng(3)
+    shown = [rng.permutation(90)[: rng.integers(0, 70)] for _ in range(40)]
+    wanted = [rng.choice(120, rng.integers(1, 80), replace=False) for _ in range(40)]
+    relevant = Relevant.of(wanted)
+    metrics = per_request(hits_of(padded(shown), relevant), relevant.counts)
+    for request in range(40):
+        for k in CUTS:
+            for name, value in slow_metrics(shown[request].tolist(), set(wanted[request].tolist()), k).items():
+                assert metrics[name][request] == pytest.approx(value), (name, request)
+
+
+def test_coverage_counts_distinct_items_in_the_first_places() -> None:
+    lists = padded([ids(1, 2, 3), ids(2, 1, 9)])
+    assert coverage(lists, 10, 2) == 0.2
+    assert coverage(lists, 10, 5) == 0.4
+
+
+def test_mean_popularity_is_the_share_of_less_popular_items() -> None:
+    catalogue, counts = ids(10, 20, 30, 40), np.asarray([5, 0, 5, 9])
+    assert mean_popularity(padded([ids(40)]), catalogue, counts, 10) == 0.75
+    assert mean_popularity(padded([ids(10, 20)]), catalogue, counts, 10) == pytest.approx((0.25 + 0) / 2)
+    assert mean_popularity(padded([ids()]), catalogue, counts, 10) == 0.0
+
+
+def test_the_interval_holds_the_mean_and_draws_users_as_a_whole() -> None:
+    values = np.random.default_rng(1).normal(0.3, 0.1, 400)
+    low, high = interval(values, np.arange(400), resamples=500, seed=0)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.2)
+    assert (low, high) == interval(values, np.arange(400), resamples=500, seed=0)
+    twice_low, twice_high = interval(np.repeat(values, 2), np.repeat(np.arange(400), 2), resamples=500, seed=0)
+    assert (twice_low, twice_high) == pytest.approx((low, high))
