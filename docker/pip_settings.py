@@ -30,7 +30,9 @@ def local_paths(settings: dict[str, str]) -> list[str]:
 def main(pip_conf: Path, mounts: Path) -> None:
     """Reads standard input, writes both files."""
     settings = parse(sys.stdin.read().splitlines())
-    pip_conf.write_text("[global]\n" + "".join(f"{name} = {value}\n" for name, value in settings.items()))
+    pip_conf.write_text(
+        "[global]\n" + "".join(f"{name} = {' '.join(value.split())}\n" for name, value in settings.items())
+    )
     mounts.write_text("".join(f"{path}\n" for path in local_paths(settings)))
 
 

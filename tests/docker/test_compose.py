@@ -1,0 +1,77 @@
+"""The compose file: no engine runs here, so its schema, its ports and its settings are checked instead."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from gateway.config import GatewayConfig
+from recsys.config import ENVIRONMENT_PREFIX, PORTS
+
+BUILT = {"gateway", "popularity", "itemcf", "vector", "rank", "offline"}
+
+
+@pytest.fixture(scope="module")
+def services(docker_folder: Path) -> dict[str, dict[str, Any]]:
+    """Service by name, YAML anchors resolved."""
+    found: dict[str, dict[str, Any]] = yaml.safe_load((docker_folder / "compose.yaml").read_text())["services"]
+    return found
+
+
+def test_the_official_schema_accepts_the_file(docker_folder: Path) -> None:
+    schema = json.loads((Path(__file__).parent / "compose-spec/compose-spec.json").read_text())
+    schema.pop("$id")
+    checker = jsonschema.Draft7Validator(schema)
+    compose = yaml.safe_load((docker_folder / "compose.yaml").read_text())
+    assert [f"{error.json_path}: {error.message}" for error in checker.iter_errors(compose)] == []
+    compose["services"]["gateway"]["port"] = compose["services"]["gateway"].pop("ports")
+    assert not checker.is_valid(compose)
+
+
+def test_every_image_of_ours_is_a_target_of_the_dockerfile(
+    services: dict[str, dict[str, Any]], docker_folder: Path
+) -> None:
+    stages = set(re.findall(r"^FROM \S+ AS (\S+)$", (docker_folder / "Dockerfile").read_text(), re.MULTILINE))
+    built = {name: service["build"]["target"] for name, service in services.items() if "build" in service}
+    assert set(built) == BUILT
+    assert set(built.values()) <= stages
+    assert {services[name]["image"] for name in built} == {f"recsys-{target}" for target in built.values()}
+
+
+def test_images_of_others_are_pinned(services: dict[str, dict[str, Any]]) -> None:
+    others = [service["image"] for name, service in services.items() if name not in BUILT]
+    assert others
+    assert all(re.fullmatch(r"[\w./-]+:v?\d+\.\d+\.\d+", image) for image in others)
+
+
+def test_only_the_gateway_is_public_and_only_on_the_loopback_address(services: dict[str, dict[str, Any]]) -> None:
+    published = {name: service["ports"] for name, service in services.items() if "ports" in service}
+    assert set(published) == {"gateway", "prometheus", "grafana"}
+    assert published["gateway"] == [f"127.0.0.1:{PORTS['gateway']}:{PORTS['gateway']}"]
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+def test_servers_read_the_bundles_and_write_nothing_but_events(services: dict[str, dict[str, Any]]) -> None:
+    writable = {name: [volume for volume in services[name]["volumes"] if not volume.endswith(":ro")] for name in PORTS}
+    assert writable == {"gateway": ["events:/data"], "popularity": [], "itemcf": [], "vector": [], "rank": []}
+    assert all("data:/bundles:ro" in services[name]["volumes"] for name in PORTS)
+    assert all(services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"] for name in PORTS)
+
+
+def test_the_gateway_asks_the_services_at_their_ports(services: dict[str, dict[str, Any]]) -> None:
+    environment = services["gateway"]["environment"]
+    backends = json.loads(environment["RECSYS_RECALL"]) | {"rank": environment["RECSYS_RANK"]}
+    assert backends == {role: f"{role}:{port}" for role, port in PORTS.items() if role != "gateway"}
+
+
+def test_every_variable_is_a_setting(services: dict[str, dict[str, Any]], docker_folder: Path) -> None:
+    known = {f"{ENVIRONMENT_PREFIX}{name.upper()}" for name in GatewayConfig.model_fields}
+    used = {name for role in PORTS for name in services[role]["environment"]}
+    used |= set(re.findall(rf"\b{ENVIRONMENT_PREFIX}\w+", (docker_folder / "Dockerfile").read_text()))
+    assert used <= known

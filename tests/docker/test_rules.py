@@ -1,0 +1,66 @@
+"""Scrape configuration, recording rules and alerts, checked by Prometheus' own tool."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+from recsys.config import METRICS_PORTS
+from recsys.telemetry import Telemetry
+
+OUR_METRIC = re.compile(r"\b(recsys_\w+|process_\w+)")
+RECORDED = re.compile(r"\w+:\w+(?::\w+)?")
+SUFFIXES = ("_bucket", "_count", "_sum", "_total")
+
+
+def run(*command: str, folder: Path | None = None) -> None:
+    finished = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert finished.returncode == 0, finished.stdout + finished.stderr
+
+
+@pytest.mark.parametrize("file", ["prometheus.yml", "local.yml"])
+def test_promtool_accepts_the_configuration(file: str, docker_folder: Path, promtool_binary: str) -> None:
+    run(promtool_binary, "check", "config", str(docker_folder / "prometheus" / file))
+
+
+def test_each_alert_fires_when_it_should_and_only_then(promtool_binary: str) -> None:
+    run(promtool_binary, "test", "rules", "alert_cases.yml", folder=Path(__file__).parent)
+
+
+def test_each_alert_has_a_case(alerts: dict[str, str]) -> None:
+    cases = yaml.safe_load((Path(__file__).parent / "alert_cases.yml").read_text())["tests"]
+    fired = {
+        case["alertname"] for world in cases for case in world.get("alert_rule_test", ()) if case.get("exp_alerts")
+    }
+    assert fired == set(alerts)
+
+
+@pytest.mark.parametrize(("file", "host"), [("prometheus.yml", "{role}"), ("local.yml", "127.0.0.1")])
+def test_every_process_is_scraped_under_the_name_of_its_role(file: str, host: str, docker_folder: Path) -> None:
+    jobs = yaml.safe_load((docker_folder / "prometheus" / file).read_text())["scrape_configs"]
+    found = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
+    assert found == {role: [f"{host.format(role=role)}:{port}"] for role, port in METRICS_PORTS.items()}
+
+
+def test_every_metric_that_is_asked_for_exists(
+    recorded: dict[str, str], alerts: dict[str, str], charted: dict[str, str]
+) -> None:
+    exported = {family.name for family in Telemetry.create().registry.collect()}
+    asked = [*recorded.values(), *alerts.values(), *charted.values()]
+    for expression in asked:
+        for name in OUR_METRIC.findall(RECORDED.sub("", expression)):
+            family = next((name.removesuffix(suffix) for suffix in SUFFIXES if name.endswith(suffix)), name)
+            assert {family, name} & exported, f"{name} in {expression!r}: telemetry has only {sorted(exported)}"
+
+
+def test_every_recorded_series_that_is_asked_for_is_recorded(
+    recorded: dict[str, str], alerts: dict[str, str], charted: dict[str, str]
+) -> None:
+    for expression in [*recorded.values(), *alerts.values(), *charted.values()]:
+        outside_labels = re.sub(r"\{[^}]*\}|\"[^\"]*\"", "", expression)
+        for name in RECORDED.findall(outside_labels):
+            assert name in recorded, f"{name} in {expression!r} is not recorded"
