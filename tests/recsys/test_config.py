@@ -79,7 +79,7 @@ def test_a_broken_file_is_named(tmp_path: Path) -> None:
 
 def test_an_unknown_environment_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYS_PROT", "1")
-    with pytest.raises(CannotStart, match="RECSYS_PROT: no such setting; known are .*RECSYS_PORT"):
+    with pytest.raises(CannotStart, match=r"RECSYS_PROT: no such setting; known are .*RECSYS_PORT"):
         parse()
 
 
