@@ -21,6 +21,11 @@ class Fallback:
         self._item_ids = popular_item_ids
         self._rows = catalogue.rows(popular_item_ids)
 
+    @property
+    def item_ids(self) -> Ids:
+        """int64[n], most popular first."""
+        return self._item_ids
+
     @classmethod
     def open(cls, folder: Path, catalogue: Catalogue) -> Fallback:
         """Reads `FILE` below `folder`."""

@@ -10,20 +10,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Sequence
-from typing import Protocol
 
 from gateway.backends import Backend
 from gateway.serving import Serving
+from recsys.errors import BundleMissing
 
 logger = logging.getLogger(__name__)
-
-
-class LoadedVersions(Protocol):
-    """What the rollout needs of `recsys.versions.Versions`."""
-
-    @property
-    def current(self) -> Serving | None:
-        """The released version once the gateway's own files of it are loaded; the one before it until then."""
 
 
 class Rollout:
@@ -31,14 +23,17 @@ class Rollout:
 
     def __init__(
         self,
-        versions: LoadedVersions,
+        released: Callable[[], Serving],
         backends: Sequence[Backend],
         *,
         timeout_seconds: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is active before the first `step`."""
-        self._versions = versions
+        """`released`: the released version once the gateway's own files of it are loaded; raises BundleMissing.
+
+        Nothing is active before the first `step`.
+        """
+        self._released = released
         self._backends = backends
         self._timeout = timeout_seconds
         self._clock = clock
@@ -51,10 +46,17 @@ class Rollout:
         """What new requests use; None while no bundle was ever loaded."""
         return self._active
 
+    def serving(self) -> Serving:
+        """What a new request uses; raises BundleMissing, which says why there is nothing."""
+        return self._active or self._released()
+
     def step(self) -> None:
         """Moves to the released version where nothing speaks against it any more."""
-        target = self._versions.current
-        if target is None or (self._active is not None and target.version == self._active.version):
+        try:
+            target = self._released()
+        except BundleMissing:
+            return
+        if self._active is not None and target.version == self._active.version:
             self._waiting_for = ""
             return
         if self._waiting_for != target.version:

@@ -7,6 +7,7 @@ from typing import Self
 
 import numpy as np
 
+from gateway import fallback
 from gateway.events import RecordedEvent
 from gateway.fallback import Fallback
 from gateway.resolve import Identities, Party
@@ -14,6 +15,7 @@ from gateway.state import Histories, read_users
 from recsys.bundle import Bundle, Manifest
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.domain import History
+from recsys.errors import BundleMismatch
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +31,23 @@ class ServedBundle:
 
     @classmethod
     def load(cls, bundle: Bundle) -> Self:
-        """Loads the files of role `gateway` from a verified bundle."""
-        catalogue, texts = Catalogue.load(bundle.folder), ItemTexts.load(bundle.folder)
-        return cls(
-            bundle.manifest,
-            catalogue,
-            texts,
-            Identities.of(read_users(bundle.folder), catalogue, texts),
-            Histories.open(bundle.folder),
-            Fallback.open(bundle.folder, catalogue),
-        )
+        """Loads the files of role `gateway` from a verified bundle.
+
+        Raises:
+            BundleMismatch, BundleDamaged: the files do not fit together.
+        """
+        folder = bundle.folder
+        catalogue, texts = Catalogue.load(folder), ItemTexts.load(folder)
+        if len(texts.titles) != len(catalogue):
+            raise BundleMismatch(f"{folder}: {len(catalogue)} items, but {len(texts.titles)} titles; publish again")
+        popular = Fallback.open(folder, catalogue)
+        unknown = int((catalogue.rows(popular.item_ids) < 0).sum())
+        if unknown:
+            raise BundleMismatch(
+                f"{folder / fallback.FILE}: {unknown} items are not in the catalogue; publish the bundle again"
+            )
+        identities = Identities.of(read_users(folder), catalogue, texts)
+        return cls(bundle.manifest, catalogue, texts, identities, Histories.open(folder), popular)
 
     @property
     def version(self) -> str:

@@ -24,7 +24,7 @@ from gateway.rollout import Rollout
 from gateway.serving import Serving
 from gateway.stages import Budget, Status
 from recsys.calls import note, remaining_seconds
-from recsys.errors import BundleMissing, InvalidRequest, NotFound
+from recsys.errors import InvalidRequest, NotFound
 from recsys.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
 
@@ -50,7 +50,7 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
     ) -> recommend_pb2.RecommendResponse:
         """See recommend.proto."""
         with self._counted():
-            serving, now = self._serving(), int(self.clock())
+            serving, now = self.rollout.serving(), int(self.clock())
             question = await recommend_question(request, serving.bundle, self.recorder, now)
             answer = await self._answer(serving.recommend, question, context)
             response = recommend_pb2.RecommendResponse(
@@ -65,7 +65,7 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
     ) -> recommend_pb2.SimilarItemsResponse:
         """See recommend.proto."""
         with self._counted():
-            serving = self._serving()
+            serving = self.rollout.serving()
             question = similar_question(request, serving.bundle, int(self.clock()))
             answer = await self._answer(serving.similar, question, context)
             response = recommend_pb2.SimilarItemsResponse(
@@ -101,15 +101,6 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         status = self.own_status()
         status.active_version = self.rollout.active.version if self.rollout.active is not None else ""
         return recommend_pb2.StatusResponse(gateway=status, backends=backends)
-
-    def _serving(self) -> Serving:
-        serving = self.rollout.active
-        if serving is None:
-            raise BundleMissing(
-                f"the gateway has no bundle yet: nothing usable is published in {self.config.bundle_root}; run "
-                "`python -m offline run`, or set --bundle-root"
-            )
-        return serving
 
     async def _answer(self, pipeline: Pipeline, question: Question, context: Context) -> Answer:
         left = remaining_seconds(context)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ from gateway.served import ServedBundle
 from gateway.sources import GrpcRankSource, GrpcRecallSource
 from recsys.bundle import Bundle, ServingPolicy
 from recsys.telemetry import Telemetry
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,9 @@ class ServingFactory:
         """Loads the gateway's files and builds the pipelines."""
         served = ServedBundle.load(bundle)
         policy = served.manifest.policy
+        for channel in policy.channels:
+            if channel.name not in self.config.recall:
+                logger.warning("%s: no address of channel %s: it is not asked", served.version, channel.name)
         return Serving(served, self._pipeline(served, policy), self._pipeline(served, self._similar(policy)))
 
     def _pipeline(self, served: ServedBundle, policy: ServingPolicy) -> Pipeline:

@@ -10,6 +10,7 @@ import pytest
 from gateway.backends import Backend
 from gateway.rollout import Rollout
 from gateway.serving import Serving
+from recsys.errors import BundleMissing
 from tests.gateway.toy import Clock
 
 
@@ -36,21 +37,21 @@ class FakeBackend:
         return self.refused if version == "v2" else ""
 
 
-@dataclass
-class FakeVersions:
-    current: Serving | None = None
-
-
 class World:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.versions = FakeVersions()
+        self.released: Serving | None = None
         self.itemcf, self.vector, self.rank = (FakeBackend(name) for name in ("itemcf", "vector", "rank"))
         backends = cast("list[Backend]", [self.itemcf, self.vector, self.rank])
-        self.rollout = Rollout(self.versions, backends, timeout_seconds=30, clock=self.clock)
+        self.rollout = Rollout(self.current, backends, timeout_seconds=30, clock=self.clock)
+
+    def current(self) -> Serving:
+        if self.released is None:
+            raise BundleMissing("nothing was published")
+        return self.released
 
     def publish(self, version: str, **facts: Any) -> None:
-        self.versions.current = cast("Serving", FakeServing(version, **facts))
+        self.released = cast("Serving", FakeServing(version, **facts))
 
     def step(self, seconds: float = 0.0) -> str:
         self.clock.now += seconds
@@ -72,6 +73,8 @@ def test_nothing_is_active_before_anything_is_loaded_and_the_first_waits_for_nob
     for backend in (world.itemcf, world.vector, world.rank):
         backend.reachable = False
     assert world.step() == ""
+    with pytest.raises(BundleMissing, match="nothing was published"):
+        world.rollout.serving()
     world.publish("v1")
     assert world.step() == "v1"
     assert world.itemcf.wanted_version == "v1"

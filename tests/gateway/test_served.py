@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gateway.events import RecordedEvent
 from gateway.resolve import Party
 from gateway.served import ServedBundle
+from recsys.catalogue import ItemTexts
 from recsys.domain import EventType, History
+from recsys.errors import BundleMismatch
 from tests.gateway.toy import ADA, CUTOFF, KEYED_ITEM, policy, write_bundle
 
 
@@ -53,6 +56,26 @@ def test_values_come_through_and_absent_ones_are_nan(bundle: ServedBundle) -> No
     history = bundle.history(None, (rating, recorded(12, "6", 60)))
     assert history.values.tolist()[0] == 3.5
     assert history.values[1] != history.values[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("catalogue/text.parquet", None, "12 items, but 1 titles"),
+        ("gateway/popular_item_ids.npy", [1, 99], "gateway/popular_item_ids.npy: 1 items are not in the catalogue"),
+    ],
+)
+def test_files_that_do_not_fit_together_are_refused(
+    tmp_path: Path, name: str, content: list[int] | None, complaint: str
+) -> None:
+    bundle = write_bundle(tmp_path, "v1", policy=policy())
+    ServedBundle.load(bundle)
+    if content is None:
+        ItemTexts(["1"], ["One"]).save(bundle.folder)
+    else:
+        np.save(bundle.folder / name, np.asarray(content, np.int64))
+    with pytest.raises(BundleMismatch, match=complaint):
+        ServedBundle.load(bundle)
 
 
 @pytest.mark.parametrize("now", [0, 5_000, 10**9])

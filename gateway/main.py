@@ -1,0 +1,99 @@
+"""The gateway process: parse, load, build, serve, drain."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+import grpc
+
+from gateway import background
+from gateway.answers import AnswerLog
+from gateway.backends import Backend, RankBackend, RecallBackend
+from gateway.config import RANKER, GatewayConfig
+from gateway.hidden import HiddenItems
+from gateway.recorder import EventRecorder
+from gateway.rollout import Rollout
+from gateway.servicer import GatewayServicer
+from gateway.serving import Serving, ServingFactory
+from recsys.bundle import Bundle, BundleStore
+from recsys.server import Process, Service, run
+from recsys.v1 import recommend_pb2_grpc
+from recsys.versions import Versions
+
+PROGRAM = "gateway"
+ROLE = "gateway"
+SERVICE = "recsys.v1.RecommendationService"
+
+_TICK_SECONDS = 0.25
+"""How often the gateway looks whether it may move to the next bundle, and whether the hidden items changed."""
+
+
+async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
+    """Everything between the configuration and the service; see `recsys.server.serve`."""
+    hidden = HiddenItems(config.hidden_items)
+    recorder, answers = _open_files(config, process)
+    recall, rank = _connect(config, process)
+    backends: list[Backend] = [*recall, rank]
+    versions = _follow(ServingFactory(config, recall, rank, hidden, process.telemetry), process)
+    rollout = Rollout(lambda: versions.active().servable, backends, timeout_seconds=config.rollout_timeout_seconds)
+
+    async def tick() -> None:
+        rollout.step()
+        hidden.refresh()
+
+    background.start("rollout", tick, lambda: _TICK_SECONDS, process.closing)
+    servicer = GatewayServicer(
+        config=config,
+        rollout=rollout,
+        backends=backends,
+        recorder=recorder,
+        answers=answers,
+        telemetry=process.telemetry,
+        own_status=versions.status,
+    )
+
+    def register(server: grpc.aio.Server) -> None:
+        recommend_pb2_grpc.add_RecommendationServiceServicer_to_server(servicer, server)
+
+    return [Service(SERVICE, register)]
+
+
+def _open_files(config: GatewayConfig, process: Process) -> tuple[EventRecorder, AnswerLog]:
+    """Opens what the gateway writes; the last entries are written when the process has drained."""
+    recorder = EventRecorder(config.events_file)
+    process.closing.push_async_callback(asyncio.to_thread, recorder.close)
+    dropped = process.telemetry.answers_dropped
+    answers = AnswerLog(config.answers_file, dropped=dropped.inc, keep_days=config.answers_keep_days)
+    process.closing.push_async_callback(asyncio.to_thread, answers.close)
+    return recorder, answers
+
+
+def _connect(config: GatewayConfig, process: Process) -> tuple[list[RecallBackend], RankBackend]:
+    """Connects to the other processes and begins to probe them."""
+    recall = [RecallBackend(name, target, config) for name, target in config.recall.items()]
+    rank = RankBackend(RANKER, config.rank, config)
+    for backend in (*recall, rank):
+        process.closing.push_async_callback(backend.close)
+        background.start(f"probe of {backend.name}", backend.probe, backend.pause_seconds, process.closing)
+    return recall, rank
+
+
+def _follow(factory: ServingFactory, process: Process) -> Versions[Serving]:
+    """Loads what is released, now and from now on; the gateway is ready when its own files are loaded."""
+    config = factory.config
+    store, telemetry = BundleStore(config.bundle_root), process.telemetry
+    versions: Versions[Serving] = Versions(store, ROLE, factory.load, check=_check, telemetry=telemetry)
+    versions.follow(config.poll_seconds, process.set_ready)
+    process.closing.callback(versions.close)
+    return versions
+
+
+def _check(serving: Serving, bundle: Bundle) -> None:
+    """Nothing: the gateway has no golden requests, its answers are the other processes'; loading checks its files."""
+    del serving, bundle
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the gateway; returns its exit code."""
+    return run(PROGRAM, GatewayConfig, build, arguments)

@@ -1,0 +1,143 @@
+"""A whole gateway in one process: its real servicer, harness and state, before fake channels and a fake ranker."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from gateway.answers import AnswerLog
+from gateway.backends import Backend, RankBackend, RecallBackend
+from gateway.config import GatewayConfig
+from gateway.hidden import HiddenItems
+from gateway.recorder import EventRecorder
+from gateway.rollout import Rollout
+from gateway.servicer import GatewayServicer
+from gateway.serving import Serving, ServingFactory
+from recsys.bundle import ServingPolicy
+from recsys.errors import BundleMissing
+from recsys.server import Server, Service
+from recsys.telemetry import Telemetry
+from recsys.v1 import recommend_pb2_grpc, types_pb2
+from tests.gateway.toy import CHANNELS, Clock, FakeProcess, running, write_bundle
+
+
+@dataclass
+class Loaded:
+    """The version that the gateway has loaded, set by hand."""
+
+    current: Serving | None = None
+
+    def __call__(self) -> Serving:
+        if self.current is None:
+            raise BundleMissing("the toy gateway has no bundle")
+        return self.current
+
+
+@dataclass
+class World:
+    """A running gateway, what it talks to, and a client's stub."""
+
+    folder: Path
+    processes: dict[str, FakeProcess]
+    backends: list[Backend]
+    stub: Any
+    rollout: Rollout
+    versions: Loaded
+    factory: ServingFactory
+    recorder: EventRecorder
+    answers: AnswerLog
+    hidden: HiddenItems
+    telemetry: Telemetry
+    clock: Clock
+
+    def publish(self, version: str, policy: ServingPolicy, *, watermark: int = 0) -> None:
+        """Publishes a bundle, loads it, and lets the rollout look at it."""
+        bundle = write_bundle(self.folder / "bundles", version, policy=policy, watermark=watermark)
+        self.versions.current = self.factory.load(bundle)
+        self.rollout.step()
+
+    def hide(self, text: str) -> None:
+        """Writes the file of hidden items."""
+        (self.folder / "hidden.txt").write_text(text)
+        self.hidden.refresh()
+
+    def metric(self, name: str, **labels: str) -> float:
+        """The value of a sample, 0 where there is none."""
+        return self.telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
+def toy_processes() -> dict[str, FakeProcess]:
+    """Channels with lists of their own; the ranker's score is the id, of tt12 its last digits (992)."""
+    return {
+        "popularity": FakeProcess("popularity", item_ids=[3, 1, 2, 4, 5]),
+        "itemcf": FakeProcess("itemcf", item_ids=[6, 5, 4], seed=1),
+        "vector": FakeProcess("vector", item_ids=[7, 6, 8]),
+        "rank": FakeProcess("rank"),
+    }
+
+
+@asynccontextmanager
+async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings: Any) -> AsyncIterator[World]:
+    """Starts everything; `bundle` is the policy of version v1, without one nothing is published."""
+    async with AsyncExitStack() as stack:
+        processes = toy_processes()
+        for process in processes.values():
+            await stack.enter_async_context(running(process))
+        (folder / "hidden.txt").touch()
+        config = GatewayConfig(**({"port": 0, "bundle_root": folder / "bundles", "budget_seconds": 2.0} | settings))
+        recall = [RecallBackend(name, processes[name].target, config) for name in CHANNELS]
+        rank = RankBackend("rank", processes["rank"].target, config)
+        backends: list[Backend] = [*recall, rank]
+        for backend in backends:
+            stack.push_async_callback(backend.close)
+        telemetry, hidden, clock = Telemetry.create(), HiddenItems(folder / "hidden.txt"), Clock()
+        recorder = EventRecorder(folder / "events.sqlite")
+        answers = AnswerLog(folder / "answers.sqlite", dropped=telemetry.answers_dropped.inc)
+        stack.callback(recorder.close)
+        stack.callback(answers.close)
+        versions = Loaded()
+        rollout = Rollout(versions, backends, timeout_seconds=config.rollout_timeout_seconds)
+        numbers = itertools.count(1)
+        servicer = GatewayServicer(
+            config=config,
+            rollout=rollout,
+            backends=backends,
+            recorder=recorder,
+            answers=answers,
+            telemetry=telemetry,
+            own_status=lambda: types_pb2.ServingStatus(role="gateway"),
+            clock=clock,
+            new_request_id=lambda: f"answer-{next(numbers)}",
+        )
+        service = Service(
+            "recsys.v1.RecommendationService",
+            lambda server: recommend_pb2_grpc.add_RecommendationServiceServicer_to_server(servicer, server),
+        )
+        server = Server(config, telemetry, [service])
+        port = server.bind()
+        await server.start()
+        stack.push_async_callback(server.drain, 0.1)
+        client = await stack.enter_async_context(grpc.aio.insecure_channel(f"127.0.0.1:{port}"))
+        world = World(
+            folder,
+            processes,
+            backends,
+            recommend_pb2_grpc.RecommendationServiceStub(client),
+            rollout,
+            versions,
+            ServingFactory(config, recall, rank, hidden, telemetry),
+            recorder,
+            answers,
+            hidden,
+            telemetry,
+            clock,
+        )
+        if bundle is not None:
+            world.publish("v1", bundle)
+        yield world
