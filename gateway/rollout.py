@@ -43,12 +43,14 @@ class Rollout:
 
     @property
     def active(self) -> Serving | None:
-        """What new requests use; None while no bundle was ever loaded."""
+        """What new requests use; None while no bundle was ever loaded. The first one is used at once."""
+        if self._active is None:
+            self.step()
         return self._active
 
     def serving(self) -> Serving:
         """What a new request uses; raises BundleMissing, which says why there is nothing."""
-        return self._active or self._released()
+        return self.active or self._released()
 
     def step(self) -> None:
         """Moves to the released version where nothing speaks against it any more."""

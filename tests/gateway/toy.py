@@ -81,9 +81,15 @@ def policy(
 
 
 def write_bundle(
-    root: Path, version: str, *, policy: ServingPolicy, watermark: int = 0, previous: str | None = None
+    root: Path,
+    version: str,
+    *,
+    policy: ServingPolicy,
+    watermark: int = 0,
+    previous: str | None = None,
+    damaged: str = "",
 ) -> Bundle:
-    """Writes and releases a bundle that holds the gateway's files."""
+    """Writes and releases a bundle that holds the gateway's files; one bit of the file `damaged` is flipped."""
     folder = root / version
     items = catalogue()
     items.save(folder)
@@ -110,6 +116,10 @@ def write_bundle(
         },
     )
     (folder / "manifest.json").write_text(manifest.model_dump_json())
+    if damaged:
+        content = bytearray(contents[damaged])
+        content[-1] ^= 1
+        (folder / damaged).write_bytes(content)
     BundleStore(root).write_release(Release(version, previous))
     return Bundle(folder, manifest)
 
