@@ -40,7 +40,7 @@ from offline.tables import (
 from offline.time_order import TimeOrder, repeated
 from recsys.errors import DataMalformed
 
-MEMORY_LIMIT = 512 << 20
+MEMORY_LIMIT = 256 << 20
 """Bytes that sorting may take, beyond what the libraries themselves need."""
 
 BYTES_PER_ROW = 160

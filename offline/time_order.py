@@ -77,7 +77,8 @@ class TimeOrder:
         if ranges <= 1:
             return np.empty(0, np.int64)
         step = max(1, self._rows // SAMPLE_ROWS)
-        sample = np.sort(np.concatenate([records["timestamp"][::step] for records in self._chunks()]))
+        # Copies: a view would keep all of its chunk in memory.
+        sample = np.sort(np.concatenate([records["timestamp"][::step].copy() for records in self._chunks()]))
         return np.unique(sample[np.linspace(0, len(sample), ranges, endpoint=False).astype(np.int64)[1:]])
 
     def _scatter(self, bounds: NDArray[np.int64]) -> list[Path]:
