@@ -18,8 +18,6 @@ VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' recsys/__init__.py)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
-say() { printf '\n== %s\n' "$*"; }
-
 choose_engine() {
   if docker info >"$scratch/docker.log" 2>&1; then echo docker
   elif command -v buildah >"$scratch/which.log"; then echo buildah
@@ -32,7 +30,7 @@ choose_engine() {
 # A base image without a registry: Debian with its own Python, made once and kept by buildah.
 make_debian_base() {
   buildah inspect --type image "$DEBIAN_BASE" >"$scratch/inspect.log" 2>&1 && return
-  say "making $DEBIAN_BASE with debootstrap"
+  echo "making $DEBIAN_BASE with debootstrap"
   debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$SUITE" "$scratch/root" >"$scratch/debootstrap.log" \
     || { tail -n 20 "$scratch/debootstrap.log" >&2; exit 1; }
   rm -rf "$scratch"/root/var/cache/apt/archives/*.deb "$scratch"/root/var/lib/apt/lists/*
@@ -51,15 +49,19 @@ write_pip_settings() {
 
 build() {
   local target=$1 image=$2
-  local arguments=(--quiet --file docker/Dockerfile --target "$target" --tag "$image"
+  local arguments=(--file docker/Dockerfile --target "$target" --tag "$image"
     --secret "id=pip.conf,src=$scratch/pip.conf" --build-arg "TORCH_INDEX=$TORCH_INDEX"
     --label "org.opencontainers.image.version=$VERSION")
   [[ -z ${BASE:-} ]] || arguments+=(--build-arg "BASE=$BASE")
-  say "building $target with $ENGINE"
-  if [[ $ENGINE == docker ]]; then docker build "${arguments[@]}" .; else build_without_engine "${arguments[@]}"; fi
+  printf 'building %s with %s' "$target" "$ENGINE"
+  local started=$SECONDS
+  "build_with_$ENGINE" "${arguments[@]}" >"$scratch/build.log" 2>&1 || { echo; tail -n 60 "$scratch/build.log" >&2; exit 1; }
+  echo ": $((SECONDS - started)) s"
 }
 
-build_without_engine() {
+build_with_docker() { docker build "$@" .; }
+
+build_with_buildah() {
   local arguments=("$@") path stage
   while read -r path; do arguments+=(--volume "$path:$path:ro"); done <"$scratch/mounts"
   for stage in "${FINISHED_STAGES[@]}"; do
@@ -91,6 +93,5 @@ if [[ $ENGINE == buildah ]]; then
   build_mounted_stages
 fi
 for target in $TARGETS; do build "$target" "localhost/recsys-$target:$VERSION"; done
-say "trying the images"
 read -ra targets <<<"$TARGETS"
 exec "$PYTHON" docker/try_images.py --engine "$ENGINE" --version "$VERSION" --bundle-root "$BUNDLE_ROOT" "${targets[@]}"

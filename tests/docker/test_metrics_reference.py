@@ -27,8 +27,8 @@ def rows() -> list[str]:
     """The lines of all metrics that processes write themselves, in the order of telemetry.py."""
     registry = Telemetry.create().registry
     labels = {
-        collector._name: collector._labelnames  # noqa: SLF001 - the library has no public way to ask
-        for collector in registry._collector_to_names  # noqa: SLF001
+        collector._name: collector._labelnames
+        for collector in registry._collector_to_names
         if hasattr(collector, "_labelnames")
     }
     return [row(family, tuple(labels[family.name])) for family in registry.collect() if family.name in labels]

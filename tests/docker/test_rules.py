@@ -39,6 +39,11 @@ def test_each_alert_has_a_case(alerts: dict[str, str]) -> None:
     assert fired == set(alerts)
 
 
+def test_each_alert_is_documented(alerts: dict[str, str], docker_folder: Path) -> None:
+    text = (docker_folder.parent / "docs/reference/operations.md").read_text()
+    assert set(re.findall(r"^\| `(Recsys\w+)`", text, re.MULTILINE)) == set(alerts)
+
+
 @pytest.mark.parametrize(("file", "host"), [("prometheus.yml", "{role}"), ("local.yml", "127.0.0.1")])
 def test_every_process_is_scraped_under_the_name_of_its_role(file: str, host: str, docker_folder: Path) -> None:
     jobs = yaml.safe_load((docker_folder / "prometheus" / file).read_text())["scrape_configs"]
