@@ -36,6 +36,7 @@ def id_checks(column: pa.ChunkedArray, role: str) -> list[Check]:
     return [
         (f"{role} id is empty", truth(empty)),
         (f"{role} id is longer than {MAX_KEY_BYTES} bytes", truth(too_long)),
+        (f"{role} id holds a control character", truth(pc.match_substring_regex(column, r"[\x00-\x1f\x7f]"))),
     ]
 
 

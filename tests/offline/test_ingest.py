@@ -141,6 +141,7 @@ def test_invalid_rows_are_dropped_and_listed(tmp_path: Path) -> None:
         (",x,1,5,", "user id is empty"),
         ("a,,1,5,", "item id is empty"),
         (f"{'k' * 257},x,1,5,", "user id is longer than 256 bytes"),
+        ("a,x\ty,1,5,", "item id holds a control character"),
         ("a,x,,5,", "no timestamp"),
         ("a,x,-1,5,", "timestamp is negative"),
         ("a,x,1700000000000,5,", "timestamp is after the year 3000 (milliseconds?)"),
@@ -157,7 +158,7 @@ def test_invalid_rows_are_dropped_and_listed(tmp_path: Path) -> None:
     expected = {f"ratings: {reason}" for _, reason in bad} | {"ratings: the same row again"}
     assert set(report.dropped) == expected
     assert sum(finding.count for finding in report.dropped.values()) == len(bad) + 1
-    assert report.dropped["ratings: timestamp is negative"].examples[0].endswith("interactions.csv:7: a,x,-1,5.0,1")
+    assert report.dropped["ratings: timestamp is negative"].examples[0].endswith("interactions.csv:8: a,x,-1,5.0,1")
     assert report.rows_read["ratings"] == len(bad) + 2
 
 
