@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from recsys.errors import DeadlinePassed
+from recsys.telemetry import Telemetry
 
 T = TypeVar("T")
 
@@ -37,31 +38,44 @@ class Timed(Generic[T]):
 class Compute:
     """A few threads that run the models. C code releases the interpreter lock, so the event loop stays responsive."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, stage: str, telemetry: Telemetry) -> None:
+        """`stage` names the work in the metrics, as the gateway names it."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="compute")
+        self._stage = stage
+        self._seconds = telemetry.stage_seconds
 
     async def run(self, work: Callable[[], T], *, remaining_seconds: float | None = None) -> Timed[T]:
-        """Runs `work` in a thread.
+        """Runs `work` in a thread; measures it, whatever comes of it.
 
         Raises:
             DeadlinePassed: `remaining_seconds` were over before a thread was free; `work` did not run.
         """
-        queued = time.perf_counter()
+        context, queued = contextvars.copy_context(), time.perf_counter()
 
         def timed() -> Timed[T]:
             started = time.perf_counter()
             waited = started - queued
             if remaining_seconds is not None and waited >= remaining_seconds:
+                self._observe("queue", "timeout", waited)
                 raise DeadlinePassed(
                     f"waited {waited * 1e3:.0f} ms for a free thread, the deadline left {remaining_seconds * 1e3:.0f} "
                     "ms; send fewer calls at a time, or set --compute-threads"
                 )
-            value = work()
-            return Timed(value, waited, time.perf_counter() - started)
+            status = "failed"
+            try:
+                value = work()
+                status = "ok"
+            finally:
+                seconds = time.perf_counter() - started
+                self._observe("queue", status, waited)
+                self._observe("compute", status, seconds)
+            return Timed(value, waited, seconds)
 
-        context = contextvars.copy_context()
-        return await asyncio.get_running_loop().run_in_executor(self._executor, lambda: context.run(timed))
+        return await asyncio.get_running_loop().run_in_executor(self._executor, context.run, timed)
 
     def close(self) -> None:
         """Lets running work finish and forgets what waits."""
         self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def _observe(self, part: str, status: str, seconds: float) -> None:
+        self._seconds.labels(self._stage, part, status).observe(seconds)

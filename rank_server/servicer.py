@@ -1,0 +1,100 @@
+"""`RankService`: converts, pins the bundle version, and lets the ranker score off the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from grpc import aio
+from numpy.typing import NDArray
+
+from recsys import convert
+from recsys.calls import note, remaining_seconds
+from recsys.compute import Compute
+from recsys.contracts import check_scores
+from recsys.domain import RankQuery, Scores
+from recsys.errors import ContractBroken
+from recsys.telemetry import Telemetry
+from recsys.v1 import rank_pb2, rank_pb2_grpc
+from recsys.versions import Versions
+
+SERVICE_NAME = rank_pb2.DESCRIPTOR.services_by_name["RankService"].full_name
+
+ROLE = "rank"
+"""The ranker's role in the bundle, and its stage in metrics and reports."""
+
+
+class Scorer(Protocol):
+    """What the service needs of a ranker; `rank_server.scoring.Ranker` is one."""
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """Columns of `features`."""
+
+    def score(self, queries: Sequence[RankQuery]) -> list[Scores]:
+        """Per query one score per candidate."""
+
+    def features(self, queries: Sequence[RankQuery]) -> list[NDArray[np.float32]]:
+        """Per query float32[n, len(feature_names)]."""
+
+
+class RankServicer(rank_pb2_grpc.RankServiceServicer):
+    """The ranker behind gRPC."""
+
+    def __init__(self, versions: Versions[Any], compute: Compute, telemetry: Telemetry) -> None:
+        """`versions` hold `Scorer`s."""
+        self._versions = versions
+        self._compute = compute
+        self._candidates = telemetry.stage_candidates.labels(ROLE, "in")
+
+    async def Rank(  # noqa: N802 - the name is the proto's
+        self, request: rank_pb2.RankRequest, context: aio.ServicerContext[Any, Any]
+    ) -> rank_pb2.RankResponse:
+        """Scores a batch with one bundle version."""
+        convert.batch_from_proto(request.queries)
+        held = await self._versions.resolve(request.bundle_version)
+        ranker: Scorer = held.servable
+        timed = await self._compute.run(
+            lambda: answer(ranker, request.queries), remaining_seconds=remaining_seconds(context)
+        )
+        for query in request.queries:
+            self._candidates.observe(len(query.item_ids))
+        note(queries=len(request.queries), bundle=held.version, compute_microseconds=timed.compute_microseconds)
+        return rank_pb2.RankResponse(
+            bundle_version=held.version,
+            results=timed.value,
+            queue_microseconds=timed.queue_microseconds,
+            compute_microseconds=timed.compute_microseconds,
+        )
+
+    async def Status(  # noqa: N802 - the name is the proto's
+        self, request: rank_pb2.RankServiceStatusRequest, context: aio.ServicerContext[Any, Any]
+    ) -> rank_pb2.RankServiceStatusResponse:
+        """Says which versions are ready or refused."""
+        del request, context
+        return rank_pb2.RankServiceStatusResponse(status=self._versions.status())
+
+
+def answer(ranker: Scorer, messages: Sequence[rank_pb2.RankQuery]) -> list[rank_pb2.RankResult]:
+    """From messages to messages.
+
+    Raises:
+        InvalidRequest: a message is wrong, or names an unknown item.
+        ContractBroken: a score is missing or not finite.
+    """
+    queries = [
+        convert.rank_query_from_proto(message, f"queries[{position}]") for position, message in enumerate(messages)
+    ]
+    scores = ranker.score(queries)
+    if len(scores) != len(queries):
+        raise ContractBroken(f"ranker: {len(scores)} results for {len(queries)} queries")
+    for query, one in zip(queries, scores, strict=True):
+        check_scores("ranker", query, one)
+    return [_result(ranker, *parts) for parts in zip(messages, queries, scores, strict=True)]
+
+
+def _result(ranker: Scorer, message: rank_pb2.RankQuery, query: RankQuery, scores: Scores) -> rank_pb2.RankResult:
+    if not message.return_features:
+        return convert.rank_result_to_proto(scores)
+    return convert.rank_result_to_proto(scores, ranker.features([query])[0], ranker.feature_names)

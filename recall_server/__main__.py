@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+import sys
+
+from recall_server.main import main
+
+sys.exit(main())

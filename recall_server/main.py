@@ -1,0 +1,79 @@
+"""`python -m recall_server --channel NAME`: wiring only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from recall_server.channels import channel_class
+from recall_server.channels.base import Channel
+from recall_server.servicer import SERVICE_NAME, RecallServicer, stage_name
+from recsys.bundle import Bundle, BundleStore, golden
+from recsys.compute import Compute
+from recsys.config import METRICS_PORTS, PORTS, ServerConfig
+from recsys.errors import CannotStart
+from recsys.server import Process, Service, run
+from recsys.v1 import recall_pb2_grpc
+from recsys.versions import Versions
+
+
+class RecallConfig(ServerConfig):
+    """What a recall server is told besides what every process is told."""
+
+    channel: str = Field(description="which channel to serve: popularity, itemcf or vector")
+    port: int = Field(
+        default=PORTS["popularity"],
+        ge=0,
+        le=65_535,
+        description=f"gRPC port; {PORTS['itemcf']} for itemcf, {PORTS['vector']} for vector; 0 picks a free one",
+    )
+    metrics_port: int = Field(
+        default=METRICS_PORTS["popularity"],
+        ge=0,
+        le=65_535,
+        description=f"port of /metrics, same host; {METRICS_PORTS['itemcf']} for itemcf, {METRICS_PORTS['vector']} for "
+        "vector; 0 picks a free one",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _ports_of_the_channel(cls, values: dict[str, Any]) -> dict[str, Any]:
+        channel = values.get("channel")
+        if channel in PORTS:
+            values = {"port": PORTS[channel], "metrics_port": METRICS_PORTS[channel]} | values
+        return values
+
+
+async def build(config: RecallConfig, process: Process) -> list[Service]:
+    """The channel's service, following the released bundle."""
+    channel_type = _channel_type(config.channel)
+
+    def check(channel: Channel, bundle: Bundle) -> None:
+        golden.check_recall(bundle.folder, config.channel, channel.recall)
+
+    versions: Versions[Channel] = Versions(
+        BundleStore(config.bundle_root), config.channel, channel_type.load, check=check, telemetry=process.telemetry
+    )
+    compute = Compute(config.compute_threads, stage_name(config.channel), process.telemetry)
+    process.closing.callback(compute.close)
+    process.closing.callback(versions.close)
+    servicer = RecallServicer(versions, compute, process.telemetry)
+    versions.follow(config.poll_seconds, process.set_ready)
+    return [Service(SERVICE_NAME, partial(recall_pb2_grpc.add_RecallServiceServicer_to_server, servicer))]
+
+
+def _channel_type(name: str) -> type[Channel]:
+    try:
+        return channel_class(name)
+    except ModuleNotFoundError as error:
+        raise CannotStart(
+            f"channel {name} needs {error.name}, which is not installed; run: pip install 'recsys-serving[{name}]'"
+        ) from None
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serves until SIGTERM or SIGINT; returns the exit code."""
+    return run("recall_server", RecallConfig, build, arguments)

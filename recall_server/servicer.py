@@ -1,0 +1,76 @@
+"""`RecallService`: converts, pins the bundle version, and lets the channel answer off the event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from grpc import aio
+
+from recsys import convert
+from recsys.calls import note, remaining_seconds
+from recsys.compute import Compute
+from recsys.domain import RecallQuery, RecallResult
+from recsys.telemetry import Telemetry
+from recsys.v1 import recall_pb2, recall_pb2_grpc
+from recsys.versions import Versions
+
+SERVICE_NAME = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
+
+
+class Recaller(Protocol):
+    """What the service needs of a channel; `recall_server.channels.base.Channel` is one."""
+
+    def recall(self, queries: Sequence[RecallQuery]) -> list[RecallResult]:
+        """One result per query, in order."""
+
+
+class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
+    """One channel behind gRPC."""
+
+    def __init__(self, versions: Versions[Any], compute: Compute, telemetry: Telemetry) -> None:
+        """`versions` hold `Recaller`s; their role is the channel's name."""
+        self._versions = versions
+        self._compute = compute
+        self._candidates = telemetry.stage_candidates.labels(stage_name(versions.role), "out")
+
+    async def Recall(  # noqa: N802 - the name is the proto's
+        self, request: recall_pb2.RecallRequest, context: aio.ServicerContext[Any, Any]
+    ) -> recall_pb2.RecallResponse:
+        """Answers a batch with one bundle version."""
+        convert.batch_from_proto(request.queries)
+        held = await self._versions.resolve(request.bundle_version)
+        channel: Recaller = held.servable
+        timed = await self._compute.run(
+            lambda: answer(channel, request.queries), remaining_seconds=remaining_seconds(context)
+        )
+        for result in timed.value:
+            self._candidates.observe(len(result.item_ids))
+        note(queries=len(request.queries), bundle=held.version, compute_microseconds=timed.compute_microseconds)
+        return recall_pb2.RecallResponse(
+            channel=self._versions.role,
+            bundle_version=held.version,
+            results=timed.value,
+            queue_microseconds=timed.queue_microseconds,
+            compute_microseconds=timed.compute_microseconds,
+        )
+
+    async def Status(  # noqa: N802 - the name is the proto's
+        self, request: recall_pb2.RecallServiceStatusRequest, context: aio.ServicerContext[Any, Any]
+    ) -> recall_pb2.RecallServiceStatusResponse:
+        """Says which versions are ready or refused."""
+        del request, context
+        return recall_pb2.RecallServiceStatusResponse(status=self._versions.status())
+
+
+def answer(channel: Recaller, messages: Sequence[recall_pb2.RecallQuery]) -> list[recall_pb2.RecallResult]:
+    """From messages to messages; raises what the conversion and the channel raise."""
+    queries = [
+        convert.recall_query_from_proto(message, f"queries[{position}]") for position, message in enumerate(messages)
+    ]
+    return [convert.recall_result_to_proto(result) for result in channel.recall(queries)]
+
+
+def stage_name(channel: str) -> str:
+    """The name of a channel's stage in metrics and in the gateway's reports."""
+    return f"recall:{channel}"

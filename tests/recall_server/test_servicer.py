@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from grpc import aio
+
+from recall_server.servicer import SERVICE_NAME, RecallServicer, stage_name
+from recsys import convert
+from recsys.bundle import BundleStore
+from recsys.compute import Compute
+from recsys.domain import History, ItemFilter, RecallQuery
+from recsys.server import Service
+from recsys.telemetry import Telemetry
+from recsys.testing import TOY_CUTOFF, FakeChannel, release, serving, write_bundle
+from recsys.v1 import recall_pb2, recall_pb2_grpc
+from recsys.versions import Versions
+
+ROLE = "itemcf"
+
+
+@dataclass
+class World:
+    root: Path
+    versions: Versions[FakeChannel]
+    telemetry: Telemetry
+    stub: Any
+
+    async def recall(self, *queries: RecallQuery, version: str = "", **call: Any) -> recall_pb2.RecallResponse:
+        messages = [convert.recall_query_to_proto(query) for query in queries]
+        request = recall_pb2.RecallRequest(bundle_version=version, queries=messages, request_id="r-1")
+        return await self.stub.Recall(request, **call)
+
+    async def error(self, *queries: recall_pb2.RecallQuery, **request: Any) -> tuple[grpc.StatusCode, str]:
+        with pytest.raises(aio.AioRpcError) as caught:
+            await self.stub.Recall(recall_pb2.RecallRequest(queries=queries, **request))
+        return caught.value.code(), caught.value.details() or ""
+
+    def samples(self, name: str, **labels: str) -> float:
+        return self.telemetry.registry.get_sample_value(name, labels) or 0.0
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    telemetry = Telemetry.create()
+    versions = Versions(
+        BundleStore(tmp_path),
+        ROLE,
+        partial(FakeChannel.load, role=ROLE),
+        check=lambda channel, bundle: None,
+        telemetry=telemetry,
+    )
+    compute = Compute(1, stage_name(ROLE), telemetry)
+    servicer = RecallServicer(versions, compute, telemetry)
+    service = Service(SERVICE_NAME, partial(recall_pb2_grpc.add_RecallServiceServicer_to_server, servicer))
+    async with serving([service], telemetry=telemetry) as target, aio.insecure_channel(target) as channel:
+        yield World(tmp_path, versions, telemetry, recall_pb2_grpc.RecallServiceStub(channel))
+    compute.close()
+
+
+def publish(world: World, current: str, previous: str | None = None, *, scale: float = 1.0) -> None:
+    write_bundle(world.root, current, scale=scale)
+    release(world.root, current, previous)
+    world.versions.refresh()
+
+
+def query(count: int = 3, **fields: Any) -> RecallQuery:
+    return RecallQuery(fields.pop("history", History.empty()), TOY_CUTOFF, count, **fields)
+
+
+async def test_results_come_in_the_order_of_the_queries_and_say_who_they_are(world: World) -> None:
+    publish(world, "v1")
+    answer = await world.recall(
+        query(3),
+        query(2, exclude_item_ids=np.asarray([1, 99, 1], np.int64)),
+        query(4, item_filter=ItemFilter(genres_any=("Western",), max_year=1996)),
+    )
+    assert (answer.channel, answer.bundle_version) == (ROLE, "v1")
+    assert [list(result.item_ids) for result in answer.results] == [[1, 2, 3], [2, 3], [2, 4, 6]]
+    assert list(answer.results[0].scores) == pytest.approx([1, 1 / 2, 1 / 3])
+    assert answer.queue_microseconds >= 0
+    assert answer.compute_microseconds > 0
+
+
+async def test_seeds_travel_where_there_are_any(world: World) -> None:
+    publish(world, "v1")
+    answer = await world.recall(query(2), query(2, history=History.of([7, 0], [1, 2])))
+    assert [list(result.seed_present) for result in answer.results] == [[], [True, True]]
+    assert list(answer.results[1].seed_item_ids) == [0, 0]
+
+
+async def test_an_empty_batch_is_an_empty_answer(world: World) -> None:
+    publish(world, "v1")
+    assert len((await world.recall()).results) == 0
+
+
+async def test_a_request_is_answered_by_the_version_it_is_pinned_to(world: World) -> None:
+    publish(world, "v1", scale=1.0)
+    publish(world, "v2", "v1", scale=5.0)
+    found = {version: await world.recall(query(1), version=version) for version in ("", "v1", "v2")}
+    assert [answer.bundle_version for answer in found.values()] == ["v2", "v1", "v2"]
+    assert [answer.results[0].scores[0] for answer in found.values()] == [5.0, 1.0, 5.0]
+
+
+async def test_a_version_on_disk_is_loaded_and_another_one_is_a_failed_precondition(world: World) -> None:
+    write_bundle(world.root, "v0", scale=7.0)
+    publish(world, "v1")
+    assert (await world.recall(query(1), version="v0")).results[0].scores[0] == 7.0
+    code, details = await world.error(bundle_version="v9")
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert details == "itemcf does not hold bundle v9, and it is not on disk; it holds v1, v0"
+
+
+async def test_without_a_bundle_the_answer_says_why(world: World) -> None:
+    world.versions.refresh()
+    code, details = await world.error()
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "no bundle was published here; run" in details
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        (recall_pb2.RecallQuery(count=0), "queries[1].count: 0; expected 1 to 2000"),
+        (recall_pb2.RecallQuery(count=1, as_of=-5), "queries[1].as_of: -5"),
+        (
+            recall_pb2.RecallQuery(count=1, filter={"genres_any": ["Opera"]}),
+            "filter.genres_any: unknown genre 'Opera'; this bundle knows: Drama, Western",
+        ),
+    ],
+)
+async def test_bad_queries_are_refused_by_name(world: World, message: recall_pb2.RecallQuery, complaint: str) -> None:
+    publish(world, "v1")
+    code, details = await world.error(recall_pb2.RecallQuery(count=1), message)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert complaint in details
+
+
+async def test_too_many_queries_are_refused(world: World) -> None:
+    publish(world, "v1")
+    code, details = await world.error(*[recall_pb2.RecallQuery(count=1)] * 257)
+    assert (code, details) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "queries: 257, at most 256 are allowed; split the batch",
+    )
+
+
+async def test_status_tells_what_is_ready_and_refused(world: World) -> None:
+    publish(world, "v1")
+    write_bundle(world.root, "v2")
+    (world.root / "v2" / ROLE / FakeChannel.FILE).unlink()
+    release(world.root, "v2", "v1")
+    world.versions.refresh()
+    status = (await world.stub.Status(recall_pb2.RecallServiceStatusRequest())).status
+    assert (status.role, list(status.ready_versions), status.active_version) == (ROLE, ["v1"], "v1")
+    assert [refused.bundle_version for refused in status.refused_versions] == ["v2"]
+    assert "scale.npy: missing" in status.refused_versions[0].reason
+
+
+async def test_queue_and_compute_are_measured_apart(world: World) -> None:
+    publish(world, "v1")
+    world.versions.active().servable.sleep_seconds = 0.1
+    first, second = await asyncio.gather(world.recall(query()), world.recall(query()))
+    waited = sorted([first.queue_microseconds, second.queue_microseconds])
+    assert waited[0] < 50_000 < waited[1]
+    assert min(first.compute_microseconds, second.compute_microseconds) >= 100_000
+    stage = {"stage": "recall:itemcf", "status": "ok"}
+    assert world.samples("recsys_stage_seconds_count", part="queue", **stage) == 2
+    assert world.samples("recsys_stage_seconds_sum", part="compute", **stage) >= 0.2
+    assert world.samples("recsys_stage_candidates_sum", stage="recall:itemcf", direction="out") == 6
+
+
+async def test_work_whose_deadline_passed_in_the_queue_is_not_begun(world: World) -> None:
+    publish(world, "v1")
+    channel = world.versions.active().servable
+    channel.sleep_seconds = 0.2
+    busy = asyncio.ensure_future(world.recall(query()))
+    await asyncio.sleep(0.05)
+    with pytest.raises(aio.AioRpcError) as caught:
+        await world.recall(query(), timeout=0.05)
+    assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await busy
+    channel.sleep_seconds = 0.0
+    await world.recall(query())
+    assert world.samples("recsys_stage_seconds_count", stage="recall:itemcf", part="compute", status="ok") == 2
