@@ -1,0 +1,55 @@
+"""Cosine similarity of items with shrinkage, in blocks of rows, so that nothing is ever dense in items × items."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.sparse import csc_array, csr_array
+
+
+def cosine_blocks(
+    users_by_items: csc_array,
+    sources: NDArray[np.int64],
+    targets: NDArray[np.int64],
+    *,
+    shrink: float,
+    block_entries: int = 4 * 2**20,
+) -> Iterator[tuple[slice, csr_array]]:
+    """Yields (slice of `sources`, float32[block, items]): similarity of these source items with the target items.
+
+    The similarity of x and y is x·y / (|x| |y| + shrink); columns that are no target and the item itself are absent.
+    `block_entries` bounds the entries of a block of more than one item, and with them memory: 8 bytes each.
+    """
+    events_per_user = np.diff(csr_array(users_by_items).indptr)
+    norms = np.sqrt(np.asarray(users_by_items.power(2).sum(axis=0), np.float32)).ravel()
+    by_user = csr_array(users_by_items[:, targets])
+    for block in _cut(_bounds(users_by_items, sources, events_per_user), block_entries):
+        rows = sources[block]
+        product = csr_array(users_by_items[:, rows].T @ by_user)
+        source = np.repeat(np.arange(len(rows)), np.diff(product.indptr))
+        target = targets[product.indices]
+        product.data /= norms[rows[source]] * norms[target] + np.float32(shrink)
+        product.data[rows[source] == target] = 0
+        yield block, csr_array((product.data, target, product.indptr), shape=(len(rows), users_by_items.shape[1]))
+
+
+def _bounds(
+    users_by_items: csc_array, sources: NDArray[np.int64], events_per_user: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """int64[sources]: most entries that the row of each source item can have."""
+    users = users_by_items[:, sources]
+    reachable = np.concatenate([[0], np.cumsum(events_per_user[users.indices], dtype=np.int64)])
+    return np.minimum(np.diff(reachable[users.indptr]), users_by_items.shape[1])
+
+
+def _cut(bounds: NDArray[np.int64], block_entries: int) -> Iterator[slice]:
+    """Consecutive slices, each of at least one row and else of at most `block_entries` entries."""
+    ends = np.cumsum(bounds)
+    start = 0
+    while start < len(bounds):
+        before = int(ends[start - 1]) if start else 0
+        end = max(start + 1, int(np.searchsorted(ends, before + block_entries, side="right")))
+        yield slice(start, end)
+        start = end

@@ -1,0 +1,177 @@
+"""Trains ItemCF: EASE among the most-rated items that fit the memory, cosine wherever another item is involved."""
+
+from __future__ import annotations
+
+import logging
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.sparse import csc_array, csr_array
+from tqdm import tqdm
+
+from offline.cosine import cosine_blocks
+from offline.ease import ease_weights
+from offline.interactions import Snapshot
+from offline.neighbours import NeighbourLists
+from recall_server.channels.itemcf import (
+    FACTS_FILE,
+    NEIGHBOURS_FILE,
+    WEIGHTS_FILE,
+    ItemCFFacts,
+    ValueScale,
+)
+from recsys.errors import DataError
+
+_LOG = logging.getLogger(__name__)
+_MEBIBYTE = 2**20
+_BLOCK_MEMORY = 256 * _MEBIBYTE
+"""What blocks of rows and their products take, whatever the data."""
+_BYTES_PER_EVENT = 56
+"""The user-item matrix by item, by user, copies of its columns, and the bounds of the cosine blocks."""
+_BYTES_PER_LINK = 8
+"""A neighbour and its weight."""
+_SCALE_SAMPLE = 256
+_VALUE_SAMPLE = 1_000_000
+
+
+class ItemCFConfig(BaseModel):
+    """How item-item weights are learnt, cut, and applied to a history."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reg: float = Field(default=1_000, gt=0, description="L2 regularisation of EASE; more of it favours popular items")
+    shrink: float = Field(default=20, ge=0, description="shrinkage of the cosine")
+    n_neighbours: int = Field(default=200, ge=1, description="strongest weights kept for each past item")
+    max_memory_mib: int = Field(default=2_048, ge=1, description="most memory that training adds to the events, MiB")
+    ease_items: int = Field(
+        default=20_000, ge=0, description="most items with EASE; its time grows with their third power; 0: cosine only"
+    )
+    training_value_floor: float = Field(
+        default=0.2, ge=0, le=1, description="what the lowest rating counts in training; the highest counts 1"
+    )
+    history_value_floor: float = Field(
+        default=0.1, ge=0, le=1, description="what the lowest rating counts in a user's history; the highest counts 1"
+    )
+    half_life_days: float | None = Field(
+        default=30, gt=0, description="an event of the history loses half its weight in this time; null: never"
+    )
+
+
+def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
+    """Writes the files of `ItemCFChannel` below `folder`.
+
+    Raises:
+        DataError: not even the cosine fits `max_memory_mib`, or EASE cannot be solved with `reg`.
+    """
+    low, high = _value_range(snapshot.events.values)
+    users_by_items = _user_item_matrix(snapshot, ValueScale(low=low, high=high, floor=config.training_value_floor))
+    covered = _most_rated(users_by_items, ease_capacity(users_by_items, config))
+    _LOG.info("itemcf: EASE for %d of %d items, cosine for the rest", len(covered), len(snapshot.catalogue))
+    neighbours, weights = _link(users_by_items, covered, config).arrays()
+    facts = ItemCFFacts(
+        items=len(snapshot.catalogue),
+        neighbours=weights.shape[1],
+        ease_items=len(covered),
+        value_scale=ValueScale(low=low, high=high, floor=config.history_value_floor),
+        half_life_days=config.half_life_days,
+    )
+    (folder / FACTS_FILE).parent.mkdir(parents=True, exist_ok=True)
+    (folder / FACTS_FILE).write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    np.save(folder / NEIGHBOURS_FILE, neighbours)
+    np.save(folder / WEIGHTS_FILE, weights)
+
+
+def ease_capacity(users_by_items: csc_array, config: ItemCFConfig) -> int:
+    """How many items EASE may cover: one dense float32 matrix of them, beside all else, within `max_memory_mib`."""
+    events, items = users_by_items.nnz, users_by_items.shape[1]
+    links = items * min(config.n_neighbours, items)
+    fixed = _BLOCK_MEMORY + events * _BYTES_PER_EVENT + links * _BYTES_PER_LINK
+    free = config.max_memory_mib * _MEBIBYTE - fixed
+    if free < 0:
+        raise DataError(
+            f"itemcf max_memory_mib {config.max_memory_mib}: {events} events and {items} items need at least "
+            f"{math.ceil(fixed / _MEBIBYTE)} for the cosine alone; raise it, or lower itemcf n_neighbours"
+        )
+    return min(config.ease_items, math.isqrt(free // 4))
+
+
+def _user_item_matrix(snapshot: Snapshot, scale: ValueScale) -> csc_array:
+    """float32[users, items]: evidence of taste; several events of one item add up to 1 at most."""
+    events = snapshot.events
+    matrix = csr_array(
+        (events.weights * scale.evidence(events.values), events.item_rows, events.indptr),
+        shape=(len(snapshot.user_ids), len(snapshot.catalogue)),
+    )
+    matrix.sum_duplicates()
+    np.minimum(matrix.data, 1, out=matrix.data)
+    return csc_array(matrix)
+
+
+def _value_range(values: NDArray[np.float32]) -> tuple[float, float]:
+    """1st and 99th percentile of the values, so that an outlier does not set the scale; (0, 0) where there is none."""
+    sample = values[:: max(1, len(values) // _VALUE_SAMPLE)]
+    sample = sample[np.isfinite(sample)]
+    if not len(sample):
+        return 0.0, 0.0
+    low, high = np.percentile(sample, [1, 99])
+    return float(low), float(high)
+
+
+def _most_rated(users_by_items: csc_array, n: int) -> NDArray[np.int64]:
+    """int64[at most n], ascending: the items with most events; equal ones by row; none without events."""
+    counts = np.diff(users_by_items.indptr)
+    rows = np.argsort(-counts, kind="stable")[:n]
+    return np.sort(rows[counts[rows] > 0]).astype(np.int64)
+
+
+def _link(users_by_items: csc_array, covered: NDArray[np.int64], config: ItemCFConfig) -> NeighbourLists:
+    rated = np.flatnonzero(np.diff(users_by_items.indptr))
+    others = np.setdiff1d(rated, covered, assume_unique=True)
+    lists = NeighbourLists(users_by_items.shape[1], config.n_neighbours)
+    scale = 1.0
+    if len(covered):
+        weights = ease_weights(users_by_items[:, covered], config.reg)
+        if len(others):
+            scale = _cosine_scale(users_by_items, covered, weights, config.shrink)
+        for row, source in enumerate(tqdm(covered, desc="itemcf: EASE", unit="item", leave=False, disable=None)):
+            lists.put(int(source), covered, weights[row])
+        del weights
+        _link_by_cosine(lists, users_by_items, covered, targets=others, shrink=config.shrink, scale=scale)
+    _link_by_cosine(lists, users_by_items, others, targets=rated, shrink=config.shrink, scale=scale)
+    return lists
+
+
+def _link_by_cosine(
+    lists: NeighbourLists,
+    users_by_items: csc_array,
+    sources: NDArray[np.int64],
+    *,
+    targets: NDArray[np.int64],
+    shrink: float,
+    scale: float,
+) -> None:
+    if not len(sources) or not len(targets):
+        return
+    with tqdm(total=len(sources), desc="itemcf: cosine", unit="item", leave=False, disable=None) as progress:
+        for block, similarity in cosine_blocks(users_by_items, sources, targets, shrink=shrink):
+            similarity.sort_indices()
+            for row, source in enumerate(sources[block]):
+                links = slice(similarity.indptr[row], similarity.indptr[row + 1])
+                lists.put(int(source), similarity.indices[links], similarity.data[links] * np.float32(scale))
+            progress.update(block.stop - block.start)
+
+
+def _cosine_scale(
+    users_by_items: csc_array, covered: NDArray[np.int64], weights: NDArray[np.float32], shrink: float
+) -> float:
+    """What brings the cosine to the scale of EASE: the least-squares factor over positive weights of a sample."""
+    positions = np.unique(np.linspace(0, len(covered) - 1, _SCALE_SAMPLE).astype(np.int64))
+    both = squares = 0.0
+    for block, similarity in cosine_blocks(users_by_items, covered[positions], covered, shrink=shrink):
+        cosine = similarity.toarray()[:, covered]
+        both += float((cosine * np.maximum(weights[positions[block]], 0)).sum())
+        squares += float((cosine**2).sum())
+    return both / squares if both > 0 else 1.0
