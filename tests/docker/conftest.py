@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ def charted(dashboard: dict[str, Any]) -> dict[str, str]:
         for panel in dashboard["panels"]
         for target in panel.get("targets", ())
     }
+
+
+@pytest.fixture(scope="session")
+def documented() -> dict[str, str]:
+    """Expression by question of the metrics reference."""
+    page = (DOCKER.parent / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| ([^|`]+) \| `((?:[^`|]|\\\|)+)` \|$", page, re.MULTILINE)
+    return {question: expression.replace("\\|", "|") for question, expression in rows}
 
 
 @pytest.fixture(scope="session")

@@ -165,6 +165,12 @@ def test_every_panel_has_data(prometheus: Prometheus, charted: dict[str, str]) -
     assert [panel for panel, expression in charted.items() if not prometheus.values(expression)] == []
 
 
+def test_every_query_of_the_metrics_reference_has_data(prometheus: Prometheus, documented: dict[str, str]) -> None:
+    assert documented
+    empty = {question for question, expression in documented.items() if not prometheus.values(expression)}
+    assert empty <= {"bundles that were refused", "errors that are not the caller's"}
+
+
 def test_every_alert_parses_and_none_but_degradation_holds(prometheus: Prometheus, alerts: dict[str, str]) -> None:
     assert {name for name, expression in alerts.items() if prometheus.values(expression)} == {"RecsysDegraded"}
 

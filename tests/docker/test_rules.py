@@ -62,6 +62,13 @@ def test_every_metric_that_is_asked_for_exists(
             assert {family, name} & exported, f"{name} in {expression!r}: telemetry has only {sorted(exported)}"
 
 
+def test_every_metric_is_documented(docker_folder: Path) -> None:
+    page = (docker_folder.parent / "docs/reference/metrics.md").read_text(encoding="utf-8")
+    exported = {family.name for family in Telemetry.create().registry.collect() if family.name.startswith("recsys_")}
+    assert exported
+    assert {name for name in exported if f"`{name}" not in page} == set()
+
+
 def test_every_recorded_series_that_is_asked_for_is_recorded(
     recorded: dict[str, str], alerts: dict[str, str], charted: dict[str, str]
 ) -> None:
