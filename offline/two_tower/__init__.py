@@ -1,0 +1,8 @@
+"""The two-tower model: training, export, and the files that the vector channel serves."""
+
+from __future__ import annotations
+
+from offline.two_tower.config import TwoTowerConfig
+from offline.two_tower.training import train
+
+__all__ = ["TwoTowerConfig", "train"]

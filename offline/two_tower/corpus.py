@@ -1,0 +1,56 @@
+"""What one phase of training learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.interactions import TrainingEvents
+from offline.two_tower.config import TwoTowerConfig
+from offline.two_tower.trend import Trend, measure_trend
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Events up to a moment, and how popular items were by then."""
+
+    events: TrainingEvents
+    trend: Trend
+    n_items: int
+
+    @classmethod
+    def of(cls, events: TrainingEvents, n_items: int, cutoff: int, config: TwoTowerConfig) -> Corpus:
+        """The events up to `cutoff` and their trend."""
+        events = events_until(events, cutoff)
+        trend = measure_trend(
+            events, n_items, half_lives_days=config.half_lives_days, n_moments=config.moments, cutoff=cutoff
+        )
+        return cls(events, trend, n_items)
+
+    @cached_property
+    def known(self) -> NDArray[np.bool_]:
+        """bool[items]: whether anybody took the item."""
+        return np.bincount(self.events.item_rows, minlength=self.n_items) > 0
+
+    @property
+    def latest(self) -> NDArray[np.float32]:
+        """float32[items, half-lives]: popularity at the cut-off."""
+        latest: NDArray[np.float32] = self.trend.features[-1]
+        return latest
+
+
+def events_until(events: TrainingEvents, cutoff: int) -> TrainingEvents:
+    """The events at or before `cutoff`, of the same users."""
+    kept = events.timestamps <= cutoff
+    counts = np.bincount(events.user_rows[kept], minlength=len(events.indptr) - 1)
+    return TrainingEvents(
+        np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        events.user_rows[kept],
+        events.item_rows[kept],
+        events.timestamps[kept],
+        events.values[kept],
+        events.weights[kept],
+    )
