@@ -88,7 +88,7 @@ class Backend(ABC):
 
     async def call(
         self,
-        method: Callable[[], Awaitable[Response]],
+        method: Callable[[], Awaitable[Response | None]],
         timeout: float,  # noqa: ASYNC109
     ) -> Response:
         """Makes one call through the breaker.
@@ -111,6 +111,8 @@ class Backend(ABC):
             if isinstance(failure, Unreachable) or (late and timeout >= self.config.fair_seconds):
                 self.breaker.failed(str(failure))
             raise failure from error
+        if response is None:  # grpc.aio, where the deadline passes while the answer arrives
+            raise DeadlinePassed(f"{self.name}: the answer came too late to be read")
         self.breaker.succeeded()
         return response
 

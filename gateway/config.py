@@ -51,7 +51,7 @@ class GatewayConfig(ServerConfig):
         default=0.01, ge=0, description="part of the caller's deadline that is kept for the way back"
     )
     recall_share: float = Field(default=0.5, gt=0, lt=1, description="part of the budget that recall may use")
-    rank_share: float = Field(default=0.9, gt=0, lt=1, description="part of what recall leaves that ranking may use")
+    rank_share: float = Field(default=0.8, gt=0, lt=1, description="part of what recall leaves that ranking may use")
     similar_channels: tuple[str, ...] = Field(
         default=("itemcf", "vector"), description="channels that SimilarItems asks"
     )

@@ -17,6 +17,7 @@ from gateway.rollout import Rollout
 from gateway.servicer import GatewayServicer
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import Bundle, BundleStore
+from recsys.errors import CannotStart
 from recsys.server import Process, Service, run
 from recsys.v1 import recommend_pb2_grpc
 from recsys.versions import Versions
@@ -31,6 +32,11 @@ _TICK_SECONDS = 0.25
 
 async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
     """Everything between the configuration and the service; see `recsys.server.serve`."""
+    if config.workers > 1:
+        raise CannotStart(
+            f"workers: {config.workers}; a gateway remembers recorded events, a second process on its port would not "
+            "show them; set --workers 1, and run gateways beside each other with events files of their own"
+        )
     hidden = HiddenItems(config.hidden_items)
     recorder, answers = _open_files(config, process)
     recall, rank = _connect(config, process)

@@ -15,36 +15,34 @@ _STATUS = {status: types_pb2.StageStatus.Value(f"STAGE_STATUS_{status.name}") fo
 
 def items_to_proto(answer: Answer, bundle: ServedBundle) -> list[recommend_pb2.RecommendedItem]:
     """The items, best first, each with the facts of how it was found."""
-    rows = bundle.catalogue.rows(answer.candidates.item_ids).tolist()
-    scores = answer.scores.tolist()
+    texts, ids = bundle.texts, answer.candidates.item_ids
+    rows, scores = bundle.catalogue.rows(ids).tolist(), answer.scores.tolist()
     return [
         recommend_pb2.RecommendedItem(
-            item_id=item_id,
-            item_key=bundle.texts.keys[rows[position]],
-            score=scores[position],
-            title=bundle.texts.titles[rows[position]],
-            reasons=reasons(answer.candidates, position, bundle),
+            item_id=item_id, item_key=texts.keys[row], score=score, title=texts.titles[row], reasons=facts
         )
-        for position, item_id in enumerate(answer.candidates.item_ids.tolist())
+        for item_id, row, score, facts in zip(
+            ids.tolist(), rows, scores, reasons(answer.candidates, bundle), strict=True
+        )
     ]
 
 
-def reasons(candidates: Candidates, position: int, bundle: ServedBundle) -> list[recommend_pb2.Reason]:
-    """The channels that returned the item, best place first; the one that named a seed item carries it."""
-    ranks = candidates.ranks[position].tolist()
-    named = [
-        (rank, name, column)
-        for column, (name, rank) in enumerate(zip(candidates.channels, ranks, strict=True))
-        if rank > 0
-    ]
+def reasons(candidates: Candidates, bundle: ServedBundle) -> list[list[recommend_pb2.Reason]]:
+    """Per item the channels that returned it, best place first; the one that named a seed item carries it."""
+    seeds = candidates.seed_item_ids.tolist()
+    rows = bundle.catalogue.rows(candidates.seed_item_ids).tolist()
     facts = []
-    for rank, name, column in sorted(named):
-        reason = recommend_pb2.Reason(channel=name, rank=rank)
-        if candidates.seed_channel[position] == column:
-            reason.seed_item_id = int(candidates.seed_item_ids[position])
-            row = bundle.item_row(reason.seed_item_id)
-            reason.seed_title = bundle.texts.titles[row] if row >= 0 else ""
-        facts.append(reason)
+    for position, (ranks, named_by) in enumerate(
+        zip(candidates.ranks.tolist(), candidates.seed_channel.tolist(), strict=True)
+    ):
+        of_item = []
+        for rank, column in sorted((rank, column) for column, rank in enumerate(ranks) if rank > 0):
+            reason = recommend_pb2.Reason(channel=candidates.channels[column], rank=rank)
+            if column == named_by:
+                reason.seed_item_id = seeds[position]
+                reason.seed_title = bundle.texts.titles[rows[position]] if rows[position] >= 0 else ""
+            of_item.append(reason)
+        facts.append(of_item)
     return facts
 
 

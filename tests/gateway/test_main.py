@@ -132,6 +132,7 @@ def no_database(folder: Path, taken: int) -> tuple[str, ...]:
         (lambda folder, taken: ("--rank", "nowhere"), "rank: "),
         (lambda folder, taken: ("--budget-seconds", "soon"), "budget_seconds"),
         (lambda folder, taken: ("--no-such-flag", "1"), "no-such-flag"),
+        (lambda folder, taken: ("--workers", "2"), "set --workers 1"),
     ],
 )
 def test_what_it_cannot_start_with_is_one_line_and_exit_code_2(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import AsyncIterator
@@ -12,7 +13,7 @@ import grpc
 import pytest
 
 from recsys.v1 import recommend_pb2, types_pb2
-from tests.gateway.toy import ADA, CUTOFF, KEYED_ITEM, POPULAR, policy
+from tests.gateway.toy import ADA, CUTOFF, KEYED_ITEM, POPULAR, eventually, policy
 from tests.gateway.world import World, gateway
 
 Recommend = recommend_pb2.RecommendRequest
@@ -331,6 +332,22 @@ async def test_events_that_cannot_be_read_degrade_the_answer_and_say_so(world: W
     assert ids(response) == [8]
     assert response.degraded
     assert "no such table" in stages(response)["history"].cause
+
+
+async def test_a_request_keeps_its_version_through_every_hop_while_a_new_one_is_released(world: World) -> None:
+    for process in world.processes.values():
+        process.ready = ["v2", "v1"]
+        process.delay = 0.2
+    for backend in world.backends:
+        await backend.probe()
+    under_way = asyncio.create_task(recommend(world, user_id=4))
+    await eventually(lambda: bool(world.processes["vector"].requests))
+    world.publish("v2", policy())
+    later = await recommend(world, user_id=4)
+    earlier = await under_way
+    assert [(r.bundle_version, r.degraded) for r in (earlier, later)] == [("v1", False), ("v2", False)]
+    for process in world.processes.values():
+        assert [request.bundle_version for request in process.requests] == ["v1", "v2"]
 
 
 async def test_without_a_bundle_requests_are_refused_and_events_are_kept(tmp_path: Path) -> None:

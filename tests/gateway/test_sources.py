@@ -17,6 +17,7 @@ from gateway.merge import merge
 from gateway.sources import GrpcRankSource, GrpcRecallSource
 from gateway.stages import Outcome, Status
 from recsys.domain import History, RankQuery, RecallQuery, RecallResult
+from recsys.errors import DeadlinePassed
 from recsys.telemetry import Telemetry
 from tests.gateway.toy import FakeProcess, eventually, running
 
@@ -175,6 +176,16 @@ async def test_a_client_in_a_hurry_does_not_open_the_breaker_for_everybody(stack
         assert (await source.recall([QUERY], 0.01)).status is Status.TIMEOUT
     assert (await source.recall([QUERY], 0.0)).status is Status.TIMEOUT
     assert not backend.breaker.is_open
+
+
+async def test_an_answer_that_grpc_lost_at_the_deadline_is_a_timeout(stack: AsyncExitStack) -> None:
+    backend, _ = await channel(stack, FakeProcess("itemcf"))
+
+    async def lost() -> None:
+        return None
+
+    with pytest.raises(DeadlinePassed, match="itemcf: the answer came too late"):
+        await backend.call(lost, 1.0)
 
 
 @pytest.mark.parametrize(
