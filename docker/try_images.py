@@ -20,6 +20,7 @@ import grpc
 from containers import ENGINES, Container, wait_healthy
 
 from recsys.bundle import BundleStore
+from recsys.errors import BundleError
 from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, recommend_pb2, recommend_pb2_grpc
 
 ROLES = {
@@ -67,6 +68,15 @@ def free_ports(n: int) -> list[int]:
     with ExitStack() as held:
         probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
         return [probe.getsockname()[1] for probe in probes]
+
+
+def cutoff_of(bundle_root: Path) -> int:
+    """The cut-off of the released bundle; ends the trial where there is none."""
+    store = BundleStore(bundle_root)
+    try:
+        return store.open(store.release().current).manifest.cutoff
+    except BundleError as error:
+        raise SystemExit(f"the images are built, but there is no bundle to try them on: {error}") from None
 
 
 def environment_of(role: str, ports: dict[str, tuple[int, int]]) -> dict[str, str]:
@@ -130,8 +140,7 @@ def serve_all(containers: dict[str, Container], bundle_root: Path) -> None:
     roles = sorted(containers, key=list(ROLES.values()).index)
     numbers = free_ports(2 * len(roles))
     ports = dict(zip(roles, zip(numbers[::2], numbers[1::2], strict=True), strict=True))
-    store = BundleStore(bundle_root)
-    caller = Caller(store.open(store.release().current).manifest.cutoff, ports)
+    caller = Caller(cutoff_of(bundle_root), ports)
     for role in roles:
         containers[role].start(environment_of(role, ports), {bundle_root.resolve(): "/bundles"})
     for role in roles:
