@@ -139,6 +139,9 @@ class ServerConfig(TypedConfig):
     drain_seconds: float = Field(
         default=10.0, ge=0, description="on SIGTERM, how long calls in flight may take to finish"
     )
+    exit_with_parent: bool = Field(
+        default=False, description="drain when standard input closes: whoever holds its other end is gone"
+    )
     slow_call_seconds: float = Field(default=0.25, gt=0, description="calls that take longer are logged as warnings")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="INFO logs every call, WARNING only slow and failed ones"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
@@ -153,6 +154,8 @@ async def serve(config: Config, build: Build[Config], *, stop: asyncio.Event | N
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if config.exit_with_parent:
+        loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_input, loop, stop)
     async with AsyncExitStack() as closing:
         telemetry, readiness = Telemetry.create(), _Readiness()
         server = Server(config, telemetry, await build(config, Process(telemetry, closing, readiness.set)))
@@ -168,6 +171,12 @@ async def serve(config: Config, build: Build[Config], *, stop: asyncio.Event | N
         reporting.cancel()
         logger.info("draining: up to %g s for the calls in flight", config.drain_seconds)
     logger.info("stopped")
+
+
+def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    if not os.read(sys.stdin.fileno(), 1 << 10):
+        loop.remove_reader(sys.stdin.fileno())
+        stop.set()
 
 
 def run(program: str, config_class: type[Config], build: Build[Config], arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from recall_server.channels.popularity import GENRE_SCALES_FILE, SCORES_FILE, PopularityChannel
+from recsys import healthcheck
+from recsys.bundle import golden
+from recsys.cluster import LocalCluster, Ports, free_ports, programs
+from recsys.config import METRICS_PORTS, PORTS
+from recsys.errors import CannotStart, Unreachable
+from recsys.supervision import Program, configuration
+from recsys.testing import release, toy_recall_query, write_bundle
+
+
+def popularity_files(folder: Path) -> None:
+    np.save(folder / SCORES_FILE, np.arange(1, 13, dtype=np.float32) / 12)
+    np.save(folder / GENRE_SCALES_FILE, np.ones(2, np.float32))
+    golden.record_recall(folder, "popularity", [toy_recall_query()], PopularityChannel.open(folder).recall)
+
+
+def popularity_only(root: Path, **settings: str) -> list[Program]:
+    write_bundle(root, "v1", roles=("popularity",), extra=popularity_files)
+    release(root, "v1")
+    servers = programs(root, root, Ports.free(), settings=settings)
+    return [server for server in servers if server.name == "popularity"]
+
+
+@contextlib.contextmanager
+def cluster_of(servers: list[Program], folder: Path) -> Iterator[LocalCluster]:
+    with LocalCluster(servers, folder) as cluster:
+        yield cluster
+        kept = [pid for pid in cluster.pids().values() if pid]
+    assert not [pid for pid in kept if psutil.pid_exists(pid)]
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_free_ports_are_different() -> None:
+    assert len(set(free_ports(20))) == 20
+    ports = Ports.free()
+    assert list(ports.grpc) == list(ports.metrics) == list(PORTS)
+    assert len({*ports.grpc.values(), *ports.metrics.values()}) == 10
+    assert (Ports.default().grpc, Ports.default().metrics) == (PORTS, METRICS_PORTS)
+
+
+def test_the_five_programs_know_their_ports_and_each_other(tmp_path: Path) -> None:
+    ports = Ports({role: 100 + i for i, role in enumerate(PORTS)}, {role: 200 + i for i, role in enumerate(PORTS)})
+    servers = programs(
+        tmp_path,
+        tmp_path / "events",
+        ports,
+        settings={"log-level": "WARNING"},
+        role_settings={"rank": {"workers": "2"}},
+    )
+    commands = {server.name: " ".join(server.arguments) for server in servers}
+    assert list(commands) == ["gateway", "popularity", "itemcf", "vector", "rank"]
+    assert (
+        "-m gateway --recall popularity=127.0.0.1:101,itemcf=127.0.0.1:102,vector=127.0.0.1:103" in commands["gateway"]
+    )
+    assert "--rank 127.0.0.1:104" in commands["gateway"]
+    assert "-m recall_server --channel itemcf" in commands["itemcf"]
+    assert "--port 104 --metrics-port 204" in commands["rank"]
+    assert commands["rank"].endswith("--log-level WARNING --workers 2")
+    assert all("--log-level WARNING" in command for command in commands.values())
+    assert [server.target for server in servers] == [f"127.0.0.1:{100 + i}" for i in range(5)]
+
+
+def test_odd_paths_survive_the_configuration(tmp_path: Path) -> None:
+    text = configuration([Program("a", ("-m", "x", "50%"), "h:1")], tmp_path / "100% odd", tmp_path, stop_seconds=3)
+    assert "-m x 50%%" in text
+    assert "100%% odd/a.log" in text
+
+
+def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        target = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(CannotStart, match=f"rank: port {target}: Address already in use"):
+            LocalCluster([Program("rank", ("-m", "rank_server"), target)], tmp_path).start()
+
+
+def test_a_cluster_that_does_not_run_has_nothing_to_stop(tmp_path: Path) -> None:
+    assert LocalCluster([], tmp_path).stop() == {}
+
+
+@pytest.mark.integration
+def test_a_server_that_is_killed_comes_back_and_all_exit_with_0(tmp_path: Path) -> None:
+    servers = popularity_only(tmp_path / "bundles")
+    with cluster_of(servers, tmp_path / "logs") as cluster:
+        cluster.wait_healthy(60)
+        assert (tmp_path / "logs" / "supervisor.out").read_text() == ""
+        assert cluster.states()["popularity"] in ("STARTING", "RUNNING")
+        seen = set()
+        for _ in range(2):
+            pid = cluster.pids()["popularity"]
+            seen.add(pid)
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda pid=pid: cluster.pids()["popularity"] not in (0, pid))
+            cluster.wait_healthy(60)
+        assert len(seen) == 2
+        assert cluster.stop() == {"popularity": 0}
+    assert healthcheck.state(servers[0].target).startswith("UNAVAILABLE")
+    assert "draining" in (tmp_path / "logs" / "popularity.log").read_text()
+
+
+@pytest.mark.integration
+def test_a_server_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
+    server = Program("rank", ("-m", "recall_server", "--channel", "magic"), f"127.0.0.1:{free_ports(1)[0]}")
+    complaint = "rank cannot start: recall_server: no recall channel 'magic'"
+    with LocalCluster([server], tmp_path) as cluster, pytest.raises(CannotStart, match=complaint):
+        cluster.wait_healthy(60)
+
+
+@pytest.mark.integration
+def test_a_server_without_a_bundle_is_unhealthy_with_its_last_words(tmp_path: Path) -> None:
+    servers = [s for s in programs(tmp_path, tmp_path, Ports.free()) if s.name == "popularity"]
+    with LocalCluster(servers, tmp_path / "logs") as cluster:
+        eventually(lambda: healthcheck.state(servers[0].target) == "NOT_SERVING")
+        with pytest.raises(
+            Unreachable, match=r"not healthy after 0.1 s(?s:.*)popularity: (?s:.*)no bundle was published"
+        ):
+            cluster.wait_healthy(0.1)
+
+
+@pytest.mark.integration
+@pytest.mark.parametrize("victim", ["holder", "supervisor"])
+def test_nothing_is_left_running_when_the_holder_or_the_supervisor_is_killed(tmp_path: Path, victim: str) -> None:
+    server = popularity_only(tmp_path / "bundles")[0]
+    script = tmp_path / "holder.py"
+    script.write_text(
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from recsys.cluster import LocalCluster\n"
+        "from recsys.supervision import Program\n"
+        f"program = Program({server.name!r}, {server.arguments!r}, {server.target!r})\n"
+        "cluster = LocalCluster([program], Path(sys.argv[1]))\n"
+        "cluster.start()\n"
+        "cluster.wait_healthy(60)\n"
+        "print('healthy', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "logs")], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "healthy\n"
+        descendants = psutil.Process(holder.pid).children(recursive=True)
+        assert len(descendants) == 2
+        supervisor = psutil.Process(holder.pid).children()[0]
+        (holder if victim == "holder" else supervisor).kill()
+        _, alive = psutil.wait_procs([p for p in descendants if p.pid != supervisor.pid], timeout=30)
+        assert alive == []
+        holder.kill()
+    if victim == "holder":  # without the supervisor nobody writes the log
+        assert "draining" in (tmp_path / "logs" / "popularity.log").read_text()
