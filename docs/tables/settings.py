@@ -1,0 +1,143 @@
+"""Every setting of every program: key, type, default, meaning, flag and environment variable."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from gateway.config import GatewayConfig
+from offline.cli import VERBS
+from offline.config import OfflineConfig
+from rank_server.main import RankConfig
+from recall_server.main import RecallConfig
+from recsys.config import ServerConfig, TypedConfig
+from tables.annotations import kind_of
+from tables.markdown import quoted, table
+
+HEADER = ["key", "type", "default", "flag", "environment", ""]
+BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
+
+
+def server() -> str:
+    """What every serving process is told."""
+    return _fields(ServerConfig, [name for name in ServerConfig.model_fields if name not in ("port", "metrics_port")])
+
+
+def recall() -> str:
+    """What a recall server is told besides."""
+    return _fields(RecallConfig, _own(RecallConfig, ServerConfig))
+
+
+def rank() -> str:
+    """What the rank server is told besides."""
+    return _fields(RankConfig, _own(RankConfig, ServerConfig))
+
+
+def gateway() -> str:
+    """What the gateway is told besides."""
+    return _fields(GatewayConfig, _own(GatewayConfig, ServerConfig))
+
+
+def offline() -> str:
+    """What every offline verb is told, less the sections."""
+    return _fields(
+        OfflineConfig, [name for name in OfflineConfig.model_fields if _section(OfflineConfig, name) is None]
+    )
+
+
+def offline_sections() -> str:
+    """The sections of the offline configuration, one table each."""
+    parts = []
+    for name in OfflineConfig.model_fields:
+        section = _section(OfflineConfig, name)
+        if section is not None:
+            parts += [
+                f"#### [{name}]\n",
+                f"{(section.__doc__ or '').strip().splitlines()[0]}\n",
+                _nested(name, section),
+            ]
+    return "\n".join(parts)
+
+
+def verbs() -> str:
+    """The verbs, and what each takes beyond what all take."""
+    rows = [[quoted(name), verb.summary] for name, verb in VERBS.items()]
+    parts = [table(["verb", "what it does"], rows)]
+    for name, verb in VERBS.items():
+        own = _own(verb.config, OfflineConfig)
+        if own:
+            parts += [f"#### {name}\n", _fields(verb.config, own)]
+    return "\n".join(parts)
+
+
+def _own(config: type[BaseModel], base: type[BaseModel]) -> list[str]:
+    """Fields that `config` adds to `base` or gives another default."""
+    return [
+        name
+        for name, field in config.model_fields.items()
+        if name not in base.model_fields or _default(field) != _default(base.model_fields[name])
+    ]
+
+
+def _section(config: type[BaseModel], name: str) -> type[BaseModel] | None:
+    kind = config.model_fields[name].annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _fields(config: type[TypedConfig], names: Iterable[str]) -> str:
+    prefix = config.model_config["env_prefix"]
+    rows = [
+        [*_facts(name, config.model_fields[name]), _flag(name), quoted(f"{prefix}{name.upper()}"), _text(config, name)]
+        for name in names
+    ]
+    return table(HEADER, rows)
+
+
+def _nested(section: str, config: type[BaseModel]) -> str:
+    rows = [
+        [*_facts(name, field), _flag(f"{section}.{name}"), _text(config, name)]
+        for name, field in config.model_fields.items()
+    ]
+    return table([name for name in HEADER if name != "environment"], rows)
+
+
+def _facts(name: str, field: FieldInfo) -> list[str]:
+    bounds = [
+        f"{sign} {getattr(entry, bound):g}"
+        for entry in field.metadata
+        for bound, sign in BOUNDS.items()
+        if getattr(entry, bound, None) is not None
+    ]
+    default = "required" if field.is_required() else quoted(_default(field))
+    return [quoted(name), ", ".join([kind_of(field.annotation), *bounds]), default]
+
+
+def _text(config: type[BaseModel], name: str) -> str:
+    description = config.model_fields[name].description
+    if description is None:
+        raise SystemExit(f"{config.__name__}.{name}: has no description; every setting is documented")
+    return description
+
+
+def _flag(name: str) -> str:
+    return quoted(f"--{name.replace('_', '-')}")
+
+
+def _default(field: FieldInfo) -> str:
+    if field.is_required():
+        return ""
+    value = field.get_default(call_default_factory=True)
+    return json.dumps(_plain(value), ensure_ascii=False) if not isinstance(value, Path) else str(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, (list, tuple)):
+        return [_plain(entry) for entry in value]
+    return str(value) if isinstance(value, Path) else value
