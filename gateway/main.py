@@ -11,6 +11,7 @@ from gateway import background
 from gateway.answers import AnswerLog
 from gateway.backends import Backend, RankBackend, RecallBackend
 from gateway.config import RANKER, GatewayConfig
+from gateway.golden import check_gateway
 from gateway.hidden import HiddenItems
 from gateway.recorder import EventRecorder
 from gateway.rollout import Rollout
@@ -96,8 +97,15 @@ def _follow(factory: ServingFactory, process: Process) -> Versions[Serving]:
 
 
 def _check(serving: Serving, bundle: Bundle) -> None:
-    """Nothing: the gateway has no golden requests, its answers are the other processes'; loading checks its files."""
-    del serving, bundle
+    """Repeats the golden requests of the gateway's own files; raises BundleMismatch for another answer."""
+    served = serving.bundle
+    check_gateway(
+        bundle.folder,
+        catalogue=served.catalogue,
+        texts=served.texts,
+        histories=served.histories,
+        fallback=served.fallback,
+    )
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

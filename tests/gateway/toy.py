@@ -13,6 +13,7 @@ from typing import Any, Literal
 import grpc
 import numpy as np
 
+from gateway.golden import record_gateway
 from gateway.resolve import FIRST_ASSIGNED
 from gateway.state import FILES, Histories, write_gateway_files
 from recsys import __version__
@@ -26,6 +27,7 @@ from recsys.bundle import (
     Release,
     ServingPolicy,
 )
+from recsys.bundle.golden import golden_file
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.domain import EventType
 from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, types_pb2
@@ -96,7 +98,9 @@ def write_bundle(
     ItemTexts([*map(str, range(1, 12)), "tt12"], [f"Film {n}" for n in range(1, 13)]).save(folder)
     popular = np.asarray(POPULAR, np.int64)
     write_gateway_files(folder, histories=histories(), user_keys={"ada": ADA}, popular_item_ids=popular)
-    contents = {name: (folder / name).read_bytes() for name in FILES}
+    record_gateway(folder, [4, ADA])
+    names = (*FILES, golden_file("gateway"))
+    contents = {name: (folder / name).read_bytes() for name in names}
     manifest = Manifest(
         format_version=FORMAT_VERSION,
         bundle_version=version,
@@ -109,7 +113,7 @@ def write_bundle(
         feature_names=(),
         index=None,
         policy=policy,
-        roles={"gateway": FILES},
+        roles={"gateway": names},
         files={
             name: FileEntry(sha256=hashlib.sha256(content).hexdigest(), bytes=len(content))
             for name, content in contents.items()
