@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from recsys.catalogue import NO_YEAR, Catalogue, ItemTexts
+from recsys.domain import NO_FILTER, NO_IDS, ItemFilter
+from recsys.errors import InvalidRequest
+
+CATALOGUE = Catalogue(
+    np.asarray([10, 20, 30, 40], np.int64),
+    np.asarray([1990, 2000, NO_YEAR, 2010], np.int16),
+    np.asarray([[True, False], [True, True], [False, True], [False, False]]),
+    ("Drama", "War"),
+)
+
+
+def ids(*values: int) -> np.ndarray:
+    return np.asarray(values, np.int64)
+
+
+def test_rows_of_ids_are_found_and_unknown_ids_are_minus_one() -> None:
+    assert CATALOGUE.rows(ids(30, 5, 10, 99, 25, 30)).tolist() == [2, -1, 0, -1, -1, 2]
+    assert CATALOGUE.known_rows(ids(99, 40, 5, 10)).tolist() == [3, 0]
+    assert CATALOGUE.rows(NO_IDS).tolist() == []
+
+
+def test_an_empty_catalogue_knows_nothing() -> None:
+    empty = Catalogue(NO_IDS, np.empty(0, np.int16), np.empty((0, 0), np.bool_), ())
+    assert empty.rows(ids(1, 2)).tolist() == [-1, -1]
+    assert len(empty) == 0
+
+
+def test_no_filter_and_nothing_excluded_is_no_mask() -> None:
+    assert CATALOGUE.allowed(NO_FILTER, NO_IDS) is None
+    assert CATALOGUE.allowed(NO_FILTER, ids(7, 8)) is None
+
+
+@pytest.mark.parametrize(
+    ("item_filter", "excluded", "allowed"),
+    [
+        (NO_FILTER, (20, 99), [10, 30, 40]),
+        (ItemFilter(genres_any=("Drama",)), (), [10, 20]),
+        (ItemFilter(genres_any=("Drama", "War")), (10,), [20, 30]),
+        (ItemFilter(genres_none=("War",)), (), [10, 40]),
+        (ItemFilter(genres_any=("Drama",), genres_none=("War",)), (), [10]),
+        (ItemFilter(min_year=2000), (), [20, 40]),
+        (ItemFilter(max_year=2000), (), [10, 20]),
+        (ItemFilter(min_year=-(2**31), max_year=2**31 - 1), (), [10, 20, 40]),
+        (ItemFilter(min_year=2001, max_year=2009), (), []),
+    ],
+)
+def test_filters_let_through_what_they_say(
+    item_filter: ItemFilter, excluded: tuple[int, ...], allowed: list[int]
+) -> None:
+    mask = CATALOGUE.allowed(item_filter, ids(*excluded))
+    assert mask is not None
+    assert CATALOGUE.item_ids[mask].tolist() == allowed
+
+
+@pytest.mark.parametrize("field", ["genres_any", "genres_none"])
+def test_an_unknown_genre_is_named_with_the_known_ones(field: str) -> None:
+    with pytest.raises(InvalidRequest, match=rf"filter\.{field}: unknown genre 'Opera'; this bundle knows: Drama, War"):
+        CATALOGUE.allowed(ItemFilter(**{field: ("Drama", "Opera")}), NO_IDS)
+
+
+def test_a_catalogue_and_its_texts_survive_the_disk(tmp_path: Path) -> None:
+    CATALOGUE.save(tmp_path)
+    found = Catalogue.load(tmp_path)
+    for name in ("item_ids", "years", "genres"):
+        assert_array_equal(getattr(found, name), getattr(CATALOGUE, name))
+        assert getattr(found, name).dtype == getattr(CATALOGUE, name).dtype
+    assert found.genre_names == CATALOGUE.genre_names
+    texts = ItemTexts(["a", "b", "", "ü"], ["A", "B", "", "Ü, the film"])
+    texts.save(tmp_path)
+    assert ItemTexts.load(tmp_path) == texts
