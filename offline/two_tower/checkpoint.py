@@ -25,12 +25,18 @@ _PER_COLUMN = ("items.described.weight", "items.described_bias.weight")
 
 
 def fingerprint(snapshot: Snapshot, config: TwoTowerConfig, initial: Path | None) -> str:
-    """A digest of everything that training depends on: a checkpoint of anything else is not continued."""
+    """A digest of everything that training depends on: a checkpoint of anything else is not continued.
+
+    Raises:
+        DataMissing: `initial` has no towers.
+    """
     digest = hashlib.sha256(config.model_dump_json().encode())
     for array in (snapshot.items.item_ids, snapshot.indptr, snapshot.item_ids, snapshot.timestamps, snapshot.types):
         digest.update(np.ascontiguousarray(array).tobytes())
     digest.update(snapshot.values.tobytes())
     if initial is not None:
+        if not (initial / WEIGHTS_FILE).is_file():
+            raise DataMissing(f"{initial / WEIGHTS_FILE}: no towers to continue; train the earlier cut-off first")
         digest.update((initial / WEIGHTS_FILE).read_bytes())
     return digest.hexdigest()
 
@@ -65,10 +71,8 @@ def load_weights(path: Path, model: TwoTower, item_ids: NDArray[np.int64], colum
     """Takes over the weights of an earlier cut-off; items and genres that are new keep what they were born with.
 
     Raises:
-        DataMissing: there is no such file, or it is of towers of another shape.
+        DataMissing: they are of towers of another shape.
     """
-    if not path.is_file():
-        raise DataMissing(f"{path}: no towers to continue from; train the earlier cut-off first, or start from scratch")
     state = model.state_dict()
     with np.load(path, allow_pickle=False) as saved:
         rows = _matches(item_ids, saved[_ITEMS])

@@ -201,15 +201,17 @@ def read_facts(folder: Path) -> VectorFacts:
 
 
 def open_index(path: Path, facts: IndexFacts, vectors: NDArray[np.float32], *, ef: int) -> Any:
-    """Opens an hnswlib index after checking that it is what `facts` say.
+    """Opens an hnswlib index after checking that it is what `facts` say and holds `vectors`.
 
-    hnswlib opens a file of another dim or space without complaint. Dim and count are in the file's header; the space
-    is not, so the distances that the index answers are compared to those of `facts.space`.
+    hnswlib opens a file of another dim or space without complaint. Dim and count are in the file's header; the space is
+    not, so it must be inner products, and what the index answers is compared to the inner products of `vectors`.
 
     Raises:
         BundleDamaged: the file cannot be read.
-        BundleMismatch: another dim, count or space.
+        BundleMismatch: another dim, count or space, or other vectors.
     """
+    if facts.space != "ip":
+        raise BundleMismatch(f"{path}: {FACTS_FILE} says space {facts.space}, scores are inner products; train again")
     dim, count = _header(path)
     if (dim, count) != (facts.dim, facts.count):
         raise BundleMismatch(
