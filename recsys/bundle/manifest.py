@@ -19,14 +19,14 @@ class _Frozen(BaseModel):
 class FileEntry(_Frozen):
     """One file of the bundle."""
 
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    bytes: int = Field(ge=0)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$", description="hex digest of the content")
+    bytes: int = Field(ge=0, description="size")
 
 
 class ChannelPolicy(_Frozen):
     """How the pipeline asks one recall channel."""
 
-    name: str
+    name: str = Field(description="name of the channel, and its role")
     count: int = Field(ge=1, le=2_000, description="candidates asked of the channel")
     weight: float = Field(ge=0, description="weight in the blended order (weighted reciprocal rank)")
     history_limit: int | None = Field(
@@ -37,7 +37,7 @@ class ChannelPolicy(_Frozen):
 class ServingPolicy(_Frozen):
     """What evaluation and serving do alike; chosen on validation, carried by the bundle."""
 
-    channels: tuple[ChannelPolicy, ...]
+    channels: tuple[ChannelPolicy, ...] = Field(description="the channels that are asked, in this order")
     rank_count: int = Field(ge=1, le=2_000, description="candidates that go to the ranker, best blended first")
     rank_history_limit: int | None = Field(default=None, ge=0, description="latest events the ranker needs")
     ranking: Literal["ranked", "blended"] = Field(description="which order is served")
@@ -50,28 +50,28 @@ class ServingPolicy(_Frozen):
 class IndexFacts(_Frozen):
     """What the hnswlib index is; hnswlib itself opens an index of another dim or space without complaint."""
 
-    dim: int = Field(ge=1)
-    space: Literal["ip", "l2", "cosine"]
-    dtype: Literal["float32"] = "float32"
-    count: int = Field(ge=0)
+    dim: int = Field(ge=1, description="length of a vector")
+    space: Literal["ip", "l2", "cosine"] = Field(description="distance, as hnswlib names it")
+    dtype: Literal["float32"] = Field(default="float32", description="type of a component")
+    count: int = Field(ge=0, description="vectors in the index")
 
 
 class Manifest(_Frozen):
     """`manifest.json`: identity, time, files per role, policy and figures of one bundle."""
 
-    format_version: int
-    bundle_version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
-    purpose: Literal["evaluation", "production"]
-    dataset: str
+    format_version: int = Field(description="version of the layout and of the meaning of every file")
+    bundle_version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="name of the folder")
+    purpose: Literal["evaluation", "production"] = Field(description="fitted up to T2, or to the end of the data")
+    dataset: str = Field(description="name of the data set")
     cutoff: int = Field(description="last timestamp that any file of the bundle has seen, Unix seconds")
     events_watermark: int = Field(
         description="row id of the last recorded event that is part of the bundle; later ones are added by the gateway"
     )
     created: str = Field(description="ISO 8601, UTC")
-    software_version: str
+    software_version: str = Field(description="version of the software that published it")
     feature_names: tuple[str, ...] = Field(description="columns of the ranker's feature matrix, in order")
-    index: IndexFacts | None
-    policy: ServingPolicy
+    index: IndexFacts | None = Field(description="the index of the vector channel; null: there is none")
+    policy: ServingPolicy = Field(description="how requests are answered")
     roles: dict[str, tuple[str, ...]] = Field(description="files that each role needs, relative to the bundle")
-    files: dict[str, FileEntry]
+    files: dict[str, FileEntry] = Field(description="every file, relative to the bundle")
     metrics: dict[str, float] = Field(default_factory=dict, description="headline figures of evaluation")
