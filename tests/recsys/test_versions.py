@@ -142,7 +142,7 @@ def test_another_answer_to_a_golden_request_refuses(tmp_path: Path) -> None:
     world = World(tmp_path, lambda bundle: FakeChannel(FakeChannel.load(bundle, ROLE).catalogue, scale=2.0))
     world.publish("v1")
     world.versions.refresh()
-    assert "golden/popularity.json: request 0: score 0 is 2.0, expected 1.0" in refusals(world)["v1"]
+    assert "golden/popularity.json: request 0: score 0 is 2, expected 1;" in refusals(world)["v1"]
 
 
 def test_a_bundle_without_the_role_is_refused(world: World) -> None:

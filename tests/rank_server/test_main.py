@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from pathlib import Path
+
+import pytest
+
+from rank_server.main import RankConfig, build, main
+from recsys import healthcheck
+from recsys.server import serve
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def test_the_rank_server_waits_for_its_first_bundle_and_drains(tmp_path: Path) -> None:
+    stop, config = asyncio.Event(), RankConfig(port=free_port(), metrics_port=0, bundle_root=tmp_path)
+    life = asyncio.create_task(serve(config, build, stop=stop))
+    target = f"127.0.0.1:{config.port}"
+    for _ in range(100):
+        state = await asyncio.to_thread(healthcheck.state, target, service="recsys.v1.RankService")
+        if state == "NOT_SERVING":
+            break
+        await asyncio.sleep(0.05)
+    assert state == "NOT_SERVING"
+    stop.set()
+    await asyncio.wait_for(life, 10)
+
+
+def test_a_wrong_setting_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--channel", "rank"]) == 2
+    assert capsys.readouterr().err == "rank_server: unrecognized arguments: --channel rank; see --help\n"
+
+
+def test_the_ports_are_those_of_the_documentation() -> None:
+    config = RankConfig.from_arguments([], "rank_server")
+    assert (config.port, config.metrics_port) == (50054, 9154)
