@@ -1,0 +1,104 @@
+"""A whole bundle in seconds: every role's real files, trained on the checkerboard, published with golden requests."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from gateway.pipeline import Request
+from gateway.state import Histories, write_gateway_files
+from offline import itemcf, popularity, two_tower
+from offline.golden import write_golden
+from offline.interactions import Snapshot
+from offline.itemcf import ItemCFConfig
+from offline.popularity import PopularityConfig
+from offline.publish import BundleFacts, publish
+from offline.samples import feature_store
+from offline.two_tower import TwoTowerConfig
+from rank_server.scoring import GRAPH_FILE
+from recall_server.channels.vector import read_facts
+from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy
+from recsys.catalogue import ItemTexts
+from recsys.domain import EventType
+from recsys.features import FeatureStore
+from tests.recall_server.toy import checkerboard
+
+USERS, ITEMS = 24, 80
+"""User u has rated the items of the same parity, 39 or 40 of the 80; ids are 1 to 80."""
+
+TOWERS = TwoTowerConfig(
+    embedding_size=8, heads=2, hidden=16, least_examples=256, batch_size=64, epochs=2, threads=1, device="cpu"
+)
+POLICY = ServingPolicy(
+    channels=tuple(ChannelPolicy(name=name, count=30, weight=1.0) for name in ("popularity", "itemcf", "vector")),
+    rank_count=40,
+    ranking="ranked",
+    serving_clock="cutoff",
+)
+
+
+def publish_checkerboard(root: Path) -> str:
+    """Trains, records golden requests and releases a production bundle below `root`; returns its version."""
+    snapshot = checkerboard(USERS, ITEMS)
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder)
+        _write_parts(snapshot, part)
+        store = feature_store(snapshot, POLICY)
+        facts = BundleFacts(
+            purpose="production",
+            dataset="checkerboard",
+            cutoff=snapshot.cutoff,
+            events_watermark=0,
+            policy=POLICY,
+            feature_names=store.feature_names,
+            index=read_facts(part).index,
+            metrics={},
+        )
+        requests = [Request(snapshot.history(user), snapshot.cutoff, 10, user_id=user) for user in (0, 1)]
+        return publish(BundleStore(root), [part], facts, golden=lambda staging: write_golden(staging, POLICY, requests))
+
+
+def _write_parts(snapshot: Snapshot, folder: Path) -> None:
+    snapshot.catalogue.save(folder)
+    ids = snapshot.catalogue.item_ids
+    ItemTexts([f"film-{item_id}" for item_id in ids], [f"Film {item_id}" for item_id in ids]).save(folder)
+    popularity.train(snapshot, PopularityConfig(), folder)
+    itemcf.train(snapshot, ItemCFConfig(), folder)
+    two_tower.train(snapshot, TOWERS, folder)
+    store = feature_store(snapshot, POLICY)
+    store.save(folder)
+    _write_ranker(store, folder)
+    write_gateway_files(folder, histories=_histories(snapshot), user_keys={}, popular_item_ids=ids)
+
+
+def _write_ranker(store: FeatureStore, folder: Path) -> None:
+    """A graph whose score is one feature: how often the item was rated."""
+    column = helper.make_tensor("column", TensorProto.INT64, [], [store.feature_names.index("item_count_all")])
+    graph = helper.make_graph(
+        [helper.make_node("Gather", ["features", "column"], ["score"], axis=1)],
+        "ranker",
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", len(store.feature_names)])],
+        [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n"])],
+        [column],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    onnx.checker.check_model(model)
+    (folder / GRAPH_FILE).write_bytes(model.SerializeToString())
+
+
+def _histories(snapshot: Snapshot) -> Histories:
+    histories = [snapshot.history(user) for user in range(USERS)]
+    lengths = [len(history) for history in histories]
+    n = sum(lengths)
+    return Histories(
+        np.arange(USERS, dtype=np.int64),
+        np.cumsum([0, *lengths], dtype=np.int64),
+        np.concatenate([history.item_ids for history in histories]),
+        np.concatenate([history.timestamps for history in histories]),
+        np.full(n, EventType.RATING, np.int8),
+        np.concatenate([history.values for history in histories]),
+    )
