@@ -107,6 +107,7 @@ def _complete(store: BundleStore, staging: Path, facts: BundleFacts) -> str:
     version = f"{now:%Y%m%d-%H%M%S}-{digest}"
     manifest = _manifest(facts, files, version=version, created=now.isoformat(timespec="seconds"))
     (staging / MANIFEST_FILE).write_text(manifest.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    _let_others_read(staging)
     _fsync_tree(staging)
     staging.rename(store.root / version)
     fsync_folder(store.root)
@@ -154,6 +155,12 @@ def _current(store: BundleStore) -> str | None:
         return store.release().current
     except BundleMissing:
         return None
+
+
+def _let_others_read(folder: Path) -> None:
+    """Servers may run as another user; the folders that parts came from may have been private."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _fsync_tree(folder: Path) -> None:
