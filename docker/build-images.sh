@@ -2,7 +2,7 @@
 # Builds every image, starts the serving ones on a bundle, waits until they are healthy, calls each, stops them: `make images`.
 # Uses Docker where an engine answers, otherwise buildah (Debian: apt-get install buildah debootstrap), which needs root and no engine.
 #
-#   BUNDLE_ROOT   published bundles to serve in the trial   (default data/demo/bundles/production)
+#   BUNDLE_ROOT   published bundles to serve in the trial   (default data/demo/bundles/production, made where it is not there)
 #   BASE          base image                                (default python:3.11-slim; with buildah one that debootstrap makes)
 #   TORCH_INDEX   package index with the CPU build of torch (default: PyTorch's where it answers)
 #   TARGETS       images to build                           (default: all)
@@ -93,5 +93,6 @@ if [[ $ENGINE == buildah ]]; then
   build_mounted_stages
 fi
 for target in $TARGETS; do build "$target" "localhost/recsys-$target:$VERSION"; done
+[[ $BUNDLE_ROOT != data/demo/* || -f $BUNDLE_ROOT/CURRENT ]] || "$PYTHON" -m offline run --dataset demo
 read -ra targets <<<"$TARGETS"
 exec "$PYTHON" docker/try_images.py --engine "$ENGINE" --version "$VERSION" --bundle-root "$BUNDLE_ROOT" "${targets[@]}"

@@ -47,8 +47,11 @@ def expect(found: object, expected: object, what: str) -> None:
 def inspect(container: Container, *, serves: bool) -> None:
     """What holds of an image before it is started."""
     image = container.image
-    found = container.run("python", "-c", FIND, *TRAINING_LIBRARIES).stdout.split()
-    expect(container.run("id", "-u").stdout.strip(), USER, f"{image}: user")
+    user = container.run("id", "-u")
+    expect(user.stdout.strip(), USER, f"{image}: user, {user.stderr}")
+    search = container.run("python", "-c", FIND, *TRAINING_LIBRARIES)
+    expect(search.returncode, 0, f"{image}: python, {search.stderr}")
+    found = search.stdout.split()
     if serves:
         expect(found, [], f"{image}: training libraries in a serving image")
         expect(container.settings["StopSignal"], "SIGTERM", f"{image}: stop signal")
