@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds every image, starts the serving ones on a bundle, waits until they are healthy, calls each, stops them: `make images`.
-# Uses Docker where an engine answers, otherwise buildah (Debian: apt-get install buildah debootstrap), which needs root and no engine.
+# Builds every image, starts the serving ones on a bundle, waits until healthy, calls each, stops them: `make images`.
+# Uses Docker where an engine answers, otherwise buildah, which needs root and no engine
+# (Debian: apt-get install buildah debootstrap).
 #
-#   BUNDLE_ROOT   published bundles to serve in the trial   (default data/demo/bundles/production, made where it is not there)
-#   BASE          base image                                (default python:3.11-slim; with buildah one that debootstrap makes)
-#   TORCH_INDEX   package index with the CPU build of torch (default: PyTorch's where it answers)
-#   TARGETS       images to build                           (default: all)
+#   BUNDLE_ROOT   published bundles for the trial   (default data/demo/bundles/production, made where it is not there)
+#   BASE          base image                        (default python:3.11-slim; with buildah one made by debootstrap)
+#   TORCH_INDEX   index with the CPU build of torch (default: PyTorch's where it answers)
+#   TARGETS       images to build                   (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -31,8 +32,8 @@ choose_engine() {
 make_debian_base() {
   buildah inspect --type image "$DEBIAN_BASE" >"$scratch/inspect.log" 2>&1 && return
   echo "making $DEBIAN_BASE with debootstrap"
-  debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$SUITE" "$scratch/root" >"$scratch/debootstrap.log" \
-    || { tail -n 20 "$scratch/debootstrap.log" >&2; exit 1; }
+  debootstrap --variant=minbase --include=python3,python3-venv,ca-certificates "$SUITE" "$scratch/root" \
+    >"$scratch/debootstrap.log" || { tail -n 20 "$scratch/debootstrap.log" >&2; exit 1; }
   rm -rf "$scratch"/root/var/cache/apt/archives/*.deb "$scratch"/root/var/lib/apt/lists/*
   local container
   container=$(buildah from scratch)
@@ -95,4 +96,4 @@ fi
 for target in $TARGETS; do build "$target" "localhost/recsys-$target:$VERSION"; done
 [[ $BUNDLE_ROOT != data/demo/* || -f $BUNDLE_ROOT/CURRENT ]] || "$PYTHON" -m offline run --dataset demo
 read -ra targets <<<"$TARGETS"
-exec "$PYTHON" docker/try_images.py --engine "$ENGINE" --version "$VERSION" --bundle-root "$BUNDLE_ROOT" "${targets[@]}"
+"$PYTHON" docker/try_images.py --engine "$ENGINE" --version "$VERSION" --bundle-root "$BUNDLE_ROOT" "${targets[@]}"
