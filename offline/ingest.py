@@ -71,12 +71,15 @@ def ingest(
     return report
 
 
-def append_interactions(tables: Path, events: Iterable[pa.Table], *, memory_limit: int = MEMORY_LIMIT) -> IngestReport:
+def append_interactions(
+    tables: Path, events: Iterable[pa.Table], *, watermark: int = 0, memory_limit: int = MEMORY_LIMIT
+) -> IngestReport:
     """Adds recorded events to existing tables as a new generation, in order of time; ids keep their numbers.
 
     Each table of `events` has the columns user_key, item_key (string), type (int8), value (double, nullable) and
-    timestamp (int64, Unix seconds). Events that are there already, equal in every column, are not added again. Raises
-    DataMissing where there are no tables yet.
+    timestamp (int64, Unix seconds). Events that are there already, equal in every column, are not added again.
+    `watermark` is the row id of the last of them in the gateway's table. Raises DataMissing where there are no tables
+    yet.
     """
     with new_generation(tables) as folder:
         before = IngestReport.load(tables)
@@ -99,6 +102,7 @@ def append_interactions(tables: Path, events: Iterable[pa.Table], *, memory_limi
             dropped=findings.dropped,
             warnings=tuple(findings.warnings),
             appended=appended,
+            events_watermark=max(watermark, before.events_watermark),
         )
         _finish(folder, ids, report)
     return report

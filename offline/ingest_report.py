@@ -37,6 +37,8 @@ class IngestReport:
     warnings: tuple[str, ...]
     appended: int = 0
     """How many recorded events were appended since the data set was read."""
+    events_watermark: int = 0
+    """Row id of the last recorded event that the tables hold."""
     format: int = field(default=FORMAT)
 
     def save(self, tables: Path) -> None:

@@ -113,17 +113,20 @@ def mean_popularity(lists: Ids, item_ids: Ids, event_counts: NDArray[np.int64], 
     return float(percentiles[np.searchsorted(item_ids, shown)].mean())
 
 
-def interval(values: Floats, user_ids: Ids, *, resamples: int, seed: int) -> tuple[float, float]:
-    """A 95 % percentile bootstrap interval of the mean of `values` (one per request), resampling users.
+def intervals(values: Floats, user_ids: Ids, *, resamples: int, seed: int) -> Floats:
+    """float64[metrics, 2]: 95 % percentile bootstrap intervals of the means of `values`, float64[requests, metrics].
 
-    All requests of a user are drawn together, since they are not independent.
+    Users are resampled, each with all of their requests, since requests of one user are not independent.
     """
     users, rows = np.unique(user_ids, return_inverse=True)
-    sums, counts = np.bincount(rows, values), np.bincount(rows)
+    n = len(users)
+    sums = np.zeros((n, values.shape[1]))
+    np.add.at(sums, rows, values)
+    counts = np.bincount(rows).astype(np.float64)
     rng = np.random.default_rng(seed)
-    means = np.empty(resamples)
+    means = np.empty((resamples, values.shape[1]))
     for i in range(resamples):
-        drawn = rng.integers(0, len(users), len(users))
-        means[i] = sums[drawn].sum() / counts[drawn].sum()
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
+        drawn = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
+        means[i] = drawn @ sums / (drawn @ counts)
+    bounds: Floats = np.quantile(means, [0.025, 0.975], axis=0).T
+    return bounds

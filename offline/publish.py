@@ -97,7 +97,8 @@ def rollback(store: BundleStore) -> Release:
 
 def _complete(store: BundleStore, staging: Path, facts: BundleFacts) -> str:
     files = {path: _entry(staging / path) for path in _relative_files(staging)}
-    content = hashlib.sha256("".join(f"{path}{entry.sha256}" for path, entry in files.items()).encode())
+    served = {path: entry for path, entry in files.items() if not path.startswith(f"{REPORT_FOLDER}/")}
+    content = hashlib.sha256("".join(f"{path}{entry.sha256}" for path, entry in served.items()).encode())
     content.update(facts.policy.model_dump_json().encode())
     digest, current = content.hexdigest()[:12], _current(store)
     if current is not None and current.endswith(digest):

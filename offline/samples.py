@@ -23,7 +23,7 @@ from recsys.features import FeatureStore, ItemEvents
 ARRAYS = ("features", "labels", "groups", "relevant_counts", "warm")
 
 
-class SampleConfig(BaseModel):
+class SamplesConfig(BaseModel):
     """Which requests become training data."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)

@@ -51,8 +51,8 @@ class Split:
 
     dataset: Dataset
     """What the protocol keeps of the data set."""
-    windows: tuple[Window, ...]
-    """Where the ranker's training labels come from, oldest first; none ends later than T1."""
+    earlier_cutoffs: tuple[int, ...]
+    """Moments before T1 at which recall models are trained to make the ranker's candidates, ascending."""
     validation: Window
     """(T1, T2]."""
     test: Window
@@ -60,8 +60,16 @@ class Split:
 
     @property
     def cutoffs(self) -> tuple[int, ...]:
-        """Every moment at which recall models are trained: those of the windows, T1 and T2, ascending."""
-        return (*(window.cutoff for window in self.windows), self.validation.cutoff, self.test.cutoff)
+        """Every moment at which recall models are trained: the earlier ones, T1 and T2, ascending."""
+        return (*self.earlier_cutoffs, self.validation.cutoff, self.test.cutoff)
+
+    def labelled_until(self, moment: int) -> tuple[Window, ...]:
+        """A window from every cut-off before `moment` up to it: what the ranker may learn on when `moment` is known.
+
+        T1 while rounds are chosen, T2 for the evaluation bundle, the end of the data for the production bundle. The
+        windows overlap on purpose: the test looks far ahead, and so does a label window that ends at `moment`.
+        """
+        return tuple(Window(cutoff, moment) for cutoff in self.cutoffs if cutoff < moment)
 
 
 def split(dataset: Dataset, config: SplitConfig) -> Split:
@@ -81,9 +89,10 @@ def split(dataset: Dataset, config: SplitConfig) -> Split:
             f"{dataset.name}: the {config.validation} and {config.test} quantiles of time are {first} and {second}, "
             f"the end {end}: a split needs three different moments; choose other fractions"
         )
-    moments = sorted({events.quantile(fraction) for fraction in config.windows} - {first, second, end})
-    windows = tuple(Window(*pair) for pair in pairwise([*(moment for moment in moments if moment < first), first]))
-    return Split(dataset, windows, Window(first, second), Window(second, end))
+    earlier = sorted({events.quantile(fraction) for fraction in config.windows})
+    return Split(
+        dataset, tuple(moment for moment in earlier if moment < first), Window(first, second), Window(second, end)
+    )
 
 
 def _core_of(dataset: Dataset, least: int) -> Dataset:

@@ -12,7 +12,7 @@ class TwoTowerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    embedding_size: int = Field(default=32, ge=2, description="width of the id embeddings and of the latent vectors")
+    embedding_size: int = Field(default=64, ge=2, description="width of the id embeddings and of the latent vectors")
     heads: int = Field(default=4, ge=1, description="attention heads that pool the history")
     hidden: int = Field(default=128, ge=2, description="width of the user tower's hidden layer")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="dropout before the user tower's hidden layer")
@@ -35,24 +35,24 @@ class TwoTowerConfig(BaseModel):
         default=0.25, ge=0, le=1, description="share of examples cut at a moment common to all users, as serving cuts"
     )
     recency_half_life_days: float = Field(
-        default=120.0, gt=0, description="an example this much older is half as likely to be drawn"
+        default=30.0, gt=0, description="an example this much older is half as likely to be drawn"
     )
 
     examples_per_user: int = Field(default=2, ge=1, description="examples drawn per user and epoch, on average")
-    least_examples: int = Field(default=6_000, ge=1, description="fewest examples per epoch, for small data sets")
+    least_examples: int = Field(default=4_000, ge=1, description="fewest examples per epoch, for small data sets")
     most_examples: int = Field(default=100_000, ge=1, description="most examples per epoch, for large data sets")
     targets: int = Field(default=16, ge=1, description="later items sampled per example")
     batch_size: int = Field(default=128, ge=1, description="examples per step")
     sampled_negatives: int = Field(
         default=4_096, ge=1, description="uniform negatives beside the in-batch ones; at least the catalogue: exact"
     )
-    learning_rate: float = Field(default=1e-3, gt=0, description="AdamW's step size")
+    learning_rate: float = Field(default=2e-3, gt=0, description="AdamW's step size")
     averaging: float = Field(
-        default=0.99, ge=0, lt=1, description="what averaged weights keep per step; they are validated and exported"
+        default=0.997, ge=0, lt=1, description="what averaged weights keep per step; they are validated and exported"
     )
-    reg: float = Field(default=0.1, ge=0, description="AdamW's weight decay")
-    epochs: int = Field(default=12, ge=1, description="most epochs from scratch")
-    patience: int = Field(default=2, ge=1, description="epochs without a better validation NDCG before stopping")
+    reg: float = Field(default=1.0, ge=0, description="AdamW's weight decay")
+    epochs: int = Field(default=10, ge=1, description="most epochs from scratch")
+    patience: int = Field(default=3, ge=1, description="epochs without a better validation NDCG before stopping")
     refit_epochs: int = Field(default=1, ge=0, description="further epochs on everything, validation window included")
     continue_epochs: int = Field(default=1, ge=1, description="epochs when an earlier cut-off's towers are continued")
     validation_fraction: float = Field(
@@ -62,7 +62,9 @@ class TwoTowerConfig(BaseModel):
 
     seed: int = Field(default=1, ge=0, description="of every random draw")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto: the fastest one present")
-    threads: int = Field(default=2, ge=1, description="CPU threads of PyTorch")
+    threads: int = Field(
+        default=1, ge=1, description="CPU threads of PyTorch; more are slower where other processes share the cores"
+    )
 
     index_links: int = Field(default=32, ge=2, description="hnswlib M: links per item")
     index_ef_construction: int = Field(default=300, ge=1, description="hnswlib ef_construction: width while building")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 from typing import ClassVar, Self, final
 
 import numpy as np
@@ -30,6 +31,11 @@ class Channel(ABC):
     """Latest events the channel needs (None: all, 0: none); export writes it into the bundle's policy."""
 
     catalogue: Catalogue
+
+    @classmethod
+    @abstractmethod
+    def open(cls, folder: Path) -> Self:
+        """Opens the catalogue and the channel's files below `folder`, as training wrote them; raises BundleMismatch."""
 
     @classmethod
     @abstractmethod

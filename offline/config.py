@@ -1,0 +1,100 @@
+"""One typed configuration for all offline verbs: a TOML file, flags and environment; unknown keys are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_settings import SettingsConfigDict
+
+from offline.blend import BlendConfig
+from offline.datasets.registry import DEMO, PUBLISHED
+from offline.evaluate import BootstrapConfig
+from offline.itemcf import ItemCFConfig
+from offline.popularity import PopularityConfig
+from offline.ranker import RankerConfig
+from offline.recall import CHANNELS, RecallConfig
+from offline.samples import SamplesConfig
+from offline.splits import SplitConfig
+from offline.two_tower.config import TwoTowerConfig
+from recall_server.channels import channel_class
+from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy
+from recsys.config import TypedConfig
+
+Purpose = Literal["evaluation", "production"]
+
+
+class ServingConfig(BaseModel):
+    """What the pipeline asks of the channels; validation chooses the rest of the policy."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    channel_count: int = Field(default=200, ge=1, le=2_000, description="candidates asked of each channel")
+    clock: Literal["auto", "wall", "cutoff"] = Field(
+        default="auto",
+        description="the moment of a request without as_of: now, or the end of the data; auto: the end for published "
+        "and demo data, now for your own",
+    )
+
+    def policy(self, dataset: str) -> ServingPolicy:
+        """The policy to start from: every channel alike, the blended order."""
+        historical = dataset == DEMO or dataset in PUBLISHED
+        clock = ("cutoff" if historical else "wall") if self.clock == "auto" else self.clock
+        channels = tuple(
+            ChannelPolicy(
+                name=name, count=self.channel_count, weight=1.0, history_limit=channel_class(name).history_limit
+            )
+            for name in CHANNELS
+        )
+        return ServingPolicy(channels=channels, rank_count=200, ranking="blended", serving_clock=clock)
+
+
+class OfflineConfig(TypedConfig):
+    """What every verb is told."""
+
+    model_config = SettingsConfigDict(env_prefix="RECSYSOFFLINE_")
+
+    dataset: str = Field(
+        default="demo",
+        description="demo, ml-latest-small, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, interactions (your own), "
+        "or any name of yours with --data-dir",
+    )
+    data_dir: Path | None = Field(default=None, description="folder or zip with the raw files; absent: downloaded")
+    root: Path = Field(default=Path("data"), description="data root: tables, work, bundles and events, per data set")
+    max_bad_lines: int = Field(default=0, ge=0, description="unparseable lines to skip before ingest gives up")
+    keep_bundles: int = Field(default=5, ge=2, description="bundles kept on disk per purpose")
+    seed: int = Field(default=1, ge=0, description="of evaluation's bootstrap and of sampled users")
+    split: SplitConfig = SplitConfig()
+    popularity: PopularityConfig = PopularityConfig()
+    itemcf: ItemCFConfig = ItemCFConfig()
+    two_tower: TwoTowerConfig = TwoTowerConfig()
+    serving: ServingConfig = ServingConfig()
+    blend: BlendConfig = BlendConfig()
+    samples: SamplesConfig = SamplesConfig()
+    ranker: RankerConfig = RankerConfig()
+    bootstrap: BootstrapConfig = BootstrapConfig()
+
+    @property
+    def home(self) -> Path:
+        """The folder of the data set below the data root."""
+        return self.root / self.dataset
+
+    @property
+    def tables(self) -> Path:
+        """Where ingest writes."""
+        return self.home / "tables"
+
+    @property
+    def events_file(self) -> Path:
+        """Where the gateway of `serve` records events."""
+        return self.home / "events" / "events.sqlite"
+
+    @property
+    def recall(self) -> RecallConfig:
+        """Configuration of every channel."""
+        return RecallConfig(self.popularity, self.itemcf, self.two_tower)
+
+    def store(self, purpose: Purpose) -> BundleStore:
+        """The bundles of one purpose."""
+        return BundleStore(self.home / "bundles" / purpose)

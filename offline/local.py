@@ -1,0 +1,75 @@
+"""Serving on this machine: the five processes under a supervisor until Ctrl-C, and replay against them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from offline.demonstration import demonstrate
+from recsys.bundle import BundleStore
+from recsys.cluster import LocalCluster, Ports, programs
+from recsys.errors import Unreachable
+
+log = logging.getLogger(__name__)
+
+HEALTHY_SECONDS = 60.0
+
+
+def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Path) -> None:
+    """Starts the servers on the documented ports, shows what they answer, and serves until SIGINT or SIGTERM.
+
+    Raises:
+        CannotStart: a port is taken.
+        Unreachable: a server did not become healthy, or did not exit with 0.
+    """
+    ports = Ports.default()
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    cluster = LocalCluster(programs(store.root.absolute(), events_folder.absolute(), ports), logs)
+    started = time.monotonic()
+    cluster.start()
+    try:
+        cluster.wait_healthy(HEALTHY_SECONDS)
+        log.info("all five servers are healthy after %.1f s", time.monotonic() - started)
+        for line in demonstrate(ports.target("gateway"), store.open(store.release().current).folder):
+            _say(line)
+        _say(_addresses(ports, store, logs))
+        stopping.wait()
+        _say("stopping: no new calls, calls in flight finish")
+    finally:
+        codes = cluster.stop()
+    bad = {name: code for name, code in codes.items() if code != 0}
+    if bad:
+        raise Unreachable(f"servers that did not exit with 0: {bad}; their logs are in {logs}")
+    _say("all servers exited 0")
+
+
+@contextmanager
+def served(store: BundleStore, *, folder: Path) -> Iterator[str]:
+    """Serves the store on free ports with an event file of its own; yields HOST:PORT of the gateway."""
+    ports = Ports.free()
+    quiet = {"log-level": "WARNING"}
+    servers = programs(store.root.absolute(), folder.absolute() / "events", ports, settings=quiet)
+    with LocalCluster(servers, folder / "logs") as cluster:
+        cluster.wait_healthy(HEALTHY_SECONDS)
+        yield ports.target("gateway")
+
+
+def _addresses(ports: Ports, store: BundleStore, logs: Path) -> str:
+    servers = "\n".join(
+        f"  {role:<11} grpc {ports.target(role)}   metrics http://127.0.0.1:{ports.metrics[role]}/metrics"
+        for role in ports.grpc
+    )
+    return f"\nbundle {store.release().current} from {store.root}\n{servers}\n  logs in {logs}\n\nserving; Ctrl-C stops"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

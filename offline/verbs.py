@@ -1,0 +1,111 @@
+"""What each verb does, in terms of the workflow. Every function takes its typed configuration and nothing else."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from pathlib import Path
+
+from pydantic import Field
+
+from offline import download as downloading
+from offline.config import OfflineConfig, Purpose
+from offline.local import serve_until_interrupted
+from offline.preparation import append_events, prepare_tables
+from offline.publish import REPORT_FOLDER
+from offline.publish import rollback as release_previous
+from offline.steps import Step
+from offline.targets import TargetKind
+from offline.workflow import Workflow
+
+log = logging.getLogger(__name__)
+
+
+class IngestConfig(OfflineConfig):
+    """From raw files, or from recorded events, to tables."""
+
+    events: bool = Field(default=False, description="append what the gateway recorded since the tables were made")
+    events_from: Path | None = Field(default=None, description="the gateway's events file; absent: that of `serve`")
+
+
+class EvaluateConfig(OfflineConfig):
+    """How good the lists are, on what nothing was chosen on."""
+
+    target: TargetKind = Field(
+        default="all",
+        description="all: one request per test user at the cut-off, every later item is relevant; successive: one "
+        "request per later event",
+    )
+
+
+class RollbackConfig(OfflineConfig):
+    """Back to the bundle before the current one."""
+
+    purpose: Purpose = Field(default="production", description="which bundles")
+
+
+def download(config: OfflineConfig) -> None:
+    """Fetches the data set's zip."""
+    log.info("%s is at %s", config.dataset, downloading.download(config.dataset, config.root / "downloads"))
+
+
+def ingest(config: IngestConfig) -> None:
+    """Raw files to tables; with `--events` recorded events are appended to them."""
+    prepare_tables(config)
+    if config.events:
+        append_events(config, config.events_from or config.events_file)
+
+
+def train(config: OfflineConfig) -> None:
+    """Everything that both bundles are made of."""
+    workflow = Workflow(config)
+    workflow.parts("evaluation")
+    workflow.parts("production")
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Prints the table and says where the whole report is."""
+    _print_report(Workflow(config).evaluation(config.target))
+
+
+def publish(config: OfflineConfig) -> None:
+    """Releases both bundles, each with the evaluation of the first."""
+    workflow = Workflow(config)
+    _publish(workflow, workflow.evaluation("all"))
+
+
+def rollback(config: RollbackConfig) -> None:
+    """Releases the bundle before the current one."""
+    release_previous(config.store(config.purpose))
+
+
+def run(config: OfflineConfig) -> None:
+    """All of it: ingest, train, evaluate, publish."""
+    started = time.monotonic()
+    workflow = Workflow(config)
+    report = workflow.evaluation("all")
+    _print_report(report)
+    _publish(workflow, report)
+    workflow.workspace.prune()
+    log.info("offline run: %.0f s", time.monotonic() - started)
+
+
+def serve(config: OfflineConfig) -> None:
+    """`run`, then the five servers until Ctrl-C."""
+    run(config)
+    serve_until_interrupted(
+        config.store("production"), events_folder=config.events_file.parent, logs=config.home / "logs"
+    )
+
+
+def _publish(workflow: Workflow, report: Step) -> None:
+    for purpose in ("evaluation", "production"):
+        workflow.publish(purpose, report=report)
+
+
+def _print_report(report: Step) -> None:
+    folder = report.folder / REPORT_FOLDER
+    sys.stdout.write((folder / "table.txt").read_text("utf-8"))
+    sys.stdout.flush()
+    log.info("the whole report, with intervals, is in %s", folder)
