@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic_settings import SettingsConfigDict
@@ -23,6 +26,9 @@ from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy
 from recsys.config import TypedConfig
 
 Purpose = Literal["evaluation", "production"]
+
+PRESET = Path(__file__).parent / "demo" / "preset.toml"
+"""Settings of the `demo` data set, read before the defaults."""
 
 
 class ServingConfig(BaseModel):
@@ -74,6 +80,14 @@ class OfflineConfig(TypedConfig):
     samples: SamplesConfig = SamplesConfig()
     ranker: RankerConfig = RankerConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
+
+    @classmethod
+    def _preset(cls, arguments: Sequence[str]) -> dict[str, Any]:
+        """`demo` is for a first look: less of everything, so that it is ready in two minutes."""
+        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        parser.add_argument("--dataset", default=DEMO)
+        chosen: str = parser.parse_known_args(arguments)[0].dataset
+        return tomllib.loads(PRESET.read_text("utf-8")) if chosen == DEMO else {}
 
     @property
     def home(self) -> Path:

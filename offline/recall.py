@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from offline import cosine, ease, itemcf, neighbours, popularity, two_tower
 from offline.interactions import Dataset, Snapshot
 from offline.itemcf import ItemCFConfig
 from offline.popularity import PopularityConfig
-from offline.steps import Step, Workspace
+from offline.steps import RECEIPT, Step, Workspace
 from offline.two_tower.config import TwoTowerConfig
 
 CHANNELS = ("popularity", "itemcf", "vector")
@@ -95,11 +96,16 @@ def _save_catalogue(snapshot: Snapshot, folder: Path) -> None:
 
 
 def link_folders(parts: Iterable[Path], folder: Path) -> None:
-    """Shows the sub folders of `parts` side by side below `folder`, as symbolic links."""
+    """Shows the files of `parts` side by side below `folder`, without a copy of them."""
     for part in parts:
-        for child in part.iterdir():
-            if child.is_dir() and not (folder / child.name).exists():
-                (folder / child.name).symlink_to(os.path.relpath(child, folder))
+        shutil.copytree(
+            part, folder, copy_function=_link, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECEIPT)
+        )
+
+
+def _link(source: str, target: str) -> None:
+    Path(target).unlink(missing_ok=True)
+    os.link(source, target)
 
 
 def _modules_of(package: ModuleType) -> list[ModuleType]:

@@ -77,6 +77,7 @@ class TypedConfig(BaseSettings):
         """
         cls._refuse_unknown_variables()
         file, values = cls._read_file(arguments)
+        values = _merged(cls._preset(arguments), values)
         flags: CliSettingsSource[Any] = CliSettingsSource(
             cls, cli_prog_name=program, cli_parse_args=None, cli_exit_on_error=False
         )
@@ -87,6 +88,12 @@ class TypedConfig(BaseSettings):
             raise CannotStart(f"{str(error).removeprefix('error parsing CLI: ')}; see --help") from None
         except ValidationError as error:
             raise CannotStart(_first(error, file)) from None
+
+    @classmethod
+    def _preset(cls, arguments: Sequence[str]) -> dict[str, Any]:
+        """Values that go before the defaults and behind everything else; a subclass may derive them from the flags."""
+        del arguments
+        return {}
 
     @classmethod
     def _read_file(cls, arguments: Sequence[str]) -> tuple[Path | None, dict[str, Any]]:
@@ -147,6 +154,15 @@ class ServerConfig(TypedConfig):
         default="INFO", description="INFO logs every call, WARNING only slow and failed ones"
     )
     log_format: LogFormat = Field(default="json", description="one JSON object per line, or text for people")
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, table by table."""
+    merged = dict(base)
+    for key, value in over.items():
+        below = merged.get(key)
+        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
 
 
 def _first(error: ValidationError, file: Path | None) -> str:

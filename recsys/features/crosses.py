@@ -22,6 +22,10 @@ CROSS_NAMES = (
     "cross_popularity_deviation",
 )
 
+NOT_RETURNED_RANK = 2_001.0
+"""Behind every rank that a channel can give, so that a better rank is always a smaller number."""
+NOT_RETURNED_RELATIVE = -1.0
+"""Below the relative score of the worst item that a channel returned."""
 FUSION_CONSTANT = 60.0
 """k of reciprocal rank fusion with equal weights, 1 / (k + rank)."""
 
@@ -50,13 +54,16 @@ def crosses(rows: NDArray[np.int64], traits: ItemTraits, taste: Taste) -> NDArra
 
 def evidence(candidates: Candidates, channels: Sequence[str]) -> NDArray[np.float32]:
     """float32[n, len(evidence_names(channels))]: per channel its score, the score from 0 (worst) to 1 (best) among
-    these candidates, and the rank, `MISSING` where it did not return the item; then what all of them say together.
+    these candidates, and the rank; then what all of them say together: how many returned the item, its best rank, and
+    the sum of 1 / (60 + rank). Where a channel did not return it: `MISSING`, `NOT_RETURNED_RELATIVE`,
+    `NOT_RETURNED_RANK`.
 
     Channels of the candidates that are not in `channels` (the gateway's fallback) say nothing.
     """
     n = len(candidates)
-    result = np.full((n, 3 * len(channels) + 3), MISSING, np.float32)
-    best = np.full(n, np.inf, np.float32)
+    nothing = (MISSING, NOT_RETURNED_RELATIVE, NOT_RETURNED_RANK)
+    result = np.tile(np.asarray([*nothing * len(channels), 0.0, 0.0, 0.0], np.float32), (n, 1))
+    best = np.full(n, NOT_RETURNED_RANK, np.float32)
     fused, returned_by = np.zeros(n, np.float32), np.zeros(n, np.float32)
     for position, channel in enumerate(channels):
         if channel not in candidates.channels:
@@ -74,7 +81,7 @@ def evidence(candidates: Candidates, channels: Sequence[str]) -> NDArray[np.floa
         fused[returned] += 1.0 / (FUSION_CONSTANT + places)
         returned_by[returned] += 1.0
     result[:, -3] = returned_by
-    result[:, -2] = np.where(np.isfinite(best), best, MISSING)
+    result[:, -2] = best
     result[:, -1] = fused
     return result
 

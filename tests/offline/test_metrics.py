@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from offline.metrics import CUTS, NO_ITEM, Relevant, coverage, hits_of, interval, mean_popularity, padded, per_request
+from offline.metrics import CUTS, NO_ITEM, Relevant, coverage, hits_of, intervals, mean_popularity, padded, per_request
 
 
 def ids(*values: int) -> np.ndarray:
@@ -89,11 +89,12 @@ def test_mean_popularity_is_the_share_of_less_popular_items() -> None:
     assert mean_popularity(padded([ids()]), catalogue, counts, 10) == 0.0
 
 
-def test_the_interval_holds_the_mean_and_draws_users_as_a_whole() -> None:
-    values = np.random.default_rng(1).normal(0.3, 0.1, 400)
-    low, high = interval(values, np.arange(400), resamples=500, seed=0)
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * 0.1 / 20, rel=0.2)
-    assert (low, high) == interval(values, np.arange(400), resamples=500, seed=0)
-    twice_low, twice_high = interval(np.repeat(values, 2), np.repeat(np.arange(400), 2), resamples=500, seed=0)
-    assert (twice_low, twice_high) == pytest.approx((low, high))
+def test_intervals_hold_the_mean_and_draw_users_as_a_whole() -> None:
+    values = np.random.default_rng(1).normal([0.3, 5.0], [0.1, 1.0], (400, 2))
+    found = intervals(values, np.arange(400), resamples=500, seed=0)
+    assert (found[:, 0] < values.mean(axis=0)).all()
+    assert (values.mean(axis=0) < found[:, 1]).all()
+    assert found[:, 1] - found[:, 0] == pytest.approx(2 * 1.96 * np.asarray([0.1, 1.0]) / 20, rel=0.2)
+    assert found.tolist() == intervals(values, np.arange(400), resamples=500, seed=0).tolist()
+    doubled = intervals(np.repeat(values, 2, axis=0), np.repeat(np.arange(400), 2), resamples=500, seed=0)
+    assert doubled == pytest.approx(found)

@@ -37,21 +37,27 @@ def dataset_of(events: Interactions) -> Dataset:
     return Dataset("toy", events, items)
 
 
-def test_cuts_at_quantiles_of_time_and_windows_follow_one_another() -> None:
+def test_cuts_at_quantiles_of_time() -> None:
     parts = split(dataset_of(events_of([1] * 101, [1] * 101)), SplitConfig())
-    assert parts.windows == (Window(50, 60), Window(60, 70), Window(70, 80))
+    assert parts.earlier_cutoffs == (50, 60, 70)
     assert parts.validation == Window(80, 90)
     assert parts.test == Window(90, 100)
     assert parts.cutoffs == (50, 60, 70, 80, 90)
 
 
-def test_every_later_event_is_in_exactly_one_window() -> None:
+def test_labels_end_at_the_moment_that_is_known() -> None:
+    parts = split(dataset_of(events_of([1] * 101, [1] * 101)), SplitConfig(windows=(0.6, 0.7)))
+    assert parts.labelled_until(80) == (Window(60, 80), Window(70, 80))
+    assert parts.labelled_until(90) == (Window(60, 90), Window(70, 90), Window(80, 90))
+    assert parts.labelled_until(100)[-1] == Window(90, 100)
+
+
+def test_every_event_is_in_training_validation_or_test() -> None:
     rng = np.random.default_rng(0)
     events = events_of([1] * 500, [1] * 500, sorted(rng.integers(0, 60, 500).tolist()))
     parts = split(dataset_of(events), SplitConfig())
-    windows = [*parts.windows, parts.validation, parts.test]
-    counts = [len(events.between(window.cutoff, window.until)) for window in windows]
-    assert len(events.until(parts.windows[0].cutoff)) + sum(counts) == 500
+    counts = [len(events.between(window.cutoff, window.until)) for window in (parts.validation, parts.test)]
+    assert len(events.until(parts.validation.cutoff)) + sum(counts) == 500
     assert min(counts) > 0
 
 

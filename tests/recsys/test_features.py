@@ -112,11 +112,11 @@ def test_crosses_compare_item_and_habit(store: FeatureStore) -> None:
 def test_channels_say_score_and_rank_or_nothing(store: FeatureStore) -> None:
     found = table(store, RankQuery(HISTORY, CUTOFF, candidates(10, 20, 30, 40)))
     assert found["itemcf_score"] == [MISSING, 3, 2, 1]
-    assert found["itemcf_relative_score"] == [MISSING, 1, 0.5, 0]
-    assert found["itemcf_rank"] == [MISSING, 1, 2, 3]
-    assert found["popularity_rank"] == [MISSING] * 4
+    assert found["itemcf_relative_score"] == [-1, 1, 0.5, 0]
+    assert found["itemcf_rank"] == [2001, 1, 2, 3]
+    assert found["popularity_rank"] == [2001] * 4
     assert found["channels_returned"] == [0, 1, 1, 1]
-    assert found["best_rank"] == [MISSING, 1, 2, 3]
+    assert found["best_rank"] == [2001, 1, 2, 3]
     assert found["fused_rank"] == pytest.approx([0, 1 / 61, 1 / 62, 1 / 63])
 
 
