@@ -31,4 +31,4 @@ def kind_of(annotation: Any) -> str:
         return "{" + ", ".join(annotation.model_fields) + "}"
     if isinstance(annotation, type) and issubclass(annotation, Enum):
         return ", ".join(quoted(value.value) for value in annotation)
-    return {str: "string", Path: "path"}.get(annotation, annotation.__name__)
+    return {str: "string", Path: "path"}.get(annotation, str(annotation.__name__))

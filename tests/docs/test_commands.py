@@ -54,6 +54,8 @@ def test_make_variables_exist() -> None:
 
 
 def test_verbs_exist() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert set(re.findall(r"-m offline ([a-z]+)", makefile)) - set(VERBS) == set()
     named = everywhere(r"(?:python -m offline|recsys-offline|`offline) ([a-z]+)")
     assert named
     assert named - set(VERBS) == set()
