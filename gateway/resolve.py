@@ -11,20 +11,7 @@ from dataclasses import dataclass
 
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.errors import InvalidRequest
-
-FIRST_ASSIGNED = 1 << 53
-"""The first number given to a key that is not a number itself."""
-
-MAX_KEY_BYTES = 256
-"""Longest key, in bytes of UTF-8."""
-
-
-def plain_number(key: str) -> int | None:
-    """The number that `key` is; None where it is no plain decimal integer in [0, 2^53)."""
-    if not (key.isascii() and key.isdigit()) or len(key) > 16 or (key[0] == "0" and key != "0"):
-        return None
-    number = int(key)
-    return number if number < FIRST_ASSIGNED else None
+from recsys.identity import FIRST_ASSIGNED, MAX_KEY_BYTES, plain_number
 
 
 def check_key(key: str, field: str) -> str:

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 
 from gateway.state import Histories, write_gateway_files
-from offline.ids import FIRST_ASSIGNED, IdTable
+from offline.ids import IdTable
 from offline.interactions import Snapshot
 from recall_server.channels.popularity import PopularityChannel
 from recsys.domain import History, RecallQuery
+from recsys.identity import FIRST_ASSIGNED
 
 
 def export_gateway(snapshot: Snapshot, popularity: PopularityChannel, users: IdTable, folder: Path) -> None:

@@ -17,12 +17,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.errors import DataMalformed, NotFound
-
-FIRST_ASSIGNED = 1 << 53
-"""The first number given to a key that is not a number itself."""
-
-MAX_KEY_BYTES = 256
-"""Longest key, in bytes of UTF-8."""
+from recsys.identity import FIRST_ASSIGNED, MAX_KEY_BYTES, plain_number
 
 PLAIN_INTEGER = r"\A(?:0|[1-9][0-9]{0,15})\z"
 SCHEMA = pa.schema([("id", pa.int64()), ("key", pa.string())])
@@ -89,11 +84,8 @@ class IdTable:
 
     def number(self, key: str) -> int | None:
         """The number of `key`; None for a key that is not a number and was never stored."""
-        if key.isascii() and key.isdigit() and (key == "0" or key[0] != "0") and len(key) <= 16:
-            value = int(key)
-            if value < FIRST_ASSIGNED:
-                return value
-        return self._numbers.get(key)
+        number = plain_number(key)
+        return self._numbers.get(key) if number is None else number
 
     def key(self, number: int) -> str:
         """The key of `number`. Raises NotFound for a number that was never given and is not a key itself."""

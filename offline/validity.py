@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from offline.datasets.findings import MAX_EXAMPLES, Findings
 from offline.datasets.records import Rows
-from offline.ids import FIRST_ASSIGNED, MAX_KEY_BYTES
 from recsys.domain import EventType
+from recsys.identity import FIRST_ASSIGNED, MAX_KEY_BYTES
 
 LATEST_TIMESTAMP = 32_503_680_000
 """The year 3000; anything later is in another unit."""

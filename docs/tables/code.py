@@ -9,12 +9,12 @@ from prometheus_client import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
-from gateway import requests, resolve
+from gateway import requests
 from offline.datasets.layout import Layout
 from offline.datasets.own import INTERACTIONS, ITEMS
 from offline.datasets.registry import PUBLISHED
 from offline.publish import ROLE_FOLDERS
-from recsys import domain, server, telemetry
+from recsys import domain, identity, server, telemetry
 from recsys.bundle import golden
 from recsys.bundle import manifest as bundle
 from recsys.convert import values
@@ -44,7 +44,7 @@ def limits() -> str:
         ["genres in one list", f"{values.MAX_NAMES:,}"],
         ["events in one `RecordEvents`", f"{requests.MAX_EVENTS:,}"],
         ["characters of `event_id`", f"1 to {requests.MAX_EVENT_ID}"],
-        ["bytes of a user or item key", f"1 to {resolve.MAX_KEY_BYTES}, UTF-8, no control characters"],
+        ["bytes of a user or item key", f"1 to {identity.MAX_KEY_BYTES}, UTF-8, no control characters"],
         ["seconds that an event's `time` may be ahead of the gateway's clock", f"{requests.MAX_AHEAD_SECONDS:,}"],
         ["queries in one `Recall` or `Rank`", f"{values.MAX_QUERIES:,}"],
         ["candidates per query of `Recall` or `Rank`", f"{values.MAX_COUNT:,}"],

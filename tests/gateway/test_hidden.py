@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from gateway.hidden import HiddenIds, HiddenItems
-from gateway.resolve import FIRST_ASSIGNED, NOBODY, Identities, KeyTable
+from gateway.resolve import NOBODY, Identities, KeyTable
 from recsys.errors import CannotStart
+from recsys.identity import FIRST_ASSIGNED
 
 IDENTITIES = Identities(KeyTable(), KeyTable({"tt1": FIRST_ASSIGNED}))
 

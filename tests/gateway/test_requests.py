@@ -10,10 +10,11 @@ import pytest
 
 from gateway import requests
 from gateway.events import Event
-from gateway.resolve import FIRST_ASSIGNED, NOBODY, Identities, KeyTable
+from gateway.resolve import NOBODY, Identities, KeyTable
 from recsys.catalogue import NO_YEAR, Catalogue
 from recsys.domain import EventType, ItemFilter
 from recsys.errors import InvalidRequest
+from recsys.identity import FIRST_ASSIGNED
 from recsys.v1 import recommend_pb2, types_pb2
 
 NOW = 1_700_000_000

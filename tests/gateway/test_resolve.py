@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from gateway import resolve
-from gateway.resolve import FIRST_ASSIGNED, NOBODY, Identities, KeyTable, Party, check_key, plain_number
+from gateway.resolve import NOBODY, Identities, KeyTable, Party, check_key
 from offline import ids
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.errors import InvalidRequest
+from recsys.identity import FIRST_ASSIGNED, plain_number
 
 KEYS = ["0", "7", "007", "+7", "-7", "7.0", " 7", "", "tt0111161", "9007199254740991", "9007199254740992", "٣", "1e3"]
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_the_rule_is_the_one_that_ingest_gives_numbers_by(key: str) -> None:
-    assert plain_number(key) == ids.IdTable().number(key)
-
-
-def test_the_limits_are_those_of_ingest() -> None:
-    assert (resolve.FIRST_ASSIGNED, resolve.MAX_KEY_BYTES) == (ids.FIRST_ASSIGNED, ids.MAX_KEY_BYTES)
+@pytest.mark.parametrize("key", [key for key in KEYS if key])
+def test_ingest_numbers_a_whole_column_by_the_rule_for_one_key(key: str) -> None:
+    (number,) = ids.IdTable().numbers(pa.array([key])).tolist()
+    assert number == (FIRST_ASSIGNED if plain_number(key) is None else plain_number(key))
 
 
 def test_a_number_and_its_decimal_key_are_one_party_with_and_without_a_bundle() -> None:

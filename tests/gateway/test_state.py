@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from gateway import state
-from gateway.resolve import FIRST_ASSIGNED
 from gateway.state import Histories, read_users, write_gateway_files
 from recsys.domain import EventType
 from recsys.errors import BundleDamaged
+from recsys.identity import FIRST_ASSIGNED
 
 
 def toy_histories() -> Histories:

@@ -14,7 +14,6 @@ import grpc
 import numpy as np
 
 from gateway.golden import record_gateway
-from gateway.resolve import FIRST_ASSIGNED
 from gateway.state import FILES, Histories, write_gateway_files
 from recsys import __version__
 from recsys.bundle import (
@@ -30,6 +29,7 @@ from recsys.bundle import (
 from recsys.bundle.golden import golden_file
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.domain import EventType
+from recsys.identity import FIRST_ASSIGNED
 from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, types_pb2
 
 CUTOFF = 1_000

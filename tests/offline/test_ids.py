@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from offline.ids import FIRST_ASSIGNED, MAX_KEY_BYTES, IdTable
+from offline.ids import IdTable
 from recsys.errors import DataMalformed, NotFound
+from recsys.identity import FIRST_ASSIGNED, MAX_KEY_BYTES
 
 NUMBERS = ["0", "7", "42", "9007199254740991"]
 NAMES = ["007", "-1", "+1", "1.0", " 1", "1 ", "1\n", "", "9007199254740992", "9" * 20, "٣", "tt0111161", "Ä"]

@@ -20,11 +20,11 @@ import pytest
 from offline.datasets.records import DatasetSource
 from offline.datasets.registry import open_dataset
 from offline.generation import generations
-from offline.ids import FIRST_ASSIGNED
 from offline.ingest import append_interactions, ingest
 from offline.ingest_report import IngestReport
 from offline.tables import SCHEMAS, read_table, table_path
 from recsys.errors import DataMalformed, DataMissing
+from recsys.identity import FIRST_ASSIGNED
 
 
 def _own(folder: Path, interactions: str, items: str | None = None) -> DatasetSource:
