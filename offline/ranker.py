@@ -2,6 +2,10 @@
 
 Burges, "From RankNet to LambdaRank to LambdaMART", MSR-TR-2010-82. Trained on earlier cut-offs, the number of rounds
 chosen on validation; then trained again on everything up to the bundle's cut-off with that many rounds.
+
+Users with a history are few before an early cut-off, so the trees are held back twice: they correct the fused order of
+the channels instead of starting from nothing, and they may not contradict what is known (a better rank, a higher
+relative score or more events never lower a score). On ml-1m-rebuilt that is worth .02 NDCG@10 on validation.
 """
 
 from __future__ import annotations
@@ -19,10 +23,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from offline.blend import FEWEST_WARM, METRIC
 from offline.metrics import LONGEST, per_request
-from offline.ranker_export import export_onnx
+from offline.ranker_export import Base, export_onnx
 from offline.samples import Samples
 from rank_server.scoring import GRAPH_FILE
 from recsys.errors import DataError
+from recsys.features import FUSED
 
 log = logging.getLogger(__name__)
 
@@ -32,13 +37,16 @@ class RankerConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_rounds: int = Field(default=200, ge=1, description="most boosting rounds")
-    round_step: int = Field(default=25, ge=1, description="rounds between two looks at validation")
+    max_rounds: int = Field(default=120, ge=1, description="most boosting rounds")
+    round_step: int = Field(default=10, ge=1, description="rounds between two looks at validation")
     learning_rate: float = Field(default=0.05, gt=0, description="shrinkage of each tree")
     leaves: int = Field(default=15, ge=2, description="most leaves of a tree")
     min_leaf_rows: int = Field(default=300, ge=1, description="fewest candidates in a leaf")
     feature_share: float = Field(default=0.5, gt=0, le=1, description="share of the features that each tree sees")
     truncation: int = Field(default=60, ge=1, description="places from the top that pairs are made of")
+    fused_weight: float = Field(
+        default=50.0, ge=0, description="weight of the channels' fused order that trees correct"
+    )
     cold_share: float = Field(
         default=0.3, ge=0, description="most requests without a history, per request with one, that are learned from"
     )
@@ -95,7 +103,8 @@ def train(
     booster = boost(parts, rounds, config, feature_names=feature_names)
     (folder / GRAPH_FILE).parent.mkdir(parents=True, exist_ok=True)
     probe = np.concatenate([part.features[:2_000] for part in parts])
-    export_onnx(booster, folder / GRAPH_FILE, probe=probe)
+    base = Base(list(feature_names).index(FUSED), config.fused_weight)
+    export_onnx(booster, folder / GRAPH_FILE, base=base, probe=probe)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +137,8 @@ def usable(samples: Samples, config: RankerConfig) -> Part:
 
 
 def boost(parts: Sequence[Part], rounds: int, config: RankerConfig, *, feature_names: Sequence[str]) -> lgb.Booster:
-    """A booster of `rounds` trees; the same input gives the same trees on any number of threads."""
+    """A booster of `rounds` trees on top of the fused order; the same input gives the same trees."""
+    features = np.concatenate([part.features for part in parts])
     parameters = {
         "objective": "lambdarank",
         "label_gain": [0, 1],
@@ -137,6 +147,7 @@ def boost(parts: Sequence[Part], rounds: int, config: RankerConfig, *, feature_n
         "num_leaves": config.leaves,
         "min_data_in_leaf": config.min_leaf_rows,
         "feature_fraction": config.feature_share,
+        "monotone_constraints": [direction(name) for name in feature_names],
         "num_threads": config.threads,
         "seed": config.seed,
         "deterministic": True,
@@ -144,12 +155,29 @@ def boost(parts: Sequence[Part], rounds: int, config: RankerConfig, *, feature_n
         "verbosity": -1,
     }
     data = lgb.Dataset(
-        np.concatenate([part.features for part in parts]),
+        features,
         np.concatenate([part.labels for part in parts]),
         group=np.concatenate([part.groups for part in parts]),
+        init_score=fused_scores(features, config, feature_names),
         feature_name=list(feature_names),
     )
     return lgb.train(parameters, data, num_boost_round=rounds)
+
+
+def direction(name: str) -> int:
+    """1: more of the feature never lowers the score; -1: never raises it; 0: free."""
+    if name == FUSED or name == "channels_returned" or name.endswith("_relative_score"):
+        return 1
+    if name.startswith(("item_count_", "item_percentile_")):
+        return 1
+    return -1 if name.endswith("_rank") else 0
+
+
+def fused_scores(
+    features: NDArray[np.float32], config: RankerConfig, feature_names: Sequence[str]
+) -> NDArray[np.float64]:
+    """float64[n]: what the trees start from."""
+    return config.fused_weight * features[:, list(feature_names).index(FUSED)].astype(np.float64)
 
 
 def quality(samples: Samples, scores: NDArray[np.float64]) -> float:
@@ -168,7 +196,7 @@ def quality(samples: Samples, scores: NDArray[np.float64]) -> float:
 
 def _curve(booster: lgb.Booster, held_out: Samples, config: RankerConfig) -> dict[int, float]:
     features = np.asarray(held_out.features)
-    scores = np.zeros(len(features))
+    scores = fused_scores(features, config, booster.feature_name())
     curve: dict[int, float] = {}
     for start in range(0, config.max_rounds, config.round_step):
         n = min(config.round_step, config.max_rounds - start)

@@ -5,7 +5,8 @@ computed at the bundle's cut-off. Every feature is finite; where there is nothin
 outside the interaction data (votes, revenue) are never features.
 """
 
+from recsys.features.crosses import FUSED
 from recsys.features.items import MISSING, ItemEvents
 from recsys.features.store import FACTS_FILE, MATRIX_FILE, FeatureStore
 
-__all__ = ["FACTS_FILE", "MATRIX_FILE", "MISSING", "FeatureStore", "ItemEvents"]
+__all__ = ["FACTS_FILE", "FUSED", "MATRIX_FILE", "MISSING", "FeatureStore", "ItemEvents"]

@@ -30,11 +30,15 @@ FUSION_CONSTANT = 60.0
 """k of reciprocal rank fusion with equal weights, 1 / (k + rank)."""
 
 
+FUSED = "fused_rank"
+"""The column that is an order of its own: higher is better, and it needs no training."""
+
+
 def evidence_names(channels: Sequence[str]) -> tuple[str, ...]:
     """Names of the columns of `evidence`."""
-    parts = ("score", "relative_score", "rank")
+    parts = ("relative_score", "rank")
     own = tuple(f"{channel}_{part}" for channel in channels for part in parts)
-    return (*own, "channels_returned", "best_rank", "fused_rank")
+    return (*own, "channels_returned", "best_rank", FUSED)
 
 
 def crosses(rows: NDArray[np.int64], traits: ItemTraits, taste: Taste) -> NDArray[np.float32]:
@@ -53,15 +57,15 @@ def crosses(rows: NDArray[np.int64], traits: ItemTraits, taste: Taste) -> NDArra
 
 
 def evidence(candidates: Candidates, channels: Sequence[str]) -> NDArray[np.float32]:
-    """float32[n, len(evidence_names(channels))]: per channel its score, the score from 0 (worst) to 1 (best) among
-    these candidates, and the rank; then what all of them say together: how many returned the item, its best rank, and
-    the sum of 1 / (60 + rank). Where a channel did not return it: `MISSING`, `NOT_RETURNED_RELATIVE`,
-    `NOT_RETURNED_RANK`.
+    """float32[n, len(evidence_names(channels))]: per channel its score, from 0 (worst) to 1 (best) among these
+    candidates, and its rank; then what all say together: how many returned the item, its best rank, and the sum of
+    1 / (60 + rank). `NOT_RETURNED_RELATIVE` and `NOT_RETURNED_RANK` where a channel did not return the item.
 
+    Raw scores are left out on purpose: their scale changes from one training of a channel to the next.
     Channels of the candidates that are not in `channels` (the gateway's fallback) say nothing.
     """
     n = len(candidates)
-    nothing = (MISSING, NOT_RETURNED_RELATIVE, NOT_RETURNED_RANK)
+    nothing = (NOT_RETURNED_RELATIVE, NOT_RETURNED_RANK)
     result = np.tile(np.asarray([*nothing * len(channels), 0.0, 0.0, 0.0], np.float32), (n, 1))
     best = np.full(n, NOT_RETURNED_RANK, np.float32)
     fused, returned_by = np.zeros(n, np.float32), np.zeros(n, np.float32)
@@ -73,10 +77,9 @@ def evidence(candidates: Candidates, channels: Sequence[str]) -> NDArray[np.floa
         returned = np.flatnonzero(ranks)
         if not len(returned):
             continue
-        found, places = candidates.scores[returned, column], ranks[returned].astype(np.float32)
-        result[returned, 3 * position] = found
-        result[returned, 3 * position + 1] = _relative(found)
-        result[returned, 3 * position + 2] = places
+        places = ranks[returned].astype(np.float32)
+        result[returned, 2 * position] = _relative(candidates.scores[returned, column])
+        result[returned, 2 * position + 1] = places
         best[returned] = np.minimum(best[returned], places)
         fused[returned] += 1.0 / (FUSION_CONSTANT + places)
         returned_by[returned] += 1.0
