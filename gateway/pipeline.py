@@ -32,6 +32,9 @@ from recsys.domain import (
 )
 
 _FALLBACK_POLICY = ChannelPolicy(name=FALLBACK, count=1, weight=0, history_limit=0)
+_NOT_CONFIGURED: Outcome[RecallResult] = Outcome(
+    Status.FAILED, None, 0, "no such channel is configured; add it to --recall"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,8 @@ class Pipeline:
         by_name = {source.name: source for source in self.sources}
         asked = [(policy, by_name[policy.name]) for policy in self.policy.channels if policy.name in by_name]
         calls = [source.recall([channel_query(work, policy) for work in batch], timeout) for policy, source in asked]
-        outcomes = dict(zip([policy.name for policy, _ in asked], await asyncio.gather(*calls), strict=True))
+        answered = dict(zip([policy.name for policy, _ in asked], await asyncio.gather(*calls), strict=True))
+        outcomes = {policy.name: answered.get(policy.name, _NOT_CONFIGURED) for policy in self.policy.channels}
         for position, work in enumerate(batch):
             self._merge(work, outcomes, position)
 

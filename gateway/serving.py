@@ -12,7 +12,7 @@ from gateway.hidden import HiddenIds, HiddenItems
 from gateway.pipeline import Pipeline
 from gateway.served import ServedBundle
 from gateway.sources import GrpcRankSource, GrpcRecallSource
-from recsys.bundle import Bundle, ServingPolicy
+from recsys.bundle import Bundle, ChannelPolicy, ServingPolicy
 from recsys.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,11 @@ class ServingFactory:
         policy = served.manifest.policy
         for channel in policy.channels:
             if channel.name not in self.config.recall:
-                logger.warning("%s: no address of channel %s: it is not asked", served.version, channel.name)
+                logger.warning(
+                    "%s: no address of channel %s: answers are degraded; add it to --recall",
+                    served.version,
+                    channel.name,
+                )
         return Serving(served, self._pipeline(served, policy), self._pipeline(served, self._similar(policy)))
 
     def _pipeline(self, served: ServedBundle, policy: ServingPolicy) -> Pipeline:
@@ -76,9 +80,10 @@ class ServingFactory:
         )
 
     def _similar(self, policy: ServingPolicy) -> ServingPolicy:
+        """A bundle whose policy names none of the channels is asked for all of them: popularity alone is no answer."""
         channels = tuple(
             channel.model_copy(update={"weight": 1.0})
             for channel in policy.channels
             if channel.name in self.config.similar_channels
-        )
+        ) or tuple(ChannelPolicy(name=name, count=1, weight=1.0) for name in self.config.similar_channels)
         return policy.model_copy(update={"channels": channels, "ranking": "blended"})
