@@ -205,7 +205,7 @@ class Stage(_message.Message):
     CANDIDATES_OUT_FIELD_NUMBER: _builtins.int
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"history", "recall:<channel>", "merge", "filter", "rank", "rerank"."""
+    """"history", "recall:<channel>", "merge", "filter", "rank"."""
     status: Global___StageStatus.ValueType
     """How it went."""
     cause: _builtins.str
