@@ -35,6 +35,7 @@ class BlendConfig(BaseModel):
     retained: float = Field(
         default=0.97, gt=0, le=1, description="least share of the relevant candidates that the ranked ones must hold"
     )
+    max_users: int = Field(default=2_000, ge=1, description="most users that the choice looks at, drawn with a seed")
 
 
 def pool_policy(policy: ServingPolicy) -> ServingPolicy:

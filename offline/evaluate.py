@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.fallback import Fallback
-from gateway.pipeline import Answer, Pipeline
+from gateway.pipeline import Pipeline
 from offline.evaluation import FEWEST_WARM_USERS, Evaluation, Figure, Row
 from offline.interactions import Snapshot
 from offline.metrics import CUTS, LONGEST, coverage, hits_of, intervals, mean_popularity, padded, per_request
@@ -156,13 +156,13 @@ def _lists(pipeline: Pipeline, targets: Targets, title: str) -> Lists:
     answers = run_pipeline(pipeline, targets.requests, title=title)
     seconds = time.perf_counter() - started
     log.info("evaluate: %s, %d requests in %.1f s", title, len(targets), seconds)
-    return lists_of_answers(answers, seconds)
+    return lists_of([(answer.candidates.item_ids, answer.scores) for answer in answers], seconds)
 
 
-def lists_of_answers(answers: Sequence[Answer], seconds: float = 0.0) -> Lists:
-    """The items and scores of answers as arrays."""
+def lists_of(answers: Sequence[tuple[Sequence[int] | Ids, Sequence[float] | Scores]], seconds: float = 0.0) -> Lists:
+    """Items and scores of each answer, best first, as arrays."""
     scores = np.zeros((len(answers), LONGEST), np.float32)
-    for row, answer in enumerate(answers):
-        n = min(len(answer.scores), LONGEST)
-        scores[row, :n] = answer.scores[:n]
-    return Lists(padded([answer.candidates.item_ids for answer in answers]), scores, seconds)
+    for row, (_, values) in enumerate(answers):
+        n = min(len(values), LONGEST)
+        scores[row, :n] = values[:n]
+    return Lists(padded([np.asarray(item_ids, np.int64) for item_ids, _ in answers]), scores, seconds)

@@ -36,7 +36,7 @@ def export_onnx(booster: lgb.Booster, path: Path, *, base: Base, probe: NDArray[
     Raises ContractBroken where it is above `PARITY`.
     """
     inputs = [("features", FloatTensorType([None, booster.num_feature()]))]
-    model = convert_lightgbm(booster, initial_types=inputs, target_opset=OPSET)
+    model = convert_lightgbm(with_single_precision(booster), initial_types=inputs, target_opset=OPSET)
     onnx.save(_with_base(model, base), path)
     expected = np.asarray(booster.predict(probe), np.float64) + base.weight * probe[:, base.column].astype(np.float64)
     found = open_session(path).run(["score"], {"features": probe})[0]
@@ -47,6 +47,26 @@ def export_onnx(booster: lgb.Booster, path: Path, *, base: Base, probe: NDArray[
             f"allowed is {PARITY:.0e}; use the pinned versions of onnxmltools and onnxruntime"
         )
     return difference
+
+
+def with_single_precision(booster: lgb.Booster) -> lgb.Booster:
+    """The same trees with every threshold rounded down to single precision.
+
+    ONNX keeps thresholds as float32. Rounded to the nearest, one that lies between two neighbouring float32 values may
+    land on the upper one and send it the other way; rounded down, it decides every float32 feature as before.
+    """
+    # Without the sizes of the trees' texts, which change, LightGBM reads tree by tree.
+    lines = [line for line in booster.model_to_string().split("\n") if not line.startswith("tree_sizes=")]
+    text = "\n".join(_rounded_down(line) if line.startswith("threshold=") else line for line in lines)
+    return lgb.Booster(model_str=text)
+
+
+def _rounded_down(line: str) -> str:
+    exact = np.asarray(line.removeprefix("threshold=").split(), np.float64)
+    single = exact.astype(np.float32)
+    above = single.astype(np.float64) > exact
+    single[above] = np.nextafter(single[above], np.float32(-np.inf))
+    return "threshold=" + " ".join(repr(float(value)) for value in single)
 
 
 def _with_base(model: onnx.ModelProto, base: Base) -> onnx.ModelProto:
