@@ -18,7 +18,7 @@ from recsys import __version__
 from recsys.bundle import FORMAT_VERSION, BundleStore, FileEntry, IndexFacts, Manifest, Release, ServingPolicy
 from recsys.bundle.manifest import MANIFEST_FILE
 from recsys.bundle.store import fsync_folder, sha256_of
-from recsys.errors import BundleMissing
+from recsys.errors import BundleDamaged, BundleError, BundleMissing
 
 log = logging.getLogger(__name__)
 
@@ -61,12 +61,13 @@ def publish(
 
     The union of the parts is written under a hidden name, `golden(folder)` records expected answers per role into it,
     then everything is hashed, fsynced, renamed and released in one rename. A bundle with the content of the current
-    one is not published again.
+    one is not published again while that one is whole.
     """
     store.root.mkdir(parents=True, exist_ok=True)
     with _lock(store.root):
+        for killed in store.root.glob(".staging-*"):
+            shutil.rmtree(killed)
         staging = store.root / f".staging-{os.getpid()}"
-        shutil.rmtree(staging, ignore_errors=True)
         try:
             for part in parts:
                 shutil.copytree(part, staging, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECEIPT))
@@ -99,9 +100,9 @@ def _complete(store: BundleStore, staging: Path, facts: BundleFacts) -> str:
     files = {path: _entry(staging / path) for path in _relative_files(staging)}
     served = {path: entry for path, entry in files.items() if not path.startswith(f"{REPORT_FOLDER}/")}
     content = hashlib.sha256("".join(f"{path}{entry.sha256}" for path, entry in served.items()).encode())
-    content.update(facts.policy.model_dump_json().encode())
+    content.update(f"{facts.policy.model_dump_json()} {facts.cutoff} {facts.events_watermark}".encode())
     digest, current = content.hexdigest()[:12], _current(store)
-    if current is not None and current.endswith(digest):
+    if current is not None and current.endswith(digest) and _is_whole(store, current):
         log.info("bundle %s has this very content; nothing to publish", current)
         return current
     now = datetime.now(UTC)
@@ -156,6 +157,21 @@ def _current(store: BundleStore) -> str | None:
         return store.release().current
     except BundleMissing:
         return None
+    except BundleDamaged as error:
+        log.warning("%s; this one is published as the first", error)
+        return None
+
+
+def _is_whole(store: BundleStore, version: str) -> bool:
+    """Whether servers can still load it: one that is damaged or gone is worth publishing again."""
+    try:
+        bundle = store.open(version)
+        for role in bundle.manifest.roles:
+            bundle.verify(role)
+    except BundleError as error:
+        log.warning("%s; publishing it again", error)
+        return False
+    return True
 
 
 def _let_others_read(folder: Path) -> None:
