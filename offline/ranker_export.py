@@ -87,6 +87,7 @@ def _with_base(model: onnx.ModelProto, base: Base) -> onnx.ModelProto:
             make_node("Reshape", ["score_column", "flat"], ["score"]),
         ]
     )
+    graph.name = "ranker"  # the converter draws a random one, and equal models are to be equal files
     del graph.output[:]
     graph.output.append(onnx.helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, ["n"]))
     onnx.checker.check_model(model)
