@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import grpc
 import numpy as np
 
+from recsys.errors import Unreachable
 from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
 
@@ -33,12 +34,25 @@ class Sample:
 
 
 async def send_at_rate(
-    target: str, requests: Sequence[RecommendRequest], *, rate: float, deadline_seconds: float = 2.0
+    target: str,
+    requests: Sequence[RecommendRequest],
+    *,
+    rate: float,
+    deadline_seconds: float = 2.0,
+    ready_seconds: float = 10.0,
 ) -> list[Sample]:
-    """Sends `requests` at `rate` per second to `target`; returns a sample per request, in order."""
+    """Sends `requests` at `rate` per second to `target`; returns a sample per request, in order.
+
+    Raises Unreachable where nothing listens at `target` for `ready_seconds`.
+    """
     async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         stub = RecommendationServiceStub(channel)
-        await asyncio.wait_for(channel.channel_ready(), timeout=10.0)
+        try:
+            await asyncio.wait_for(channel.channel_ready(), timeout=ready_seconds)
+        except TimeoutError:
+            raise Unreachable(
+                f"{target}: not connected after {ready_seconds:g} s; check that a gateway listens there"
+            ) from None
         start = time.perf_counter() + 0.05
 
         async def send(due: float, request: RecommendRequest) -> Sample:
