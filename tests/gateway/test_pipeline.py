@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from gateway.fallback import Fallback
-from gateway.pipeline import Pipeline, Request
-from gateway.stages import Budget, RecallSource, Status
-from recsys.domain import History, RecallQuery, RecallResult
+from gateway.filters import apply_filters
+from gateway.merge import FALLBACK, merge
+from gateway.pipeline import Answer, Pipeline, Request
+from gateway.stages import Budget, RankSource, RecallSource, Status
+from recsys.bundle import ServingPolicy
+from recsys.domain import EventType, History, Ids, ItemFilter, RankQuery, RecallQuery, RecallResult, Scores
+from recsys.errors import DeadlinePassed, Unreachable
 from recsys.v1 import recommend_pb2
 from tests.gateway.toy import POPULAR, catalogue, policy
 from tests.gateway.world import gateway
@@ -67,3 +71,204 @@ async def test_similar_items_asks_its_channels_also_where_the_policy_names_none_
         response = await world.stub.SimilarItems(recommend_pb2.SimilarItemsRequest(item_id=1, count=3))
         assert response.degraded
         assert [item.item_id for item in response.items] == [3, 2, 4]
+
+
+class Recording(Fixed):
+    """Remembers what it was asked."""
+
+    def __init__(self, name: str, item_ids: Sequence[int]) -> None:
+        super().__init__(name, item_ids)
+        self.queries: list[RecallQuery] = []
+
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+        self.queries += queries
+        return await super().fetch(queries, timeout)
+
+
+class Failing(RecallSource):
+    """Fails with an error of its own."""
+
+    def __init__(self, name: str, error: Exception) -> None:
+        self.name, self.error = name, error
+
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+        raise self.error
+
+
+class ById(RankSource):
+    """The score is the id; `broken` answers are not scores at all."""
+
+    name = "rank"
+
+    def __init__(self, *, broken: bool = False) -> None:
+        self.broken = broken
+        self.queries: list[RankQuery] = []
+
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ASYNC109
+        self.queries += queries
+        sign = np.nan if self.broken else 1.0
+        return [(query.candidates.item_ids * sign).astype(np.float32) for query in queries]
+
+
+def ranked(
+    sources: Sequence[RecallSource], ranker: RankSource | None = None, hidden: Sequence[int] = (), **changes: object
+) -> Pipeline:
+    items = catalogue()
+    fallback = Fallback(items, np.asarray(POPULAR, np.int64))
+    chosen: ServingPolicy = policy(ranking="ranked").model_copy(update=changes)
+    return Pipeline(items, chosen, sources, ranker or ById(), fallback, lambda: np.asarray(hidden, np.int64))
+
+
+def sources() -> list[RecallSource]:
+    return [Fixed("popularity", [3, 1, 2]), Fixed("itemcf", [6, 5, 3]), Fixed("vector", [7, 6])]
+
+
+async def one(pipeline: Pipeline, request: Request) -> Answer:
+    (answer,) = await pipeline.run([request], Budget.of(1.0))
+    return answer
+
+
+def ids(answer: Answer) -> list[int]:
+    return answer.candidates.item_ids.tolist()
+
+
+def candidate_flow(answer: Answer) -> list[tuple[str, int, int]]:
+    return [(stage.name, stage.candidates_in, stage.candidates_out) for stage in answer.stages]
+
+
+async def test_every_candidate_is_accounted_for_from_recall_to_answer() -> None:
+    answer = await one(ranked(sources()), Request(History.of([3, 6], [0, 0]), 0, 2))
+    assert candidate_flow(answer) == [
+        ("recall:popularity", 0, 3),
+        ("recall:itemcf", 0, 3),
+        ("recall:vector", 0, 2),
+        ("merge", 8, 6),
+        ("filter", 6, 4),
+        ("rank", 4, 4),
+    ]
+    assert ids(answer) == [7, 5]
+    assert answer.scores.tolist() == [7, 5]
+    assert not answer.degraded
+
+
+def test_merging_keeps_what_each_channel_said() -> None:
+    results = {"a": result_of([5, 3]), "b": result_of([3, 9])}
+    merged = merge(results)
+    assert merged.item_ids.tolist() == [3, 5, 9]
+    assert merged.channels == ("a", "b")
+    assert merged.ranks.tolist() == [[2, 1], [1, 0], [0, 2]]
+    assert merged.scores[merged.ranks > 0].tolist() == [0.5, 1.0, 1.0, 0.5]
+
+
+def result_of(item_ids: Sequence[int]) -> RecallResult:
+    return RecallResult(np.asarray(item_ids, np.int64), np.linspace(1, 0.5, len(item_ids), dtype=np.float32))
+
+
+def test_a_filter_keeps_or_names_every_item() -> None:
+    """Item 99 is unknown; 4 is hidden and seen: the first reason counts; westerns are not wanted."""
+    candidates = merge({"a": result_of([99, 1, 2, 3, 4, 5])})
+    filtered = apply_filters(
+        candidates,
+        catalogue(),
+        forbidden_ids=np.asarray([3, 4], np.int64),
+        hidden_ids=np.asarray([4], np.int64),
+        item_filter=ItemFilter(genres_none=("Western",)),
+    )
+    removed: dict[str, list[int]] = {reason: gone.tolist() for reason, gone in filtered.removed.items()}
+    assert filtered.kept.item_ids.tolist() == [1, 5]
+    assert removed == {"unknown": [99], "hidden": [4], "seen_or_excluded": [3], "attributes": [2]}
+    gone: list[Ids] = list(filtered.removed.values())
+    assert sorted([*filtered.kept.item_ids, *np.concatenate(gone)]) == candidates.item_ids.tolist()
+
+
+async def test_the_blended_order_is_reciprocal_rank_fusion() -> None:
+    """3 is first of popularity (weight .5) and third of itemcf; 6 first of itemcf and second of vector."""
+    answer = await one(ranked(sources(), ranking="blended"), Request(History.empty(), 0, 3))
+    assert ids(answer) == [6, 3, 7]
+    assert answer.scores.tolist() == pytest.approx([1 / 61 + 1 / 62, 0.5 / 61 + 1 / 63, 1 / 61])
+
+
+async def test_channels_are_told_moment_history_and_what_not_to_return() -> None:
+    channels = [Recording("popularity", [3]), Recording("itemcf", [6]), Recording("vector", [7])]
+    kinds = [EventType.RATING, EventType.DISLIKE, EventType.IMPRESSION, EventType.SAVE]
+    history = History.of([1, 2, 4, 5], [10, 11, 12, 13], types=kinds)
+    request = Request(history, 77, 3, np.asarray([8], np.int64), ItemFilter(min_year=1990), ("Drama",), 4)
+    answer = await one(ranked(channels, hidden=[9]), request)
+    seen = {channel.name: channel.queries[0] for channel in channels}
+    assert {query.as_of for query in seen.values()} == {77}
+    assert {name: query.history.item_ids.tolist() for name, query in seen.items()} == {
+        "popularity": [],
+        "itemcf": [1, 5],
+        "vector": [5],
+    }
+    for query in seen.values():
+        assert query.exclude_item_ids.tolist() == [1, 2, 8, 9]
+        assert (query.count, query.item_filter, query.preferred_genres) == (8, request.item_filter, ("Drama",))
+    assert not answer.degraded
+
+
+async def test_the_ranker_is_told_the_moment_and_gets_the_best_blended() -> None:
+    ranker = ById()
+    answer = await one(ranked(sources(), ranker, rank_count=3), Request(History.of([1], [5]), 9, 2))
+    (query,) = ranker.queries
+    assert (query.as_of, query.history.item_ids.tolist()) == (9, [1])
+    assert query.candidates.item_ids.tolist() == [6, 3, 7]
+    assert ids(answer) == [7, 6]
+
+
+async def test_a_batch_is_answered_like_its_requests_one_by_one() -> None:
+    requests = [
+        Request(History.empty(), 0, 4),
+        Request(History.of([7, 6], [0, 1]), 5, 2),
+        Request(History.empty(), 9, 1, item_filter=ItemFilter(genres_any=("Western",))),
+    ]
+    together = await ranked(sources()).run(requests, Budget.of(1.0))
+    for request, answer in zip(requests, together, strict=True):
+        alone = await one(ranked(sources()), request)
+        assert ids(answer) == ids(alone)
+        assert answer.scores.tobytes() == alone.scores.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(DeadlinePassed("late"), Status.TIMEOUT), (Unreachable("down"), Status.FAILED)]
+)
+async def test_a_channel_that_is_late_or_down_costs_only_itself(error: Exception, status: Status) -> None:
+    broken = [Failing("popularity", error), *sources()[1:]]
+    answer = await one(ranked(broken), Request(History.empty(), 0, 3))
+    assert (answer.stages[0].name, answer.stages[0].status, answer.stages[0].cause) == (
+        "recall:popularity",
+        status,
+        str(error),
+    )
+    assert answer.degraded
+    assert ids(answer) == [7, 6, 5]
+
+
+async def test_a_channel_that_breaks_its_contract_is_thrown_away() -> None:
+    twice = Fixed("itemcf", [6, 6])
+    answer = await one(ranked([sources()[0], twice, sources()[2]]), Request(History.empty(), 0, 3))
+    assert answer.stages[1].status is Status.REFUSED
+    assert "came back twice" in answer.stages[1].cause
+    assert ids(answer) == [7, 6, 3]
+
+
+async def test_without_a_ranker_that_answers_the_blended_order_is_served() -> None:
+    answer = await one(ranked(sources(), ById(broken=True)), Request(History.empty(), 0, 3))
+    assert answer.degraded
+    assert answer.stages[-1].status is Status.REFUSED
+    assert ids(answer) == [6, 3, 7]
+
+
+async def test_without_any_channel_the_popular_items_are_served_best_first() -> None:
+    down = [Failing(name, Unreachable("down")) for name in ("popularity", "itemcf", "vector")]
+    request = Request(History.of([3], [0]), 0, 4, np.asarray([2], np.int64))
+    answer = await one(ranked(down, ById(broken=True), hidden=[5]), request)
+    assert ids(answer) == [1, 4, 6, 7]
+    assert answer.candidates.channels == (FALLBACK,)
+    assert answer.degraded
+
+
+async def test_hidden_and_seen_items_are_cut_whatever_the_channels_return() -> None:
+    answer = await one(ranked(sources(), hidden=[7]), Request(History.of([6], [0]), 0, 10))
+    assert not {6, 7} & set(ids(answer))
+    assert len(answer.candidates) == 10
