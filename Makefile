@@ -16,7 +16,7 @@ DATA_ROOT ?= data
 ARGS ?=
 OFFLINE_ARGS := --dataset $(DATASET) --root $(DATA_ROOT) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
 
-.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline check images bench clean
+.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline docs check images bench clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -52,7 +52,7 @@ run: setup ## Prepares data, trains, evaluates and publishes, without serving.
 	@exec $(BIN)/python -m offline run $(OFFLINE_ARGS)
 
 replay: setup ## Serves the evaluation bundle and replays held-out requests through the gateway.
-	@exec $(BIN)/python -m offline replay --local $(OFFLINE_ARGS)
+	@exec $(BIN)/python -m offline replay $(OFFLINE_ARGS)
 
 test: setup-dev ## Runs the whole test suite with coverage. PYTEST_ARGS adds arguments.
 	@rm -f .coverage .coverage.*
@@ -83,6 +83,9 @@ proto-check: setup-dev ## Lints the protos, compares them with the released ones
 
 proto-baseline: setup-dev ## Takes the protos as released: what later changes must not break.
 	cd protos && ../$(BIN)/buf build -o baseline.binpb
+
+docs: setup-dev ## Renews the parts of the documentation that are made from the code.
+	$(BIN)/python docs/generate.py
 
 check: lint types imports proto-check ## Every check that is not a test.
 	$(BIN)/hadolint docker/Dockerfile

@@ -33,6 +33,7 @@ VERBS: dict[str, Verb[Any]] = {
     "evaluate": Verb("judge channels, blended and ranked order on held-out data", verbs.EvaluateConfig, verbs.evaluate),
     "publish": Verb("release the evaluation and the production bundle", OfflineConfig, verbs.publish),
     "rollback": Verb("release the bundle before the current one again", verbs.RollbackConfig, verbs.rollback),
+    "replay": Verb("held-out requests, in time order, through a gateway", verbs.ReplayConfig, verbs.replay),
     "run": Verb("ingest, train, evaluate and publish; what did not change is not run again", OfflineConfig, verbs.run),
     "serve": Verb("run, then serve all five processes until Ctrl-C", OfflineConfig, verbs.serve),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -82,11 +81,9 @@ class OfflineConfig(TypedConfig):
     bootstrap: BootstrapConfig = BootstrapConfig()
 
     @classmethod
-    def _preset(cls, arguments: Sequence[str]) -> dict[str, Any]:
+    def _preset(cls, arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
         """`demo` is for a first look: less of everything, so that it is ready in two minutes."""
-        parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        parser.add_argument("--dataset", default=DEMO)
-        chosen: str = parser.parse_known_args(arguments)[0].dataset
+        chosen = cls._early("dataset", arguments, file.get("dataset", DEMO))
         return tomllib.loads(PRESET.read_text("utf-8")) if chosen == DEMO else {}
 
     @property

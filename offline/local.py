@@ -11,14 +11,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import grpc
+
 from offline.demonstration import demonstrate
 from recsys.bundle import BundleStore
 from recsys.cluster import LocalCluster, Ports, programs
 from recsys.errors import Unreachable
+from recsys.v1.recommend_pb2 import StatusRequest
+from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
 
 log = logging.getLogger(__name__)
 
 HEALTHY_SECONDS = 60.0
+_POLL_SECONDS = 0.1
 
 
 def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Path) -> None:
@@ -37,6 +42,7 @@ def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Pa
     cluster.start()
     try:
         cluster.wait_healthy(HEALTHY_SECONDS)
+        wait_complete(ports.target("gateway"), HEALTHY_SECONDS)
         log.info("all five servers are healthy after %.1f s", time.monotonic() - started)
         for line in demonstrate(ports.target("gateway"), store.open(store.release().current).folder):
             _say(line)
@@ -59,7 +65,31 @@ def served(store: BundleStore, *, folder: Path) -> Iterator[str]:
     servers = programs(store.root.absolute(), folder.absolute() / "events", ports, settings=quiet)
     with LocalCluster(servers, folder / "logs") as cluster:
         cluster.wait_healthy(HEALTHY_SECONDS)
+        wait_complete(ports.target("gateway"), HEALTHY_SECONDS)
         yield ports.target("gateway")
+
+
+def wait_complete(target: str, timeout_seconds: float) -> None:
+    """Returns when the gateway at `target` uses every other process.
+
+    A gateway is healthy as soon as it can answer by itself; it finds the others, which start beside it, by probing.
+    Raises Unreachable that names who is missing, and why.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    with grpc.insecure_channel(target) as channel:
+        stub = RecommendationServiceStub(channel)
+        while True:
+            status = stub.Status(StatusRequest(), timeout=timeout_seconds, wait_for_ready=True)
+            missing = [
+                f"{backend.name} ({backend.cause or 'not ready'})"
+                for backend in status.backends
+                if backend.cause or status.gateway.active_version not in backend.status.ready_versions
+            ]
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                raise Unreachable(f"{target} does not use {', '.join(missing)} after {timeout_seconds:g} s")
+            time.sleep(_POLL_SECONDS)
 
 
 def _addresses(ports: Ports, store: BundleStore, logs: Path) -> str:

@@ -98,9 +98,7 @@ def _save_catalogue(snapshot: Snapshot, folder: Path) -> None:
 def link_folders(parts: Iterable[Path], folder: Path) -> None:
     """Shows the files of `parts` side by side below `folder`, without a copy of them."""
     for part in parts:
-        shutil.copytree(
-            part, folder, copy_function=_link, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECEIPT)
-        )
+        shutil.copytree(part, folder, copy_function=_link, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECEIPT))
 
 
 def _link(source: str, target: str) -> None:

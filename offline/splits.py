@@ -63,6 +63,11 @@ class Split:
         """Every moment at which recall models are trained: the earlier ones, T1 and T2, ascending."""
         return (*self.earlier_cutoffs, self.validation.cutoff, self.test.cutoff)
 
+    @property
+    def test_events(self) -> Interactions:
+        """What users did after T2, in order of time."""
+        return self.dataset.interactions.between(self.test.cutoff, self.test.until)
+
     def labelled_until(self, moment: int) -> tuple[Window, ...]:
         """A window from every cut-off before `moment` up to it: what the ranker may learn on when `moment` is known.
 

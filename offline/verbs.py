@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import logging
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pydantic import Field
 
 from offline import download as downloading
+from offline import replay as replaying
+from offline.agreement import compare
 from offline.config import OfflineConfig, Purpose
-from offline.local import serve_until_interrupted
+from offline.evaluate import measure, served_lists
+from offline.local import serve_until_interrupted, served
 from offline.preparation import append_events, prepare_tables
 from offline.publish import REPORT_FOLDER
 from offline.publish import rollback as release_previous
+from offline.replay import PacingConfig
 from offline.steps import Step
 from offline.targets import TargetKind
 from offline.workflow import Workflow
@@ -37,6 +44,17 @@ class EvaluateConfig(OfflineConfig):
         description="all: one request per test user at the cut-off, every later item is relevant; successive: one "
         "request per later event",
     )
+
+
+class ReplayConfig(EvaluateConfig):
+    """Held-out requests, in time order, through a gateway: quality and latency of the same answers."""
+
+    gateway: str | None = Field(
+        default=None,
+        description="HOST:PORT of a gateway that serves the evaluation bundle; absent: one is started here",
+    )
+    compare: bool = Field(default=True, description="make the same lists in this process and say how far they agree")
+    pacing: PacingConfig = PacingConfig()
 
 
 class RollbackConfig(OfflineConfig):
@@ -99,6 +117,45 @@ def serve(config: OfflineConfig) -> None:
     )
 
 
+def replay(config: ReplayConfig) -> None:
+    """Prints quality and latency; without `--gateway` the five servers are started on the evaluation bundle."""
+    workflow, store = Workflow(config), config.store("evaluation")
+    if config.gateway is None:
+        _publish(workflow, workflow.evaluation("all"))
+    targets = workflow.test_targets(config.target)
+    with _gateway(config) as address:
+        bundle = store.open(replaying.active_version(address))
+        first = int(workflow.split.test_events.timestamps[0])
+        result = replaying.replay(
+            address, targets, kind=config.target, bundle=bundle, first_event=first, config=config.pacing
+        )
+    models = workflow.models()
+    measured = measure(
+        {"replay": result.lists},
+        models.snapshot,
+        targets,
+        name=config.dataset,
+        kind=config.target,
+        config=config.bootstrap,
+    )
+    _say(f"bundle {result.bundle_version}, through {address}\n{measured.table()}\n\n{result.latency.table()}")
+    if config.compare:
+        agreement = compare(served_lists(models, targets), result.lists, targets)
+        _say(
+            f"against the same lists made in this process: {agreement.equal_entries:.2%} of the first ten places are "
+            f"equal, scores differ by {agreement.score_difference:.1e} at most, NDCG@10 by {agreement.ndcg_difference:.1e}"
+        )
+
+
+@contextmanager
+def _gateway(config: ReplayConfig) -> Iterator[str]:
+    if config.gateway is not None:
+        yield config.gateway
+        return
+    with tempfile.TemporaryDirectory() as folder, served(config.store("evaluation"), folder=Path(folder)) as address:
+        yield address
+
+
 def _publish(workflow: Workflow, report: Step) -> None:
     for purpose in ("evaluation", "production"):
         workflow.publish(purpose, report=report)
@@ -106,6 +163,10 @@ def _publish(workflow: Workflow, report: Step) -> None:
 
 def _print_report(report: Step) -> None:
     folder = report.folder / REPORT_FOLDER
-    sys.stdout.write((folder / "table.txt").read_text("utf-8"))
-    sys.stdout.flush()
+    _say((folder / "table.txt").read_text("utf-8").rstrip())
     log.info("the whole report, with intervals, is in %s", folder)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

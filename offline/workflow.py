@@ -1,11 +1,11 @@
 """From tables to two published bundles, as steps that are not run again while nothing they depend on changed.
 
-    cut-offs  … windows … T1 ──────────── T2 ──────────── end
-    recall    trained at each one, the towers continuing from the cut-off before
-    policy    blend weights and rank count, chosen on (T1, T2]
-    samples   recall's real output at each cut-off, labelled by what follows, as far as was known at a moment
-    ranker    rounds chosen on (T1, T2]; trained again on all that is known at T2 (evaluation), at the end (production)
-    bundle    evaluation: nothing in it is later than T2; production: refitted to the end
+cut-offs  … windows … T1 ──────────── T2 ──────────── end
+recall    trained at each one, the towers continuing from the cut-off before
+policy    blend weights and rank count, chosen on (T1, T2]
+samples   recall's real output at each cut-off, labelled by what follows, as far as was known at a moment
+ranker    rounds chosen on (T1, T2]; trained again on all that is known at T2 (evaluation), at the end (production)
+bundle    evaluation: nothing in it is later than T2; production: refitted to the end
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Workflow:
         start = self.config.serving.policy(self.config.dataset)
 
         def choose(folder: Path) -> None:
-            held_out = self._targets(recall, self.split.validation, self.config.blend.max_users)
+            held_out = self._targets(recall, self.split.validation, self.config.samples.max_users)
             queries = samples.record_queries(
                 recall.snapshot, _channels(recall, start), held_out, policy=blend.pool_policy(start)
             )

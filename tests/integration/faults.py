@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.state import Histories
+from offline.local import wait_complete
 from offline.open_loop import Sample, percentiles, send_at_rate
 from recsys.bundle import BundleStore
 from recsys.cluster import LocalCluster, Ports, programs
@@ -100,11 +101,10 @@ def started(bundle_root: Path, folder: Path) -> tuple[LocalCluster, str]:
     store, ports = BundleStore(bundle_root.absolute()), Ports.free()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bundle").symlink_to(store.open(store.release().current).folder)
-    cluster = LocalCluster(
-        programs(store.root, folder / "events", ports, settings={"log-level": "WARNING"}), folder
-    )
+    cluster = LocalCluster(programs(store.root, folder / "events", ports, settings={"log-level": "WARNING"}), folder)
     cluster.start()
     cluster.wait_healthy(90)
+    wait_complete(ports.target("gateway"), 30)
     return cluster, ports.target("gateway")
 
 

@@ -30,9 +30,7 @@ def cluster(trained: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["kill", "stop"])
 @pytest.mark.parametrize("role", ROLES)
-def test_a_lost_server_costs_only_itself(
-    cluster: tuple[LocalCluster, str], role: str, number: signal.Signals
-) -> None:
+def test_a_lost_server_costs_only_itself(cluster: tuple[LocalCluster, str], role: str, number: signal.Signals) -> None:
     running, target = cluster
     outcome = asyncio.run(run_fault(running, target, role, number, PHASES))
     assert outcome.failed == []

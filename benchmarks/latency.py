@@ -1,0 +1,89 @@
+"""Latency of the served system at a fixed rate, with each stage's share.
+
+    python benchmarks/latency.py --dataset ml-1m --root data [--rate 20] [--seconds 60]
+
+Starts the five servers on the published production bundle, sends `debug` requests of random users in an open loop
+(latency counts from the moment a request was due), and prints percentiles, the median time of every stage, and how
+many candidates were merged and ranked. Client and servers share the machine: say so beside any figure.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gateway.state import Histories
+from offline.local import served
+from offline.open_loop import Sample, percentiles, send_at_rate, stage_shares
+from recsys.bundle import BundleStore
+from recsys.v1.recommend_pb2 import RecommendRequest
+
+WARM_UP = 100
+
+
+def requests_of(histories: Histories, n: int, count: int, seed: int) -> list[RecommendRequest]:
+    """Requests of users drawn with the seed."""
+    users = np.random.default_rng(seed).choice(histories.user_ids, n)
+    return [RecommendRequest(user_id=int(user), count=count, debug=True) for user in users]
+
+
+def candidates(samples: Sequence[Sample], stage: str, side: str) -> dict[str, float]:
+    """Median and least number of candidates that went in to or came out of a stage."""
+    found = [
+        getattr(report, f"candidates_{side}")
+        for sample in samples
+        if sample.response is not None
+        for report in sample.response.stages
+        if report.name == stage
+    ]
+    return {"median": float(np.median(found)), "min": float(min(found))} if found else {}
+
+
+def main() -> None:
+    """Runs the benchmark and prints one JSON object."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="demo")
+    parser.add_argument("--root", type=Path, default=Path("data"))
+    parser.add_argument("--rate", type=float, default=20.0, help="requests per second")
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--count", type=int, default=10, help="items per request")
+    parser.add_argument("--seed", type=int, default=1)
+    options, _ = parser.parse_known_args()
+    store = BundleStore(options.root / options.dataset / "bundles" / "production")
+    histories = Histories.open(store.open(store.release().current).folder)
+    n = int(options.rate * options.seconds)
+    with tempfile.TemporaryDirectory() as folder, served(store, folder=Path(folder)) as target:
+        warm_up = requests_of(histories, WARM_UP, options.count, options.seed + 1)
+        asyncio.run(send_at_rate(target, warm_up, rate=options.rate))
+        requests = requests_of(histories, n, options.count, options.seed)
+        samples = asyncio.run(send_at_rate(target, requests, rate=options.rate))
+    print(
+        json.dumps(
+            {
+                "dataset": options.dataset,
+                "bundle": store.release().current,
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, client included",
+                "rate_per_second": options.rate,
+                "requests": n,
+                "errors": sum(bool(sample.error) for sample in samples),
+                "degraded": sum(sample.response.degraded for sample in samples if sample.response is not None),
+                "latency_ms": percentiles(samples),
+                "stage_median_ms": {name: value / 1e3 for name, value in stage_shares(samples).items()},
+                "merged": candidates(samples, "merge", "out"),
+                "ranked": candidates(samples, "rank", "out"),
+            },
+            indent=1,
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
