@@ -77,7 +77,7 @@ class TypedConfig(BaseSettings):
         """
         cls._refuse_unknown_variables()
         file, values = cls._read_file(arguments)
-        values = _merged(cls._preset(arguments), values)
+        values = _merged(cls._preset(arguments, values), values)
         flags: CliSettingsSource[Any] = CliSettingsSource(
             cls, cli_prog_name=program, cli_parse_args=None, cli_exit_on_error=False
         )
@@ -90,19 +90,24 @@ class TypedConfig(BaseSettings):
             raise CannotStart(_first(error, file)) from None
 
     @classmethod
-    def _preset(cls, arguments: Sequence[str]) -> dict[str, Any]:
-        """Values that go before the defaults and behind everything else; a subclass may derive them from the flags."""
-        del arguments
+    def _preset(cls, arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
+        """Values that go before the defaults and behind everything else; a subclass may derive them from the rest."""
+        del arguments, file
         return {}
 
     @classmethod
-    def _read_file(cls, arguments: Sequence[str]) -> tuple[Path | None, dict[str, Any]]:
+    def _early(cls, name: str, arguments: Sequence[str], otherwise: Any) -> Any:
+        """A setting that decides how the others are read: its flag, its variable, or `otherwise`."""
         parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-        parser.add_argument("--config", default=os.environ.get(f"{cls._prefix()}CONFIG"))
+        parser.add_argument(f"--{name}", default=os.environ.get(f"{cls._prefix()}{name.upper()}", otherwise))
         try:
-            name = parser.parse_known_args(arguments)[0].config
+            return getattr(parser.parse_known_args(arguments)[0], name)
         except argparse.ArgumentError as error:
             raise CannotStart(f"{error}; see --help") from None
+
+    @classmethod
+    def _read_file(cls, arguments: Sequence[str]) -> tuple[Path | None, dict[str, Any]]:
+        name = cls._early("config", arguments, None)
         if name is None:
             return None, {}
         path = Path(name)
