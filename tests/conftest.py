@@ -11,7 +11,7 @@ import pytest
 def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings in the developer's environment must not change what a test sees."""
     for name in list(os.environ):
-        if name.upper().startswith("RECSYS_"):
+        if name.upper().startswith("RECSYS"):
             monkeypatch.delenv(name)
 
 
