@@ -143,7 +143,8 @@ def replay(config: ReplayConfig) -> None:
         agreement = compare(served_lists(models, targets), result.lists, targets)
         _say(
             f"against the same lists made in this process: {agreement.equal_entries:.2%} of the first ten places are "
-            f"equal, scores differ by {agreement.score_difference:.1e} at most, NDCG@10 by {agreement.ndcg_difference:.1e}"
+            f"equal, scores differ by {agreement.score_difference:.1e} at most, "
+            f"NDCG@10 by {agreement.ndcg_difference:.1e}"
         )
 
 
