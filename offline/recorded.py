@@ -33,7 +33,7 @@ class RecordedEvents:
     def __init__(self, path: Path) -> None:
         """Raises DataMissing where there is no such file."""
         if not path.is_file():
-            raise DataMissing(f"{path}: no recorded events there; name the gateway's events file with --events-file")
+            raise DataMissing(f"{path}: no recorded events there; name the gateway's events file with --events-from")
         self.path = path
 
     def last_row(self) -> int:
