@@ -71,7 +71,7 @@ def download(config: OfflineConfig) -> None:
 def ingest(config: IngestConfig) -> None:
     """Raw files to tables; with `--events` recorded events are appended to them."""
     prepare_tables(config)
-    if config.events:
+    if config.events or config.events_from:
         append_events(config, config.events_from or config.events_file)
 
 
