@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 SOURCE_FILE = "source.json"
 """What the tables were made of: a cheap look (names, sizes, times of change) decides whether to read again."""
 
+PENDING = "pending_watermark"
+"""Its only key while tables are being made: up to where recorded events belong into them."""
+
 
 def prepare_tables(config: OfflineConfig) -> Step:
     """Makes or reuses the tables; a data set that is not there is downloaded.
@@ -34,12 +37,13 @@ def prepare_tables(config: OfflineConfig) -> Step:
     if unchanged:
         log.info("ingest: raw files unchanged, tables reused")
     else:
-        before = _watermark(config)
-        report = ingest(open_dataset(config.dataset, path), config.tables, max_bad_lines=config.max_bad_lines)
+        before = max(_watermark(config), _pending(record))
+        config.home.mkdir(parents=True, exist_ok=True)
+        record.write_text(json.dumps({PENDING: before}), "utf-8")
+        _tell(ingest(open_dataset(config.dataset, path), config.tables, max_bad_lines=config.max_bad_lines))
+        if before:
+            _append_again(config, before)
         record.write_text(look, "utf-8")
-        _tell(report)
-        if before and config.events_file.is_file():
-            append_events(config, config.events_file)
     return tables_step(config, reused=unchanged)
 
 
@@ -56,6 +60,18 @@ def append_events(config: OfflineConfig, events_file: Path) -> IngestReport:
     log.info("ingest: %d events appended, up to row %d", report.appended - before.appended, last)
     _tell(report)
     return report
+
+
+def _append_again(config: OfflineConfig, before: int) -> None:
+    if config.events_file.is_file():
+        append_events(config, config.events_file)
+    else:
+        log.warning(
+            "ingest: events up to row %d are no longer in the tables, and %s is not there; append them with "
+            "`python -m offline ingest --events-from FILE`",
+            before,
+            config.events_file,
+        )
 
 
 def tables_step(config: OfflineConfig, *, reused: bool) -> Step:
@@ -84,6 +100,12 @@ def _look(config: OfflineConfig, path: Path | None) -> dict[str, Any]:
 def _watermark(config: OfflineConfig) -> int:
     present = (config.tables / REPORT).is_file()
     return IngestReport.load(config.tables).events_watermark if present else 0
+
+
+def _pending(record: Path) -> int:
+    """The watermark that the tables had before an ingest that did not end."""
+    content = json.loads(record.read_text("utf-8")) if record.is_file() else {}
+    return int(content.get(PENDING, 0))
 
 
 def _tell(report: IngestReport) -> None:
