@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
 
 import pytest
 
-from offline.config import OfflineConfig
+from offline.config import PRESET, OfflineConfig
 from offline.samples import SamplesConfig
 from offline.two_tower.config import TwoTowerConfig
 from recall_server.channels import channel_class
 from recsys.errors import CannotStart
+
+PRESETS = tomllib.loads(PRESET.read_text("utf-8"))
+PATIENCE = PRESETS["two_tower"]["patience"]
+"""A setting of `demo` that no test below changes."""
 
 
 def parse(*arguments: str) -> OfflineConfig:
@@ -26,9 +31,10 @@ def file(tmp_path: Path) -> Path:
 
 def test_demo_has_a_quick_preset() -> None:
     config = parse()
-    assert (config.dataset, config.two_tower.epochs, config.two_tower.patience) == ("demo", 4, 2)
-    assert config.split.windows == (0.6, 0.7)
-    assert config.samples.max_users == 600
+    assert config.dataset == "demo"
+    for section, settings in PRESETS.items():
+        found = getattr(config, section).model_dump(mode="json")
+        assert {name: found[name] for name in settings} == settings
     assert config.itemcf == OfflineConfig().itemcf
 
 
@@ -41,22 +47,22 @@ def test_other_data_sets_have_the_defaults() -> None:
 def test_the_file_goes_before_the_preset_and_flags_before_both(file: Path) -> None:
     config = parse("--config", str(file), "--two-tower.epochs", "9", "--samples.max-users=11")
     assert config.seed == 5
-    assert (config.two_tower.epochs, config.two_tower.patience) == (9, 2)
+    assert (config.two_tower.epochs, config.two_tower.patience) == (9, PATIENCE)
     assert config.samples.max_users == 11
     assert parse("--config", str(file)).two_tower.epochs == 3
     assert parse("--config", str(file)).samples.max_users == 7
 
 
 def test_a_flag_changes_one_setting_of_a_table_of_the_preset() -> None:
-    config = parse("--two-tower.patience", "1")
-    assert (config.two_tower.epochs, config.two_tower.patience) == (4, 1)
+    config = parse("--two-tower.epochs", "1")
+    assert (config.two_tower.epochs, config.two_tower.patience) == (1, PATIENCE)
 
 
 def test_the_environment_goes_before_the_file_and_behind_flags(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RECSYSOFFLINE_SEED", "6")
     monkeypatch.setenv("RECSYSOFFLINE_TWO_TOWER", '{"epochs": 8}')
     config = parse("--config", str(file))
-    assert (config.seed, config.two_tower.epochs, config.two_tower.patience) == (6, 8, 2)
+    assert (config.seed, config.two_tower.epochs, config.two_tower.patience) == (6, 8, PATIENCE)
     assert parse("--config", str(file), "--seed", "7").seed == 7
 
 
@@ -64,7 +70,7 @@ def test_a_data_set_named_in_the_file_has_no_preset_of_demo(tmp_path: Path) -> N
     file = tmp_path / "ml.toml"
     file.write_text('dataset = "ml-1m"\n')
     assert parse("--config", str(file)).two_tower == TwoTowerConfig()
-    assert parse("--config", str(file), "--dataset", "demo").two_tower.epochs == 4
+    assert parse("--config", str(file), "--dataset", "demo").two_tower.patience == PATIENCE
 
 
 def test_a_data_set_named_in_the_environment_has_no_preset_of_demo(monkeypatch: pytest.MonkeyPatch) -> None:
