@@ -15,7 +15,7 @@ from tests.integration.faults import ROLES, Phases, run_fault, started
 
 pytestmark = [pytest.mark.integration]
 
-PHASES = Phases(before=1.5, fault=2.0, healing=8.0, after=1.5)
+PHASES = Phases(before=1.0, fault=1.5, healing=5.5, after=1.0)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,35 @@
+"""The quality that the project promises, on real data: a floor that a broken model, feature or filter falls through."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from offline.config import OfflineConfig
+from offline.publish import REPORT_FOLDER
+from offline.workflow import Workflow
+
+REBUILT = Path("../shared/data/ml-1m-rebuilt")
+FLOORS = {"itemcf": 0.26, "vector": 0.17, "ranked": 0.30}
+"""Least NDCG@10 of warm users, time-to-split, targets `all`."""
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.realdata,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(not REBUILT.is_dir(), reason=f"{REBUILT} is not here"),
+]
+
+
+def test_quality_does_not_fall_below_its_floor(tmp_path: Path) -> None:
+    arguments = ["--dataset", "ml-1m", "--data-dir", str(REBUILT), "--root", str(tmp_path)]
+    config = OfflineConfig.from_arguments([*arguments, "--split.protocol", "time-to-split"], "test")
+    report = Workflow(config).evaluation("all").folder / REPORT_FOLDER
+    headline = json.loads((report / "headline.json").read_text("utf-8"))
+    found = {system: headline[f"{system}.warm.ndcg@10"] for system in FLOORS}
+    assert all(found[system] >= floor for system, floor in FLOORS.items()), found
+    warm = next(row for row in json.loads((report / "all.json").read_text("utf-8"))["rows"] if row["group"] == "warm")
+    assert warm["users"] == 1_180
