@@ -1,0 +1,196 @@
+"""The five servers as real processes on a small real bundle, and what tests do to them while they run."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from offline.publish import BundleFacts, publish
+from recsys.bundle import BundleStore, Release
+from recsys.bundle.manifest import MANIFEST_FILE
+from recsys.cluster import LocalCluster, Ports, programs
+from recsys.supervision import Program, log_file
+from recsys.v1 import types_pb2
+from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse, StatusRequest, StatusResponse
+from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
+
+SETTINGS = {"log-level": "WARNING", "poll-seconds": "0.1"}
+GATEWAY_SETTINGS = {"probe-seconds": "0.1", "reprobe-seconds": "0.1", "rollout-timeout-seconds": "5"}
+HEALTHY_SECONDS = 60.0
+_CONSTANTS = itertools.count(100.0)
+ROLES = ("popularity", "itemcf", "vector", "rank", "gateway")
+
+
+@dataclass(frozen=True)
+class System:
+    """A cluster, what it serves, and a client of its gateway."""
+
+    cluster: LocalCluster
+    ports: Ports
+    store: BundleStore
+    channel: grpc.Channel
+
+    @property
+    def gateway(self) -> Any:
+        """A stub of the public API."""
+        return RecommendationServiceStub(self.channel)
+
+    @property
+    def target(self) -> str:
+        """HOST:PORT of the gateway."""
+        return self.ports.target("gateway")
+
+    def ask(self, **fields: Any) -> RecommendResponse:
+        """One answer of `Recommend`, with its stages."""
+        response: RecommendResponse = self.gateway.Recommend(RecommendRequest(debug=True, **fields), timeout=5)
+        return response
+
+    def status(self) -> StatusResponse:
+        """What the gateway says of itself and of the others."""
+        response: StatusResponse = self.gateway.Status(StatusRequest(), timeout=5)
+        return response
+
+    def statuses(self) -> dict[str, types_pb2.ServingStatus]:
+        """What each process says of itself, as the gateway last heard it."""
+        response = self.status()
+        return {"gateway": response.gateway} | {backend.name: backend.status for backend in response.backends}
+
+    def all_active(self, version: str) -> bool:
+        """Whether every process uses `version` for new work."""
+        return {status.active_version for status in self.statuses().values()} == {version}
+
+    def refusals(self, version: str) -> dict[str, str]:
+        """Why `version` is refused, by the processes that refuse it."""
+        return {
+            name: refused.reason
+            for name, status in self.statuses().items()
+            for refused in status.refused_versions
+            if refused.bundle_version == version
+        }
+
+    def settle(self) -> None:
+        """Waits until all servers are healthy and the gateway, which may have started first, has found the others."""
+        self.cluster.wait_healthy(HEALTHY_SECONDS)
+        eventually(
+            lambda: all(backend.reachable and not backend.cause for backend in self.status().backends),
+            "the gateway reaches every other process",
+        )
+
+    def log(self, role: str) -> str:
+        """What a server has written so far."""
+        return log_file(self.cluster.folder, role).read_text(encoding="utf-8")
+
+
+@contextmanager
+def system(
+    root: Path,
+    folder: Path,
+    *,
+    gateway_settings: Mapping[str, str] | None = None,
+    role_settings: Mapping[str, Mapping[str, str]] | None = None,
+    healthy: bool = True,
+    launch: Callable[[Program], Program] = lambda program: program,
+) -> Iterator[System]:
+    """The five servers on the bundles below `root`; all must exit with 0 in the end, and none with a traceback.
+
+    `healthy`: wait until all serve. `launch` changes how a server is started.
+    """
+    ports = Ports.free()
+    servers = programs(
+        root,
+        folder / "events",
+        ports,
+        settings=SETTINGS,
+        role_settings={**(role_settings or {}), "gateway": {**GATEWAY_SETTINGS, **(gateway_settings or {})}},
+    )
+    cluster = LocalCluster([launch(server) for server in servers], folder / "logs")
+    with grpc.insecure_channel(ports.target("gateway"), options=[("grpc.max_reconnect_backoff_ms", 200)]) as channel:
+        running = System(cluster, ports, BundleStore(root), channel)
+        cluster.start()
+        try:
+            if healthy:
+                running.settle()
+            yield running
+        finally:
+            codes = cluster.stop()
+        assert codes == dict.fromkeys(ROLES, 0), codes
+        assert not [role for role in ROLES if "Traceback" in running.log(role)]
+
+
+class _Meddling(BundleStore):
+    """A store in which something happens to each bundle just before it is released."""
+
+    def __init__(self, root: Path, meddle: Callable[[Path], None]) -> None:
+        super().__init__(root)
+        self._meddle = meddle
+
+    def write_release(self, release: Release) -> None:
+        """See `BundleStore`."""
+        self._meddle(self.root / release.current)
+        super().write_release(release)
+
+
+def publish_again(store: BundleStore, *, meddle: Callable[[Path], None] = lambda folder: None, **policy: Any) -> str:
+    """Publishes the current bundle's files under another policy, as another version; returns it.
+
+    No two policies are alike, so that content never published before is published. `meddle(folder)` does harm to the
+    bundle before any server looks at it.
+    """
+    policy = {"blend_constant": next(_CONSTANTS)} | policy
+    current = store.open(store.release().current)
+    manifest = current.manifest
+    with tempfile.TemporaryDirectory() as folder:
+        part = Path(folder, "part")
+        shutil.copytree(current.folder, part, ignore=shutil.ignore_patterns(MANIFEST_FILE))
+        facts = BundleFacts(
+            purpose=manifest.purpose,
+            dataset=manifest.dataset,
+            cutoff=manifest.cutoff,
+            events_watermark=manifest.events_watermark,
+            policy=manifest.policy.model_copy(update=policy),
+            feature_names=manifest.feature_names,
+            index=manifest.index,
+            metrics=manifest.metrics,
+        )
+        return publish(_Meddling(store.root, meddle), [part], facts, golden=lambda staging: None)
+
+
+def flip_bit(path: Path) -> None:
+    """Changes one bit in the middle of a file."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def eventually(condition: Callable[[], bool], what: str, *, seconds: float = 30.0) -> float:
+    """Waits until `condition` holds and returns how long that took; fails where it does not in time."""
+    started = time.monotonic()
+    while not condition():
+        assert time.monotonic() - started < seconds, f"waited {seconds:g} s in vain until {what}"
+        time.sleep(0.05)
+    return time.monotonic() - started
+
+
+def stage(response: RecommendResponse, name: str) -> types_pb2.Stage:
+    """The stage of that name; there is exactly one."""
+    (found,) = [entry for entry in response.stages if entry.name == name]
+    return found
+
+
+def details(error: grpc.RpcError) -> str:
+    """What a failed call says."""
+    return error.details() or ""
+
+
+def item_ids(response: Any) -> list[int]:
+    """The items of an answer, in order."""
+    return [item.item_id for item in response.items]

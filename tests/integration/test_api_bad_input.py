@@ -1,0 +1,289 @@
+"""Whatever a client sends, five real servers answer it or name what is wrong; so do servers that are set up wrongly."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf import descriptor_pb2
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from recsys import healthcheck
+from recsys.cluster import HOST, free_ports
+from recsys.domain import MAX_REQUEST_HISTORY
+from recsys.server import MAX_RECEIVED_BYTES
+from recsys.v1.recommend_pb2 import Event, RecommendRequest, RecordEventsRequest, SimilarItemsRequest, StatusRequest
+from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
+from recsys.v1.types_pb2 import (
+    EVENT_TYPE_RATING,
+    EVENT_TYPE_UNSPECIFIED,
+    STAGE_STATUS_FAILED,
+    STAGE_STATUS_OK,
+    STAGE_STATUS_REFUSED,
+    History,
+    ItemFilter,
+)
+from tests.integration.live import ROLES, System, details, eventually, item_ids, stage, system
+from tests.published import ITEMS
+
+pytestmark = pytest.mark.integration
+
+NAN, INFINITY = float("nan"), float("inf")
+INVALID, NOT_FOUND = grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND
+SERVICES = {
+    "gateway": "recsys.v1.RecommendationService",
+    "rank": "recsys.v1.RankService",
+    **dict.fromkeys(("popularity", "itemcf", "vector"), "recsys.v1.RecallService"),
+}
+METHODS = {"gateway": "Recommend", "rank": "Rank", **dict.fromkeys(("popularity", "itemcf", "vector"), "Recall")}
+
+
+@pytest.fixture(scope="module")
+def running(checkerboard_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Five servers that no test of this module changes."""
+    folder = tmp_path_factory.mktemp("api")
+    shutil.copytree(checkerboard_store, folder / "bundles")
+    with system(folder / "bundles", folder, gateway_settings={"budget-seconds": "1.5"}) as started:
+        yield started
+
+
+ANSWERED = [
+    {"user_id": 999},
+    {"user_key": "nobody has heard of me"},
+    {"user_id": 1 << 60},
+    {},
+    {"user_id": 0, "history": History()},
+    {"history": History(item_ids=[2, 2, 2, 999, -5], values=[4.0, NAN, 1.0, 5.0, NAN])},
+    {"history": History(item_ids=[2] * MAX_REQUEST_HISTORY)},
+    {"user_id": 0, "exclude_item_ids": [26, 26, 28, 999, -1, -1]},
+    {"user_id": 0, "as_of": 0},
+    {"user_id": 0, "as_of": (1 << 63) - 1},
+    {"preferred_genres": ["Even", "Even"]},
+]
+
+
+@pytest.mark.parametrize("fields", ANSWERED, ids=lambda fields: str(fields)[:50].replace("\n", " "))
+def test_odd_but_allowed_requests_are_answered_in_full(running: System, fields: dict[str, Any]) -> None:
+    response = running.ask(count=10, **fields)
+    found = item_ids(response)
+    assert not response.degraded, response.stages
+    assert len(found) == len(set(found)) == 10
+    assert set(found) <= set(range(1, ITEMS + 1)) - set(fields.get("exclude_item_ids", ()))
+    if "history" in fields:
+        assert not set(found) & set(fields["history"].item_ids)
+
+
+def test_strangers_and_anonymous_visitors_get_the_same_cold_answer(running: System) -> None:
+    cold = item_ids(running.ask(count=20))
+    assert item_ids(running.ask(count=20, user_id=999)) == cold
+    assert item_ids(running.ask(count=20, user_key="nobody has heard of me")) == cold
+    assert item_ids(running.ask(count=20, user_id=0, history=History())) == cold
+    assert item_ids(running.ask(count=20, user_id=0)) != cold
+
+
+def test_more_items_than_there_are_is_all_that_are_left(running: System) -> None:
+    response = running.ask(user_id=0, count=500)
+    unseen = {n for n in range(1, ITEMS + 1) if n % 2 == 0 or n == 1}
+    assert set(item_ids(response)) == unseen
+    nothing = running.ask(count=10, filter=ItemFilter(min_year=3000))
+    assert (item_ids(nothing), nothing.degraded) == ([], False)
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"count": 501}, "count: 501"),
+    ({"user_id": -1}, "user_id: -1"),
+    ({"user_key": ""}, "user_key: a key of 0 bytes"),
+    ({"user_key": "two\nlines"}, "user_key: 'two\\nlines' holds a control character"),
+    ({"as_of": -1}, "as_of: -1"),
+    ({"exclude_item_ids": range(10_001)}, "exclude_item_ids: 10001"),
+    ({"history": History(item_ids=range(MAX_REQUEST_HISTORY + 1))}, "history.item_ids: 2001 events, at most 2000"),
+    ({"history": History(item_ids=[1, 2], timestamps=[1])}, "history.timestamps: 1 entries for 2"),
+    ({"history": History(item_ids=[1], timestamps=[-1])}, "history.timestamps[0]: -1"),
+    ({"history": History(item_ids=[1, 2], values=[4.0, INFINITY])}, "history.values[1]: inf"),
+    ({"history": History(item_ids=[1], values=[-INFINITY])}, "history.values[0]: -inf"),
+    ({"filter": ItemFilter(genres_any=["Opera"])}, "filter.genres_any: unknown genre 'Opera'"),
+    ({"filter": ItemFilter(genres_none=["opera"])}, "filter.genres_none: unknown genre 'opera'"),
+    ({"filter": ItemFilter(genres_any=["Odd"] * 201)}, "filter.genres_any: 201 names"),
+    ({"filter": ItemFilter(min_year=2000, max_year=1999)}, "filter.min_year: 2000 is after max_year 1999"),
+    ({"preferred_genres": ["Opera"]}, "preferred_genres: unknown genre 'Opera'"),
+]
+
+
+@pytest.mark.parametrize(("fields", "complaint"), REFUSED, ids=[complaint for _, complaint in REFUSED])
+def test_a_bad_request_is_refused_by_the_name_of_its_field(
+    running: System, fields: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        running.ask(**fields)
+    assert caught.value.code() is INVALID
+    assert details(caught.value).startswith(complaint)
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "complaint"),
+    [
+        ({"item_id": 999}, NOT_FOUND, "item 999: bundle "),
+        ({"item_key": "no such film"}, NOT_FOUND, "item 'no such film': bundle "),
+        ({}, INVALID, "item: neither item_id nor item_key is set"),
+        ({"item_id": -1}, INVALID, "item_id: -1"),
+        ({"item_id": 1, "count": 501}, INVALID, "count: 501"),
+        ({"item_id": 1, "filter": ItemFilter(genres_any=["Opera"])}, INVALID, "filter.genres_any: unknown genre"),
+    ],
+)
+def test_bad_requests_for_similar_items_are_refused(
+    running: System, fields: dict[str, Any], code: grpc.StatusCode, complaint: str
+) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        running.gateway.SimilarItems(SimilarItemsRequest(**fields), timeout=5)
+    assert caught.value.code() is code
+    assert details(caught.value).startswith(complaint)
+
+
+def rating(**fields: Any) -> Event:
+    known: dict[str, Any] = {"event_id": "e", "user_id": 0, "item_id": 1, "type": EVENT_TYPE_RATING, "value": 4.0}
+    return Event(**(known | fields))
+
+
+@pytest.mark.parametrize(
+    ("bad", "complaint"),
+    [
+        (rating(value=NAN), "events[1].value: nan"),
+        (rating(value=INFINITY), "events[1].value: inf"),
+        (rating(value=None), "events[1].value: not set"),
+        (rating(event_id=""), "events[1].event_id: 0 characters"),
+        (rating(user_id=None), "events[1].user: neither"),
+        (rating(item_id=None), "events[1].item: neither"),
+        (rating(user_id=-1), "events[1].user_id: no key has the number -1"),
+        (rating(type=EVENT_TYPE_UNSPECIFIED), "events[1].type: 0"),
+        (rating(time=1 << 60), "events[1].time: "),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_one_bad_event_refuses_all_and_nothing_is_recorded(running: System, bad: Event, complaint: str) -> None:
+    good = rating(event_id="never recorded", item_id=26)
+    with pytest.raises(grpc.RpcError) as caught:
+        running.gateway.RecordEvents(RecordEventsRequest(events=[good, bad]), timeout=5)
+    assert caught.value.code() is INVALID
+    assert details(caught.value).startswith(complaint)
+    assert 26 in item_ids(running.ask(user_id=0))
+
+
+def test_an_oversized_message_is_refused_and_the_connection_goes_on(running: System) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        running.ask(exclude_item_ids=[1 << 62] * (MAX_RECEIVED_BYTES // 8))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert str(MAX_RECEIVED_BYTES) in details(caught.value)
+    assert len(running.ask().items) == 10
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_health_is_per_process_and_per_service(running: System, role: str) -> None:
+    target = running.ports.target(role)
+    assert healthcheck.state(target) == "SERVING"
+    assert healthcheck.state(target, service=SERVICES[role]) == "SERVING"
+    assert healthcheck.state(target, service="recsys.v1.NoService").startswith("NOT_FOUND")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_reflection_resolves_methods(running: System, role: str) -> None:
+    service, method = SERVICES[role], METHODS[role]
+    requests = [
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{service}.{method}"),
+        reflection_pb2.ServerReflectionRequest(list_services=""),
+        reflection_pb2.ServerReflectionRequest(file_containing_symbol=f"{service}.NoMethod"),
+    ]
+    with grpc.insecure_channel(running.ports.target(role)) as channel:
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        found, listed, absent = stub.ServerReflectionInfo(iter(requests), timeout=5)
+    files = [
+        descriptor_pb2.FileDescriptorProto.FromString(content)
+        for content in found.file_descriptor_response.file_descriptor_proto
+    ]
+    methods = {
+        f"{file.package}.{entry.name}.{each.name}" for file in files for entry in file.service for each in entry.method
+    }
+    assert f"{service}.{method}" in methods
+    assert service in {entry.name for entry in listed.list_services_response.service}
+    assert absent.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+
+
+@pytest.mark.parametrize(
+    ("role", "module", "flags"),
+    [
+        ("gateway", "gateway", ()),
+        ("itemcf", "recall_server", ("--channel", "itemcf")),
+        ("rank", "rank_server", ()),
+    ],
+)
+def test_a_second_server_on_a_port_exits_with_2_and_one_line(
+    running: System, tmp_path: Path, role: str, module: str, flags: tuple[str, ...]
+) -> None:
+    port = running.ports.grpc[role]
+    settings = ("--bundle-root", str(running.store.root), "--port", str(port), "--metrics-port", "0")
+    files = ("--events-file", str(tmp_path / "e"), "--answers-file", str(tmp_path / "a")) if role == "gateway" else ()
+    command = [sys.executable, "-m", module, *flags, *settings, *files, "--log-level", "ERROR"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    (line,) = [line for line in ended.stderr.splitlines() if module in line]  # gRPC's core has a word of its own
+    assert "Traceback" not in ended.stderr
+    assert line.startswith(f"{module}: port {HOST}:{port}: taken")
+    assert "stop the process that has it, or set --port" in line
+    assert healthcheck.state(running.ports.target(role)) == "SERVING"
+
+
+@contextmanager
+def another_gateway(running: System, folder: Path, recall: dict[str, str]) -> Iterator[Any]:
+    """A stub of one more gateway before the same servers, which it is told to find at `recall`."""
+    (port,) = free_ports(1)
+    settings = {
+        "bundle-root": running.store.root,
+        "port": port,
+        "metrics-port": 0,
+        "recall": ",".join(f"{name}={target}" for name, target in recall.items()),
+        "rank": running.ports.target("rank"),
+        "events-file": folder / "events.sqlite",
+        "answers-file": folder / "answers.sqlite",
+        "budget-seconds": 1.5,
+        "log-level": "WARNING",
+    }
+    flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
+    with (folder / "gateway.log").open("w") as log:
+        process = subprocess.Popen([sys.executable, "-m", "gateway", *flags], stderr=log)
+    try:
+        target = f"{HOST}:{port}"
+        eventually(lambda: healthcheck.state(target) == "SERVING", "the other gateway serves")
+        with grpc.insecure_channel(target) as channel:
+            yield RecommendationServiceStub(channel)
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+
+
+def test_a_gateway_that_is_set_up_wrongly_says_what_is_where(running: System, tmp_path: Path) -> None:
+    """popularity at the port of itemcf, itemcf where it is, vector nowhere."""
+    itemcf = running.ports.target("itemcf")
+    with another_gateway(running, tmp_path, {"popularity": itemcf, "itemcf": itemcf}) as stub:
+        response = stub.Recommend(RecommendRequest(user_id=0, count=10, debug=True), timeout=5)
+        wrong, right, absent = (stage(response, f"recall:{name}") for name in ("popularity", "itemcf", "vector"))
+        assert wrong.status == STAGE_STATUS_REFUSED
+        assert wrong.cause == f"{itemcf} is channel 'itemcf', expected 'popularity': check the ports"
+        assert (right.status, right.candidates_out) == (STAGE_STATUS_OK, 1)
+        assert absent.status == STAGE_STATUS_FAILED
+        assert absent.cause == "no such channel is configured; add it to --recall"
+        assert response.degraded
+        assert len(response.items) == 10
+        similar = stub.SimilarItems(SimilarItemsRequest(item_id=2, count=5), timeout=5)
+        assert [entry.name for entry in similar.stages if entry.status != STAGE_STATUS_OK] == ["recall:vector"]
+        backends = {backend.name: backend for backend in stub.Status(StatusRequest(), timeout=5).backends}
+        assert backends["popularity"].cause == f"{itemcf} serves 'itemcf', not 'popularity': check the ports"
+        assert set(backends) == {"popularity", "itemcf", "rank"}
+    warnings = [json.loads(line)["message"] for line in (tmp_path / "gateway.log").read_text().splitlines()]
+    assert any("no address of channel vector" in message for message in warnings)

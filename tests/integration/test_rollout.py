@@ -1,0 +1,88 @@
+"""A release and a rollback under load: no request fails or degrades, and every hop of an answer has one version."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from offline.open_loop import Sample, send_at_rate
+from offline.publish import rollback
+from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse
+from tests.integration.live import GATEWAY_SETTINGS, System, eventually, publish_again, stage, system
+from tests.published import USERS
+
+pytestmark = pytest.mark.integration
+
+RATE = 40.0
+SECONDS = 3.0
+RELEASE_AT = 1.0
+ROLLOUT_SECONDS = float(GATEWAY_SETTINGS["rollout-timeout-seconds"])
+HOPS = ("recall:popularity", "recall:itemcf", "recall:vector", "rank")
+
+
+@pytest.fixture(scope="module")
+def running(checkerboard_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """Five servers. Their time budget is long: what degrades here is degraded by the release, not by a busy machine."""
+    folder = tmp_path_factory.mktemp("rollout")
+    shutil.copytree(checkerboard_store, folder / "bundles")
+    with system(folder / "bundles", folder, gateway_settings={"budget-seconds": "1.5"}) as started:
+        yield started
+
+
+async def under_load(running: System, *, roll_back: bool) -> tuple[list[Sample], str, str]:
+    """The samples, and the versions before and after; every user asks again and again while the release changes."""
+    requests = [RecommendRequest(user_id=n % USERS, count=10, debug=True) for n in range(int(RATE * SECONDS))]
+    before = running.store.release().current
+
+    async def release() -> str:
+        await asyncio.sleep(RELEASE_AT)
+        if roll_back:
+            return (await asyncio.to_thread(rollback, running.store)).current
+        return await asyncio.to_thread(publish_again, running.store)
+
+    samples, after = await asyncio.gather(send_at_rate(running.target, requests, rate=RATE), release())
+    return samples, before, after
+
+
+def answers(samples: Sequence[Sample]) -> list[RecommendResponse]:
+    """Every answer, in order; a request without one fails the test."""
+    assert [sample.error for sample in samples if sample.error] == []
+    return [sample.response for sample in samples if sample.response is not None]
+
+
+def hops(response: RecommendResponse) -> set[str]:
+    """The versions that the other processes answered with."""
+    return {stage(response, name).bundle_version for name in HOPS}
+
+
+@pytest.mark.parametrize("roll_back", [False, True], ids=["publish", "rollback"])
+def test_the_switch_costs_no_request(running: System, *, roll_back: bool) -> None:
+    samples, before, after = asyncio.run(under_load(running, roll_back=roll_back))
+    assert before != after
+    given = answers(samples)
+    assert [entry.cause for response in given for entry in response.stages if entry.cause] == []
+    assert not any(response.degraded for response in given)
+    assert [hops(response) for response in given] == [{response.bundle_version} for response in given]
+    versions = [response.bundle_version for response in given]
+    assert (versions[0], versions[-1]) == (before, after)
+    assert set(versions) == {before, after}
+    for user in range(USERS):
+        seen = versions[user::USERS]
+        assert not [pair for pair in pairwise(seen) if pair == (after, before)], seen
+    first = next(sample.due for sample, version in zip(samples, versions, strict=True) if version == after)
+    assert first - RELEASE_AT < ROLLOUT_SECONDS
+    eventually(lambda: running.all_active(after), "every process uses the released version", seconds=ROLLOUT_SECONDS)
+
+
+def test_releases_in_quick_succession_end_at_the_last_one(running: System) -> None:
+    versions = [publish_again(running.store) for _ in range(3)]
+    eventually(lambda: running.all_active(versions[-1]), "every process uses the last release")
+    response = running.ask(user_id=0)
+    assert (response.bundle_version, response.degraded) == (versions[-1], False)
+    assert hops(response) == {versions[-1]}
+    assert {version for version in versions for _ in running.refusals(version)} == set()
