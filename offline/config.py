@@ -17,6 +17,7 @@ from offline.itemcf import ItemCFConfig
 from offline.popularity import PopularityConfig
 from offline.ranker import RankerConfig
 from offline.recall import CHANNELS, RecallConfig
+from offline.replay import PacingConfig
 from offline.samples import SamplesConfig
 from offline.splits import SplitConfig
 from offline.two_tower.config import TwoTowerConfig
@@ -79,6 +80,7 @@ class OfflineConfig(TypedConfig):
     samples: SamplesConfig = SamplesConfig()
     ranker: RankerConfig = RankerConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
+    pacing: PacingConfig = PacingConfig()
 
     @classmethod
     def _preset(cls, arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:

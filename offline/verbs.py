@@ -21,7 +21,6 @@ from offline.local import serve_until_interrupted, served
 from offline.preparation import append_events, prepare_tables
 from offline.publish import REPORT_FOLDER
 from offline.publish import rollback as release_previous
-from offline.replay import PacingConfig
 from offline.steps import Step
 from offline.targets import TargetKind
 from offline.workflow import Workflow
@@ -54,7 +53,6 @@ class ReplayConfig(EvaluateConfig):
         description="HOST:PORT of a gateway that serves the evaluation bundle; absent: one is started here",
     )
     compare: bool = Field(default=True, description="make the same lists in this process and say how far they agree")
-    pacing: PacingConfig = PacingConfig()
 
 
 class RollbackConfig(OfflineConfig):

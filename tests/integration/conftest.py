@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -62,10 +61,10 @@ def small_config(tmp_path_factory: pytest.TempPathFactory) -> OfflineConfig:
 
 
 @pytest.fixture(scope="session")
-def trained(small_config: OfflineConfig) -> Iterator[Workflow]:
+def trained(small_config: OfflineConfig) -> Workflow:
     """The small system, trained and published: an evaluation and a production bundle."""
     workflow = Workflow(small_config)
     report = workflow.evaluation("all")
     for purpose in ("evaluation", "production"):
         workflow.publish(purpose, report=report)
-    yield workflow
+    return workflow

@@ -86,7 +86,9 @@ QUESTIONS: list[dict[str, Any]] = [
     {},
     {"history": History(item_ids=[2, 4], values=[4.0, 5.0])},
     {"history": History(item_ids=[2, 4], timestamps=[NOW - 40 * DAY, NOW - DAY])},
+    {"history": History(item_ids=[26, 28], timestamps=[NOW, int(time.time()) + TEN_YEARS // 2])},
 ]
+"""In the last one an event is yet to come on one of the two wall clocks, and in the past on the other."""
 
 
 def both(clocked: Clocked, **fields: Any) -> tuple[bytes, bytes]:
@@ -98,7 +100,7 @@ def both(clocked: Clocked, **fields: Any) -> tuple[bytes, bytes]:
     return answers[0], answers[1]
 
 
-@pytest.mark.parametrize("fields", QUESTIONS, ids=["warm", "another", "anonymous", "sent", "sent with times"])
+@pytest.mark.parametrize("fields", QUESTIONS, ids=["warm", "another", "anonymous", "sent", "with times", "to come"])
 def test_the_cutoff_clock_and_as_of_do_not_know_the_wall(clocked: Clocked, fields: dict[str, Any]) -> None:
     now, later = both(clocked, **fields)
     assert now == later
