@@ -16,6 +16,9 @@ DATA_ROOT ?= data
 ARGS ?=
 OFFLINE_ARGS := --dataset $(DATASET) --root $(DATA_ROOT) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
 
+# OpenMP threads that spin while they wait slow each other down tenfold on a busy machine.
+export OMP_WAIT_POLICY ?= PASSIVE
+
 .PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline docs check images bench clean
 
 help: ## Lists the targets.

@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         verb.run(config)
     except RecsysError as error:
         _fail(str(error))
+    except OSError as error:
+        _fail(f"{error}; check that the folder exists, is writable and has space left")
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; finished steps are kept, run the same command again to go on\n")
         sys.exit(130)
