@@ -25,6 +25,7 @@ from pathlib import Path
 from grpc import aio
 from grpc._cython import cygrpc
 
+sys.path[0] = ""  # what `-m` puts there
 machine = types.SimpleNamespace(**vars(time))
 aio._utils.time = cygrpc.time = machine
 offset, module = Path(sys.argv.pop(1)), sys.argv.pop(1)
