@@ -14,7 +14,7 @@ DATASET ?= demo
 DATA_DIR ?=
 DATA_ROOT ?= data
 ARGS ?=
-OFFLINE_ARGS := --dataset $(DATASET) --root $(DATA_ROOT) $(if $(DATA_DIR),--data-dir $(DATA_DIR)) $(ARGS)
+OFFLINE_ARGS := --dataset "$(DATASET)" --root "$(DATA_ROOT)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(ARGS)
 
 # OpenMP threads that spin while they wait slow each other down tenfold on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
@@ -30,7 +30,7 @@ $(BIN)/python:
 
 $(VENV)/.torch: | $(BIN)/python
 	@if $(BIN)/python -c "import urllib.request as u; u.urlopen('$(TORCH_INDEX)/torch/', timeout=4).read(1)" 2>/dev/null; \
-	then echo "installing $(TORCH) from $(TORCH_INDEX)"; $(PIP) install -q --index-url $(TORCH_INDEX) $(TORCH); \
+	then echo "installing $(TORCH) from $(TORCH_INDEX)"; $(PIP) install -q --index-url $(TORCH_INDEX) $(TORCH) || $(PIP) install -q -c constraints.txt $(TORCH); \
 	else echo "installing $(TORCH) from the default index"; $(PIP) install -q -c constraints.txt $(TORCH); fi
 	@touch $@
 
@@ -96,8 +96,8 @@ check: lint types imports proto-check ## Every check that is not a test.
 images: ## Builds, starts and tries every container image.
 	@docker/build-images.sh
 
-bench: setup-dev ## Latency and throughput of the served system. See benchmarks/README.md.
-	@$(BIN)/python benchmarks/latency.py $(OFFLINE_ARGS)
+bench: setup ## Latency of the served system, published before with `make run`. ARGS adds arguments.
+	@$(BIN)/python benchmarks/latency.py --dataset "$(DATASET)" --root "$(DATA_ROOT)" $(ARGS)
 
 clean: ## Removes the environment and caches, not the data.
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info

@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--count", type=int, default=10, help="items per request")
     parser.add_argument("--seed", type=int, default=1)
-    options, _ = parser.parse_known_args()
+    options = parser.parse_args()
     store = BundleStore(options.root / options.dataset / "bundles" / "production")
     histories = Histories.open(store.open(store.release().current).folder)
     n = int(options.rate * options.seconds)

@@ -28,6 +28,9 @@ class GatewayConfig(ServerConfig):
     metrics_port: int = Field(
         default=METRICS_PORTS["gateway"], ge=0, le=65_535, description="port of /metrics, on the same host"
     )
+    max_message_mib: int = Field(
+        default=4, ge=1, le=1024, description="largest message that is accepted from clients, in MiB"
+    )
     recall: dict[str, Target] = Field(
         default={name: _local(name) for name in ("popularity", "itemcf", "vector")},
         description="where each recall channel listens: NAME=HOST:PORT, separated by commas; a JSON object in "

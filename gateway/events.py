@@ -1,6 +1,7 @@
 """What users did, as recorded: one SQLite table that is durable before anything is acknowledged.
 
-The writer is `gateway.recorder`; `ingest --events` reads the rows that are later than a bundle's watermark.
+The writer is `gateway.recorder`; `ingest --events` reads the rows that are later than the tables' watermark. Row ids
+mean something only within one file, so each file has a log id, and a watermark belongs to a log id.
 """
 
 from __future__ import annotations
@@ -11,8 +12,11 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from gateway import sqlite
+from recsys.errors import CannotStart
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OLDEST_SCHEMA = 1
+"""The same without `log`; a file of this version gets its log id when it is opened to write."""
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS events (
     row_id      INTEGER PRIMARY KEY AUTOINCREMENT,  -- ascending in order of commit, never used twice: the watermark
@@ -27,7 +31,12 @@ CREATE TABLE IF NOT EXISTS events (
     time        INTEGER NOT NULL,                   -- Unix seconds, never later than received
     received    INTEGER NOT NULL                    -- Unix seconds on the gateway's clock
 ) STRICT;
-CREATE INDEX IF NOT EXISTS events_by_user ON events (user_key, row_id)
+CREATE INDEX IF NOT EXISTS events_by_user ON events (user_key, row_id);
+CREATE TABLE IF NOT EXISTS log (
+    only INTEGER PRIMARY KEY CHECK (only = 1),      -- one row
+    id   TEXT NOT NULL                              -- 128 random bits: which sequence of row ids this is, moved or not
+) STRICT;
+INSERT OR IGNORE INTO log (only, id) VALUES (1, lower(hex(randomblob(16))))
 """
 
 _INSERT = """
@@ -66,7 +75,18 @@ class RecordedEvent:
 
 def open_events(path: Path) -> sqlite3.Connection:
     """Opens or creates the table. Raises CannotStart where it cannot be used."""
-    return sqlite.connect(path, schema=SCHEMA, version=SCHEMA_VERSION, synchronous="FULL")
+    return sqlite.connect(path, schema=SCHEMA, version=SCHEMA_VERSION, synchronous="FULL", oldest=OLDEST_SCHEMA)
+
+
+def log_id(connection: sqlite3.Connection) -> str:
+    """Which log this is: random, made with the file, the same wherever the file is moved. Raises CannotStart."""
+    try:
+        found = connection.execute("SELECT id FROM log").fetchone()
+    except sqlite3.Error as error:
+        raise CannotStart(f"events file: its log id cannot be read ({error}); restore the file") from error
+    if found is None:
+        raise CannotStart("events file: it has no log id, a new file gets one; restore the file")
+    return str(found[0])
 
 
 def append_events(connection: sqlite3.Connection, batches: Sequence[Sequence[Event]]) -> list[int]:

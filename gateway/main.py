@@ -42,7 +42,8 @@ async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
     recorder, answers = _open_files(config, process)
     recall, rank = _connect(config, process)
     backends: list[Backend] = [*recall, rank]
-    versions = _follow(ServingFactory(config, recall, rank, hidden, process.telemetry), process)
+    factory = ServingFactory(config, recall, rank, hidden, process.telemetry, recorder.log)
+    versions = _follow(factory, process)
     rollout = Rollout(lambda: versions.active().servable, backends, timeout_seconds=config.rollout_timeout_seconds)
 
     async def tick() -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import sqlite
-from gateway.events import Event, RecordedEvent, append_events, events_of, open_events
+from gateway.events import Event, RecordedEvent, append_events, events_of, log_id, open_events
 from recsys.errors import Overloaded, RecsysError
 
 _MAX_GROUP = 64
@@ -49,10 +49,14 @@ class EventRecorder:
     """The events of all users: durable in SQLite, the recently asked ones in memory."""
 
     def __init__(self, path: Path, *, remembered_users: int = 20_000) -> None:
-        """Opens the file; raises CannotStart where that fails. At most `remembered_users` are held in memory."""
+        """Opens the file; raises CannotStart where that fails. At most `remembered_users` are held in memory.
+
+        `log` is the file's log id: which sequence of row ids its events are numbered in.
+        """
         self._path = path
         self._writer = open_events(path)
         self._reader = open_events(path)
+        self.log = log_id(self._writer)
         self._reading = threading.Lock()
         self._remembered: OrderedDict[str, tuple[RecordedEvent, ...]] = OrderedDict()
         self._most_remembered = remembered_users

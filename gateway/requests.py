@@ -19,6 +19,8 @@ MAX_COUNT = 500
 MAX_EXCLUDED = 10_000
 MAX_EVENTS = 1_000
 MAX_EVENT_ID = 128
+MAX_VALUE = 1e6
+"""Largest rating or weight, so that sums and squares of them stay finite in single precision."""
 MAX_AHEAD_SECONDS = 86_400
 """How far a client's clock may run ahead of ours."""
 
@@ -141,6 +143,8 @@ def _value(field: str, event: recommend_pb2.Event) -> float | None:
         return None
     if not math.isfinite(event.value):
         raise InvalidRequest(f"{field}.value: {event.value}; expected a finite number")
+    if abs(event.value) > MAX_VALUE:
+        raise InvalidRequest(f"{field}.value: {event.value:g}; expected at most {MAX_VALUE:g} either way")
     return event.value
 
 

@@ -28,10 +28,12 @@ class ServedBundle:
     identities: Identities
     histories: Histories
     fallback: Fallback
+    watermark: int
+    """Row id, in this gateway's own log, of the last recorded event that the bundle holds; 0 where it holds none."""
 
     @classmethod
-    def load(cls, bundle: Bundle) -> Self:
-        """Loads the files of role `gateway` from a verified bundle.
+    def load(cls, bundle: Bundle, log: str) -> Self:
+        """Loads the files of role `gateway` from a verified bundle, for a gateway whose events have the log id `log`.
 
         Raises:
             BundleMismatch, BundleDamaged: the files do not fit together.
@@ -47,7 +49,8 @@ class ServedBundle:
                 f"{folder / fallback.FILE}: {unknown} items are not in the catalogue; publish the bundle again"
             )
         identities = Identities.of(read_users(folder), catalogue, texts)
-        return cls(bundle.manifest, catalogue, texts, identities, Histories.open(folder), popular)
+        watermark = bundle.manifest.events_watermarks.get(log, 0)
+        return cls(bundle.manifest, catalogue, texts, identities, Histories.open(folder), popular, watermark)
 
     @property
     def version(self) -> str:
@@ -71,9 +74,8 @@ class ServedBundle:
 
     def _since(self, recorded: tuple[RecordedEvent, ...]) -> History:
         """Recorded events that the bundle does not hold yet, of items that it knows."""
-        watermark = self.manifest.events_watermark
         items = [(event, self.identities.items.of_key(event.item_key).id) for event in recorded]
-        known = [(event, item_id) for event, item_id in items if item_id is not None and event.row_id > watermark]
+        known = [(event, item_id) for event, item_id in items if item_id is not None and event.row_id > self.watermark]
         history = History.of(
             [item_id for _, item_id in known],
             [event.time for event, _ in known],

@@ -53,10 +53,13 @@ class ServingFactory:
     rank: RankBackend
     hidden: HiddenItems
     telemetry: Telemetry
+    log: str
+    """Log id of this gateway's recorded events."""
 
     def load(self, bundle: Bundle) -> Serving:
         """Loads the gateway's files and builds the pipelines."""
-        served = ServedBundle.load(bundle)
+        served = ServedBundle.load(bundle, self.log)
+        self._compare_logs(served)
         policy = served.manifest.policy
         for channel in policy.channels:
             if channel.name not in self.config.recall:
@@ -66,6 +69,20 @@ class ServingFactory:
                     channel.name,
                 )
         return Serving(served, self._pipeline(served, policy), self._pipeline(served, self._similar(policy)))
+
+    def _compare_logs(self, served: ServedBundle) -> None:
+        """Says so where the bundle holds events, but none of this gateway's: recreated file, or one never ingested."""
+        known = served.manifest.events_watermarks
+        if known and self.log not in known:
+            logger.warning(
+                "%s: holds recorded events of log %s, none of log %s in %s: all events recorded there count as later "
+                "than the bundle; add them with `python -m offline ingest --events-from %s` before the next training",
+                served.version,
+                ", ".join(sorted(known)),
+                self.log,
+                self.config.events_file,
+                self.config.events_file,
+            )
 
     def _pipeline(self, served: ServedBundle, policy: ServingPolicy) -> Pipeline:
         return Pipeline(

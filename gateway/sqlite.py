@@ -10,8 +10,13 @@ from recsys.errors import CannotStart, Unreachable
 _BUSY_SECONDS = 2.0
 
 
-def connect(path: Path, *, schema: str, version: int, synchronous: str) -> sqlite3.Connection:
+def connect(
+    path: Path, *, schema: str, version: int, synchronous: str, oldest: int | None = None
+) -> sqlite3.Connection:
     """Opens or creates a file. `synchronous` is FULL (a commit survives a power cut) or NORMAL (the file stays sound).
+
+    `schema` is run on a new file and, where `oldest` is given, on one of a version from `oldest` on: it has to add what
+    is missing there and leave the rest as it is.
 
     Raises:
         CannotStart: the file cannot be opened, is no database, or has another schema version.
@@ -22,7 +27,7 @@ def connect(path: Path, *, schema: str, version: int, synchronous: str) -> sqlit
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
         found = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        if found == 0:
+        if found == 0 or (oldest is not None and oldest <= found < version):
             connection.executescript(f"BEGIN IMMEDIATE; {schema}; PRAGMA user_version={version}; COMMIT")
             found = version
     except (sqlite3.Error, OSError) as error:

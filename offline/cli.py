@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from offline import verbs
+from offline import skew, verbs
 from offline.config import OfflineConfig
 from recsys.errors import RecsysError
 
@@ -34,6 +34,7 @@ VERBS: dict[str, Verb[Any]] = {
     "publish": Verb("release the evaluation and the production bundle", OfflineConfig, verbs.publish),
     "rollback": Verb("release the bundle before the current one again", verbs.RollbackConfig, verbs.rollback),
     "replay": Verb("held-out requests, in time order, through a gateway", verbs.ReplayConfig, verbs.replay),
+    "check-skew": Verb("features of a running rank server against training's", skew.SkewConfig, skew.check_skew),
     "run": Verb("ingest, train, evaluate and publish; what did not change is not run again", OfflineConfig, verbs.run),
     "serve": Verb("run, then serve all five processes until Ctrl-C", OfflineConfig, verbs.serve),
 }
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def usage() -> str:
     """What `--help` prints without a verb."""
-    verbs_text = "\n".join(f"  {name:<10}{verb.summary}" for name, verb in VERBS.items())
+    verbs_text = "\n".join(f"  {name:<12}{verb.summary}" for name, verb in VERBS.items())
     return (
         "usage: python -m offline VERB [--config FILE.toml] [--setting VALUE …]\n\n"
         f"From raw interactions to served recommendations.\n\nverbs:\n{verbs_text}\n\n"

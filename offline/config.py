@@ -63,6 +63,7 @@ class OfflineConfig(TypedConfig):
 
     dataset: str = Field(
         default="demo",
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
         description="demo, ml-latest-small, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, interactions (your own), "
         "or any name of yours with --data-dir",
     )

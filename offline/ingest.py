@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -72,14 +72,18 @@ def ingest(
 
 
 def append_interactions(
-    tables: Path, events: Iterable[pa.Table], *, watermark: int = 0, memory_limit: int = MEMORY_LIMIT
+    tables: Path,
+    events: Iterable[pa.Table],
+    *,
+    watermarks: Mapping[str, int] | None = None,
+    memory_limit: int = MEMORY_LIMIT,
 ) -> IngestReport:
     """Adds recorded events to existing tables as a new generation, in order of time; ids keep their numbers.
 
     Each table of `events` has the columns user_key, item_key (string), type (int8), value (double, nullable) and
     timestamp (int64, Unix seconds). Events that are there already, equal in every column, are not added again.
-    `watermark` is the row id of the last of them in the gateway's table. Raises DataMissing where there are no tables
-    yet.
+    `watermarks` says, by log id, up to which row of a gateway's table they go; other logs keep theirs. Raises
+    DataMissing where there are no tables yet.
     """
     with new_generation(tables) as folder:
         before = IngestReport.load(tables)
@@ -102,7 +106,7 @@ def append_interactions(
             dropped=findings.dropped,
             warnings=tuple(findings.warnings),
             appended=appended,
-            events_watermark=max(watermark, before.events_watermark),
+            events_watermarks=dict(sorted({**before.events_watermarks, **(watermarks or {})}.items())),
         )
         _finish(folder, ids, report)
     return report

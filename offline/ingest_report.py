@@ -14,6 +14,8 @@ from recsys.errors import DataMalformed, DataMissing
 REPORT = "ingest.json"
 FORMAT = 1
 """Version of the tables' format."""
+UNNAMED_LOG = "unnamed"
+"""Stands for the log of tables from before logs had ids; no file has this id."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +39,8 @@ class IngestReport:
     warnings: tuple[str, ...]
     appended: int = 0
     """How many recorded events were appended since the data set was read."""
-    events_watermark: int = 0
-    """Row id of the last recorded event that the tables hold."""
+    events_watermarks: Mapping[str, int] = field(default_factory=dict)
+    """Row id of the last recorded event that the tables hold, by log id of the events file that it is in."""
     format: int = field(default=FORMAT)
 
     def save(self, tables: Path) -> None:
@@ -60,6 +62,9 @@ class IngestReport:
             raise DataMalformed(
                 f"{path}: tables of format {content.get('format')}, expected {FORMAT}; ingest the data set again"
             )
+        if "events_watermark" in content:  # before logs had ids: the number is of a log that nobody can name
+            watermark = content.pop("events_watermark")
+            content["events_watermarks"] = {UNNAMED_LOG: watermark} if watermark else {}
         content["bad_lines"] = Finding(**content["bad_lines"])
         content["dropped"] = {reason: Finding(**finding) for reason, finding in content["dropped"].items()}
         content["rating_range"] = tuple(content["rating_range"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import logging
 import os
 import shutil
@@ -42,7 +43,7 @@ class BundleFacts:
     purpose: str
     dataset: str
     cutoff: int
-    events_watermark: int
+    events_watermarks: Mapping[str, int]
     policy: ServingPolicy
     feature_names: tuple[str, ...]
     index: IndexFacts | None
@@ -100,7 +101,8 @@ def _complete(store: BundleStore, staging: Path, facts: BundleFacts) -> str:
     files = {path: _entry(staging / path) for path in _relative_files(staging)}
     served = {path: entry for path, entry in files.items() if not path.startswith(f"{REPORT_FOLDER}/")}
     content = hashlib.sha256("".join(f"{path}{entry.sha256}" for path, entry in served.items()).encode())
-    content.update(f"{facts.policy.model_dump_json()} {facts.cutoff} {facts.events_watermark}".encode())
+    watermarks = json.dumps(dict(facts.events_watermarks), sort_keys=True)
+    content.update(f"{facts.policy.model_dump_json()} {facts.cutoff} {watermarks}".encode())
     digest, current = content.hexdigest()[:12], _current(store)
     if current is not None and current.endswith(digest) and _is_whole(store, current):
         log.info("bundle %s has this very content; nothing to publish", current)
@@ -126,7 +128,7 @@ def _manifest(facts: BundleFacts, files: dict[str, FileEntry], *, version: str, 
             "purpose": facts.purpose,
             "dataset": facts.dataset,
             "cutoff": facts.cutoff,
-            "events_watermark": facts.events_watermark,
+            "events_watermarks": dict(facts.events_watermarks),
             "created": created,
             "software_version": __version__,
             "feature_names": facts.feature_names,

@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from offline import cosine, ease, itemcf, neighbours, popularity, two_tower
+from offline import cosine, ease, interactions, itemcf, neighbours, popularity, two_tower
 from offline.interactions import Dataset, Snapshot
 from offline.itemcf import ItemCFConfig
 from offline.popularity import PopularityConfig
 from offline.steps import RECEIPT, Step, Workspace
 from offline.two_tower.config import TwoTowerConfig
+from recsys import catalogue as recsys_catalogue
 
 CHANNELS = ("popularity", "itemcf", "vector")
 """The channels that are trained, in the order of the policy."""
@@ -56,7 +57,11 @@ def train_recall(
     initial = earlier.parts[-1] if earlier else None
 
     catalogue = workspace.run(
-        "catalogue", lambda folder: _save_catalogue(snapshot, folder), facts=facts, inputs=[tables]
+        "catalogue",
+        lambda folder: _save_catalogue(snapshot, folder),
+        facts=facts,
+        inputs=[tables],
+        code=[interactions, recsys_catalogue],
     )
 
     def train_towers(folder: Path) -> None:

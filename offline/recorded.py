@@ -6,9 +6,11 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 
+from gateway.events import OLDEST_SCHEMA
 from recsys.errors import DataMalformed, DataMissing
 
 BATCH_ROWS = 1 << 16
@@ -36,12 +38,24 @@ class RecordedEvents:
             raise DataMissing(f"{path}: no recorded events there; name the gateway's events file with --events-from")
         self.path = path
 
+    def log_id(self) -> str:
+        """Which log this is: the one that row ids are ids of, wherever the file is. Raises DataMalformed."""
+        if self._value("PRAGMA user_version") == OLDEST_SCHEMA:
+            raise DataMalformed(
+                f"{self.path}: recorded by an older gateway, without a log id; start the gateway on it once, then "
+                "ingest again"
+            )
+        return str(self._value("SELECT id FROM log"))
+
     def last_row(self) -> int:
         """Id of the last recorded row, 0 where there is none; raises DataMalformed for another kind of file."""
+        return int(self._value("SELECT coalesce(max(row_id), 0) FROM events"))
+
+    def _value(self, query: str) -> Any:
         try:
             with closing(self._connect()) as connection:
-                return int(connection.execute("SELECT coalesce(max(row_id), 0) FROM events").fetchone()[0])
-        except sqlite3.Error as error:
+                return connection.execute(query).fetchone()[0]
+        except (sqlite3.Error, TypeError) as error:  # TypeError: no row
             raise DataMalformed(f"{self.path}: not a file of recorded events ({error})") from error
 
     def batches(self, *, after: int, until: int) -> Iterator[pa.Table]:

@@ -29,7 +29,6 @@ class SamplesConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     max_users: int = Field(default=1_500, ge=1, description="most users per window, drawn with the seed")
-    seed: int = Field(default=0, ge=0, description="seed of that draw")
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ so a killed run leaves nothing that looks finished.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import inspect
 import json
@@ -17,12 +18,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import IO
 
 from pydantic import BaseModel
+
+from recsys.errors import DataError
 
 log = logging.getLogger(__name__)
 
 RECEIPT = "step.json"
+
+_HELD: dict[Path, IO[str]] = {}
+"""Locked files of the workspaces that this process uses."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,7 @@ class Workspace:
         key = step_key(name, config=config, facts=facts, inputs=inputs, code=code)
         folder = self.root / f"{name}-{key}"
         self._used.add(folder.name)
+        self._hold()
         if (folder / RECEIPT).is_file():
             log.info("%s: unchanged, reused", name)
             return Step(name, key, folder, reused=True)
@@ -74,6 +82,27 @@ class Workspace:
         staging.rename(folder)
         log.info("%s: done in %.1f s", name, seconds)
         return Step(name, key, folder, reused=False)
+
+    def _hold(self) -> None:
+        """Keeps other processes out of the workspace from the first step on, until `release` or the process's end."""
+        if self.root.resolve() in _HELD:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = self.root.with_name(f".{self.root.name}.lock").open("w", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise DataError(
+                f"{self.root}: another offline command is at work there; wait until it has ended, or use another --root"
+            ) from None
+        _HELD[self.root.resolve()] = lock
+
+    def release(self) -> None:
+        """Lets other processes use the workspace."""
+        held = _HELD.pop(self.root.resolve(), None)
+        if held is not None:
+            held.close()
 
     def prune(self) -> None:
         """Removes folders that no step of this run used or made."""

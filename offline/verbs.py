@@ -24,6 +24,7 @@ from offline.publish import rollback as release_previous
 from offline.steps import Step
 from offline.targets import TargetKind
 from offline.workflow import Workflow
+from recsys.bundle import Bundle
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +39,7 @@ class IngestConfig(OfflineConfig):
 class EvaluateConfig(OfflineConfig):
     """How good the lists are, on what nothing was chosen on."""
 
-    target: TargetKind = Field(
+    targets: TargetKind = Field(
         default="all",
         description="all: one request per test user at the cut-off, every later item is relevant; successive: one "
         "request per later event",
@@ -48,9 +49,8 @@ class EvaluateConfig(OfflineConfig):
 class ReplayConfig(EvaluateConfig):
     """Held-out requests, in time order, through a gateway: quality and latency of the same answers."""
 
-    gateway: str | None = Field(
-        default=None,
-        description="HOST:PORT of a gateway that serves the evaluation bundle; absent: one is started here",
+    target: str | None = Field(
+        default=None, description="HOST:PORT of a gateway on the evaluation bundle; absent: one is started here"
     )
     compare: bool = Field(default=True, description="make the same lists in this process and say how far they agree")
 
@@ -82,7 +82,7 @@ def train(config: OfflineConfig) -> None:
 
 def evaluate(config: EvaluateConfig) -> None:
     """Prints the table and says where the whole report is."""
-    _print_report(Workflow(config).evaluation(config.target))
+    _print_report(Workflow(config).evaluation(config.targets))
 
 
 def publish(config: OfflineConfig) -> None:
@@ -104,6 +104,7 @@ def run(config: OfflineConfig) -> None:
     _print_report(report)
     _publish(workflow, report)
     workflow.workspace.prune()
+    workflow.workspace.release()
     log.info("offline run: %.0f s", time.monotonic() - started)
 
 
@@ -116,16 +117,16 @@ def serve(config: OfflineConfig) -> None:
 
 
 def replay(config: ReplayConfig) -> None:
-    """Prints quality and latency; without `--gateway` the five servers are started on the evaluation bundle."""
-    workflow, store = Workflow(config), config.store("evaluation")
-    if config.gateway is None:
-        _publish(workflow, workflow.evaluation("all"))
-    targets = workflow.test_targets(config.target)
+    """Prints quality and latency; without `--target` the five servers are started on the evaluation bundle."""
+    workflow = Workflow(config)
+    if config.target is None:
+        workflow.publish("evaluation", report=workflow.evaluation("all"))
+    targets = workflow.test_targets(config.targets)
     with _gateway(config) as address:
-        bundle = store.open(replaying.active_version(address))
+        bundle = _find(config, replaying.active_version(address))
         first = int(workflow.split.test_events.timestamps[0])
         result = replaying.replay(
-            address, targets, kind=config.target, bundle=bundle, first_event=first, config=config.pacing
+            address, targets, kind=config.targets, bundle=bundle, first_event=first, config=config.pacing
         )
     models = workflow.models()
     measured = measure(
@@ -133,7 +134,7 @@ def replay(config: ReplayConfig) -> None:
         models.snapshot,
         targets,
         name=config.dataset,
-        kind=config.target,
+        kind=config.targets,
         config=config.bootstrap,
     )
     _say(f"bundle {result.bundle_version}, through {address}\n{measured.table()}\n\n{result.latency.table()}")
@@ -146,10 +147,16 @@ def replay(config: ReplayConfig) -> None:
         )
 
 
+def _find(config: OfflineConfig, version: str) -> Bundle:
+    """The bundle of that version, whatever it was published for; raises BundleMissing where it is not ours."""
+    purpose: Purpose = "production" if version in config.store("production").versions() else "evaluation"
+    return config.store(purpose).open(version)
+
+
 @contextmanager
 def _gateway(config: ReplayConfig) -> Iterator[str]:
-    if config.gateway is not None:
-        yield config.gateway
+    if config.target is not None:
+        yield config.target
         return
     with tempfile.TemporaryDirectory() as folder, served(config.store("evaluation"), folder=Path(folder)) as address:
         yield address

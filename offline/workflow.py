@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from gateway import fallback, filters, merge, pipeline, stages, state
 from gateway.fallback import Fallback
 from gateway.pipeline import Request
 from offline import blend, evaluate, evaluation, gateway_files, metrics, ranker, ranker_export, samples, targets
@@ -32,11 +33,13 @@ from offline.splits import Split, Window, split
 from offline.steps import Step, Workspace
 from offline.tables import IdTables
 from offline.targets import TargetKind, Targets, targets_of
+from rank_server import scoring
 from rank_server.scoring import Ranker
-from recall_server.channels import channel_class
+from recall_server.channels import base, channel_class, itemcf, popularity, vector
 from recall_server.channels.base import Channel
 from recall_server.channels.popularity import PopularityChannel
 from recall_server.channels.vector import read_facts
+from recsys import domain, ordering
 from recsys.bundle import ServingPolicy
 from recsys.domain import History
 from recsys.features import FeatureStore, crosses, items, store, user
@@ -44,6 +47,21 @@ from recsys.features import FeatureStore, crosses, items, store, user
 log = logging.getLogger(__name__)
 
 FEATURE_MODULES = (crosses, items, store, user)
+SERVING_MODULES = (
+    pipeline,
+    merge,
+    filters,
+    fallback,
+    stages,
+    base,
+    popularity,
+    itemcf,
+    vector,
+    scoring,
+    domain,
+    ordering,
+)
+"""What lists are made by: a change to any of it makes samples, choices and reports anew."""
 GOLDEN_USERS = 6
 GOLDEN_COUNT = 50
 
@@ -113,7 +131,7 @@ class Workflow:
         start = self.config.serving.policy(self.config.dataset)
 
         def choose(folder: Path) -> None:
-            held_out = self._targets(recall, self.split.validation, self.config.samples.max_users)
+            held_out = self._targets(recall, self.split.validation, self.config.blend.max_users)
             queries = samples.record_queries(
                 recall.snapshot, _channels(recall, start), held_out, policy=blend.pool_policy(start)
             )
@@ -126,7 +144,7 @@ class Workflow:
             config=self.config.blend,
             facts=[start.model_dump(mode="json"), self._facts(self.split.validation)],
             inputs=[recall.view],
-            code=[blend, samples, targets],
+            code=[blend, samples, targets, *SERVING_MODULES],
         )
         return ServingPolicy.model_validate_json((step.folder / "policy.json").read_text("utf-8"))
 
@@ -144,7 +162,7 @@ class Workflow:
             config=self.config.samples,
             facts=[policy.model_dump(mode="json"), self._facts(window)],
             inputs=[recall.view],
-            code=[samples, targets, *FEATURE_MODULES],
+            code=[samples, targets, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
     @cached_property
@@ -208,7 +226,7 @@ class Workflow:
                 folder,
             ),
             inputs=[recall.view],
-            code=[gateway_files],
+            code=[gateway_files, state],
         )
         steps = (*recall.parts, model, features, gateway)
         return BundleParts(recall, steps, self.policy, definition.feature_names)
@@ -250,7 +268,7 @@ class Workflow:
             config=self.config.bootstrap,
             facts=[kind, parts.policy.model_dump(mode="json"), self._facts(self.split.test)],
             inputs=parts.steps,
-            code=[evaluate, evaluation, metrics, targets],
+            code=[evaluate, evaluation, metrics, targets, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
     def publish(self, purpose: Purpose, *, report: Step | None = None) -> str:
@@ -261,7 +279,7 @@ class Workflow:
             purpose,
             self.config.dataset,
             parts.recall.cutoff,
-            self._watermark(),
+            self._watermarks(),
             parts.policy,
             parts.feature_names,
             read_facts(parts.recall.view.folder).index,
@@ -287,8 +305,8 @@ class Workflow:
     def _facts(self, window: Window) -> list[int]:
         return [window.cutoff, window.until, self.config.seed]
 
-    def _watermark(self) -> int:
-        return IngestReport.load(self.tables.folder).events_watermark
+    def _watermarks(self) -> dict[str, int]:
+        return dict(IngestReport.load(self.tables.folder).events_watermarks)
 
 
 def _channels(recall: RecallModels, policy: ServingPolicy) -> list[Channel]:

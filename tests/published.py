@@ -52,7 +52,7 @@ def publish_checkerboard(root: Path) -> str:
             purpose="production",
             dataset="checkerboard",
             cutoff=snapshot.cutoff,
-            events_watermark=0,
+            events_watermarks={},
             policy=POLICY,
             feature_names=store.feature_names,
             index=read_facts(part).index,

@@ -48,9 +48,14 @@ def limits() -> str:
         ["seconds that an event's `time` may be ahead of the gateway's clock", f"{requests.MAX_AHEAD_SECONDS:,}"],
         ["queries in one `Recall` or `Rank`", f"{values.MAX_QUERIES:,}"],
         ["candidates per query of `Recall` or `Rank`", f"{values.MAX_COUNT:,}"],
-        ["bytes of a received message", f"{server.MAX_RECEIVED_BYTES:,}; gRPC refuses more: `RESOURCE_EXHAUSTED`"],
+        ["bytes of a request to the gateway", f"{_mib(GatewayConfig)}; gRPC refuses more: `RESOURCE_EXHAUSTED`"],
+        ["bytes of a request to a recall or rank server", f"{_mib(ServerConfig)}; the same"],
     ]
     return table(["what", "limit"], rows)
+
+
+def _mib(config: type[ServerConfig]) -> str:
+    return f"{config.model_fields['max_message_mib'].default} MiB, setting `max_message_mib`"
 
 
 def metrics() -> str:

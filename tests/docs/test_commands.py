@@ -55,15 +55,15 @@ def test_make_variables_exist() -> None:
 
 def test_verbs_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    assert set(re.findall(r"-m offline ([a-z]+)", makefile)) - set(VERBS) == set()
-    named = everywhere(r"(?:python -m offline|recsys-offline|`offline) ([a-z]+)")
+    assert set(re.findall(r"-m offline ([a-z-]+)", makefile)) - set(VERBS) == set()
+    named = everywhere(r"(?:python -m offline|recsys-offline|`offline) ([a-z-]+)")
     assert named
     assert named - set(VERBS) == set()
 
 
 @pytest.mark.parametrize(("place", "command"), COMMANDS, ids=lambda value: str(value)[:60])
 def test_flags_of_our_programs_exist(place: str, command: str) -> None:
-    match = re.match(r"(?:python -m |recsys-)(offline \w+|gateway|recall_server|rank_server)\b(.*)", command)
+    match = re.match(r"(?:python -m |recsys-)(offline [\w-]+|gateway|recall_server|rank_server)\b(.*)", command)
     if match is None:
         return
     flags = {word.partition("=")[0] for word in shlex.split(match[2]) if word.startswith("--")} - {"--help"}

@@ -50,6 +50,7 @@ BAD_EVENTS = [
     (good(type=types_pb2.EVENT_TYPE_RATING), r"events\[1\]\.value: not set; a rating needs"),
     (good(value=math.nan), r"events\[1\]\.value: nan"),
     (good(value=math.inf), r"events\[1\]\.value: inf"),
+    (good(value=3e38), r"events\[1\]\.value: 3e\+38; expected at most"),
     (good(time=-1), r"events\[1\]\.time: -1"),
     (good(time=NOW + 86_401), r"events\[1\]\.time: "),
 ]

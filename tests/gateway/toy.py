@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -87,7 +87,7 @@ def write_bundle(
     version: str,
     *,
     policy: ServingPolicy,
-    watermark: int = 0,
+    watermarks: Mapping[str, int] | None = None,
     previous: str | None = None,
     damaged: str = "",
 ) -> Bundle:
@@ -107,7 +107,7 @@ def write_bundle(
         purpose="production",
         dataset="toy",
         cutoff=CUTOFF,
-        events_watermark=watermark,
+        events_watermarks=dict(watermarks or {}),
         created="2024-01-01T00:00:00+00:00",
         software_version=__version__,
         feature_names=(),

@@ -155,7 +155,7 @@ def publish_again(store: BundleStore, *, meddle: Callable[[Path], None] = lambda
             purpose=manifest.purpose,
             dataset=manifest.dataset,
             cutoff=manifest.cutoff,
-            events_watermark=manifest.events_watermark,
+            events_watermarks=manifest.events_watermarks,
             policy=manifest.policy.model_copy(update=policy),
             feature_names=manifest.feature_names,
             index=manifest.index,

@@ -19,7 +19,6 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from recsys import healthcheck
 from recsys.cluster import HOST, free_ports
 from recsys.domain import MAX_REQUEST_HISTORY
-from recsys.server import MAX_RECEIVED_BYTES
 from recsys.v1.recommend_pb2 import Event, RecommendRequest, RecordEventsRequest, SimilarItemsRequest, StatusRequest
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
 from recsys.v1.types_pb2 import (
@@ -177,10 +176,11 @@ def test_one_bad_event_refuses_all_and_nothing_is_recorded(running: System, bad:
 
 
 def test_an_oversized_message_is_refused_and_the_connection_goes_on(running: System) -> None:
+    limit = int(GatewayConfig.model_fields["max_message_mib"].default) << 20
     with pytest.raises(grpc.RpcError) as caught:
-        running.ask(exclude_item_ids=[1 << 62] * (MAX_RECEIVED_BYTES // 8))
+        running.ask(exclude_item_ids=[1 << 62] * (limit // 8))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert str(MAX_RECEIVED_BYTES) in details(caught.value)
+    assert str(limit) in details(caught.value)
     assert len(running.ask().items) == 10
 
 

@@ -18,6 +18,7 @@ from offline.replay import PacingConfig, Replayed, active_version, replay
 from offline.targets import TargetKind, Targets
 from offline.workflow import Workflow
 from rank_server.scoring import GRAPH_FILE, Ranker, open_session
+from recall_server.channels.vector import VectorChannel
 from recsys.errors import BundleMismatch
 from recsys.features import FeatureStore
 
@@ -98,3 +99,15 @@ def test_a_bundle_that_knows_the_future_is_refused(trained: Workflow, gateway: s
     start = int(trained.split.test_events.timestamps[0])
     with pytest.raises(BundleMismatch, match="serve the evaluation bundle"):
         replay(gateway, targets, kind="all", bundle=production, first_event=start, config=PACING)
+
+
+def test_the_index_finds_what_exact_search_finds(trained: Workflow, models: Models) -> None:
+    """Small catalogues are always searched exactly; here the index is forced."""
+    targets = first(trained.test_targets("all"), MOST_REQUESTS)
+    folder = trained.config.store("evaluation").open(trained.config.store("evaluation").release().current).folder
+    others = [channel for channel in models.channels if channel.name != "vector"]
+    exact = replace(models, channels=[*others, VectorChannel.open(folder, exact=True)])
+    indexed = replace(models, channels=[*others, VectorChannel.open(folder, exact_rows=0)])
+    found = compare(served_lists(exact, targets), served_lists(indexed, targets), targets)
+    assert found.equal_entries >= 0.99, found
+    assert found.ndcg_difference <= 0.002, found

@@ -11,7 +11,7 @@ from offline.config import OfflineConfig
 from offline.publish import REPORT_FOLDER
 from offline.workflow import Workflow
 
-REBUILT = Path("../shared/data/ml-1m-rebuilt")
+REBUILT = Path(__file__).parents[3] / "shared" / "data" / "ml-1m-rebuilt"
 FLOORS = {"itemcf": 0.26, "vector": 0.17, "ranked": 0.30}
 """Least NDCG@10 of warm users, time-to-split, targets `all`."""
 

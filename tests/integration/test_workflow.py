@@ -225,7 +225,7 @@ def test_no_file_of_the_evaluation_bundle_knows_the_future(trained: Workflow, ha
 
 def test_no_choice_of_the_evaluation_bundle_knows_the_future(trained: Workflow, haunted: Workflow) -> None:
     expected, found = (_bundle(workflow, "evaluation").manifest for workflow in (trained, haunted))
-    for field in ("cutoff", "policy", "feature_names", "index", "roles", "events_watermark"):
+    for field in ("cutoff", "policy", "feature_names", "index", "roles", "events_watermarks"):
         assert getattr(found, field) == getattr(expected, field), field
     assert found.bundle_version[-12:] == expected.bundle_version[-12:], "the digest of everything that is served"
     choices = [json.loads((workflow.choice.folder / "choice.json").read_text()) for workflow in (trained, haunted)]

@@ -48,7 +48,7 @@ def test_without_a_verb_it_lists_them(run: Run, arguments: list[str]) -> None:
     code, shown, complaints = run(*arguments)
     assert (code, shown, complaints) == (0, usage(), "")
     for name, verb in VERBS.items():
-        assert f"  {name:<10}{verb.summary}\n" in shown
+        assert f"  {name:<12}{verb.summary}\n" in shown
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -73,7 +73,7 @@ def test_help_of_a_verb_describes_its_settings(run: Run, verb: str) -> None:
         (["run", "--seed", "x"], "error: seed: Input should be a valid integer"),
         (["run", "--dataset"], "error: argument --dataset: expected one argument; see --help"),
         (["run", "--config", "absent.toml"], "error: --config absent.toml: cannot be read as TOML"),
-        (["evaluate", "--target", "some"], "error: target: Input should be 'all'"),
+        (["evaluate", "--targets", "some"], "error: targets: Input should be 'all'"),
     ],
 )
 def test_wrong_use_is_one_line_and_exit_code_2(run: Run, arguments: list[str], message: str) -> None:
@@ -177,7 +177,7 @@ def test_interrupted_it_says_so_and_exits_with_130(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
-            while not process.stderr.readline().startswith("  [bootstrap]"):
+            while not process.stderr.readline().startswith("  [pacing]"):
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
             rest = process.stderr.read()

@@ -132,7 +132,7 @@ def bundle(cutoff: int = WINDOW.cutoff, version: str = "v1") -> Bundle:
         purpose="evaluation",
         dataset="tastes",
         cutoff=cutoff,
-        events_watermark=0,
+        events_watermarks={},
         created="2024-01-01T00:00:00+00:00",
         software_version="0",
         feature_names=(),

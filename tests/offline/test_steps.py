@@ -17,6 +17,7 @@ import pytest
 from pydantic import BaseModel
 
 from offline.steps import RECEIPT, Step, Workspace, step_key
+from recsys.errors import DataError
 
 KILLED = """
 import os, signal, sys
@@ -218,3 +219,30 @@ def test_prune_keeps_a_half_made_step_of_this_run(workspace: Workspace) -> None:
         workspace.run("train", fail)
     workspace.prune()
     assert (workspace.root / f".train-{_key()}" / "checkpoint").read_text() == "epoch 3"
+
+
+def test_two_commands_never_work_in_one_workspace(tmp_path: Path) -> None:
+    held = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys; from pathlib import Path; from offline.steps import Workspace\n"
+            "Workspace(Path(sys.argv[1])).run('first', lambda folder: (folder / 'x').touch())\n"
+            "print('holding', flush=True); sys.stdin.read()",
+            str(tmp_path / "work"),
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with held:
+        assert held.stdout is not None
+        assert held.stdin is not None
+        assert held.stdout.readline() == "holding\n"
+        workspace = Workspace(tmp_path / "work")
+        with pytest.raises(DataError, match="another offline command is at work"):
+            workspace.run("second", lambda folder: (folder / "y").touch())
+        held.stdin.close()
+        held.wait(30)
+    workspace.run("second", lambda folder: (folder / "y").touch())
+    workspace.release()

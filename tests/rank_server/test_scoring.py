@@ -207,7 +207,7 @@ def bundle(folder: Path, feature_names: tuple[str, ...]) -> Bundle:
         purpose="evaluation",
         dataset="toy",
         cutoff=100,
-        events_watermark=0,
+        events_watermarks={},
         created="2024-01-01T00:00:00+00:00",
         software_version="0",
         feature_names=feature_names,

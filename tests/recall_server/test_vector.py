@@ -78,7 +78,7 @@ def manifest_of(folder: Path, index: IndexFacts | None) -> Bundle:
         purpose="evaluation",
         dataset="toy",
         cutoff=NOW,
-        events_watermark=0,
+        events_watermarks={},
         created="2000-01-01T00:00:00+00:00",
         software_version="0",
         feature_names=(),

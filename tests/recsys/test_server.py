@@ -74,7 +74,8 @@ def service_of(servicer: Recall) -> Service:
 @pytest.fixture
 async def running() -> AsyncIterator[Running]:
     servicer, telemetry = Recall(), Telemetry.create()
-    server = Server(ServerConfig(in_flight_limit=2, slow_call_seconds=5), telemetry, [service_of(servicer)])
+    config = ServerConfig(in_flight_limit=2, slow_call_seconds=5, max_message_mib=4)
+    server = Server(config, telemetry, [service_of(servicer)])
     port = server.bind()
     await server.start()
     async with aio.insecure_channel(f"127.0.0.1:{port}") as channel:
