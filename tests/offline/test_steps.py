@@ -221,14 +221,22 @@ def test_prune_keeps_a_half_made_step_of_this_run(workspace: Workspace) -> None:
     assert (workspace.root / f".train-{_key()}" / "checkpoint").read_text() == "epoch 3"
 
 
+HOLDER = """
+import sys
+from pathlib import Path
+from offline.steps import Workspace
+Workspace(Path(sys.argv[1])).run("first", lambda folder: (folder / "x").touch())
+print("holding", flush=True)
+sys.stdin.read()
+"""
+
+
 def test_two_commands_never_work_in_one_workspace(tmp_path: Path) -> None:
     held = subprocess.Popen(
         [
             sys.executable,
             "-c",
-            "import sys; from pathlib import Path; from offline.steps import Workspace\n"
-            "Workspace(Path(sys.argv[1])).run('first', lambda folder: (folder / 'x').touch())\n"
-            "print('holding', flush=True); sys.stdin.read()",
+            HOLDER,
             str(tmp_path / "work"),
         ],
         stdin=subprocess.PIPE,
