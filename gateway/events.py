@@ -78,14 +78,18 @@ def open_events(path: Path) -> sqlite3.Connection:
     return sqlite.connect(path, schema=SCHEMA, version=SCHEMA_VERSION, synchronous="FULL", oldest=OLDEST_SCHEMA)
 
 
-def log_id(connection: sqlite3.Connection) -> str:
-    """Which log this is: random, made with the file, the same wherever the file is moved. Raises CannotStart."""
+def log_id(connection: sqlite3.Connection, path: Path) -> str:
+    """Which log this is: random, made with the file, the same wherever the file is moved.
+
+    Raises:
+        CannotStart: the id of the file, at `path`, cannot be read.
+    """
     try:
         found = connection.execute("SELECT id FROM log").fetchone()
     except sqlite3.Error as error:
-        raise CannotStart(f"events file: its log id cannot be read ({error}); restore the file") from error
+        raise CannotStart(f"{path}: its log id cannot be read ({error}); restore the file") from error
     if found is None:
-        raise CannotStart("events file: it has no log id, a new file gets one; restore the file")
+        raise CannotStart(f"{path}: it had a log id when it was made, and has none now; restore the file")
     return str(found[0])
 
 

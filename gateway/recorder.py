@@ -56,7 +56,7 @@ class EventRecorder:
         self._path = path
         self._writer = open_events(path)
         self._reader = open_events(path)
-        self.log = log_id(self._writer)
+        self.log = log_id(self._writer, path)
         self._reading = threading.Lock()
         self._remembered: OrderedDict[str, tuple[RecordedEvent, ...]] = OrderedDict()
         self._most_remembered = remembered_users

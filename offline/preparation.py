@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,11 @@ log = logging.getLogger(__name__)
 SOURCE_FILE = "source.json"
 """What the tables were made of: a cheap look (names, sizes, times of change) decides whether to read again."""
 
-PENDING = "pending_watermark"
-"""Its only key while tables are being made: up to where recorded events belong into them."""
+PENDING = "pending_watermarks"
+"""Its only key while tables are being made: up to where recorded events belong into them, by log id."""
+
+LOGS_FILE = "events_files.json"
+"""Where the events file of each log was when it was last read, by log id."""
 
 
 def prepare_tables(config: OfflineConfig) -> Step:
@@ -37,41 +41,70 @@ def prepare_tables(config: OfflineConfig) -> Step:
     if unchanged:
         log.info("ingest: raw files unchanged, tables reused")
     else:
-        before = max(_watermark(config), _pending(record))
+        before = _pending(record) | _watermarks(config)
         config.home.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({PENDING: before}), "utf-8")
         _tell(ingest(open_dataset(config.dataset, path), config.tables, max_bad_lines=config.max_bad_lines))
-        if before:
-            _append_again(config, before)
+        _append_again(config, before)
         record.write_text(look, "utf-8")
     return tables_step(config, reused=unchanged)
 
 
 def append_events(config: OfflineConfig, events_file: Path) -> IngestReport:
-    """Appends what was recorded since the tables were made; tables, ids and the watermark move together."""
+    """Appends what was recorded since the tables were made; tables, ids and the log's watermark move together.
+
+    Of a file with another log id than any before, that is everything. Rows that the tables hold already, equal in every
+    column, are not added again.
+    """
     events, before = RecordedEvents(events_file), IngestReport.load(config.tables)
-    last = events.last_row()
-    if last <= before.events_watermark:
-        log.info("ingest: no events recorded after row %d", before.events_watermark)
+    name, last = events.log_id(), events.last_row()
+    _remember(config, name, events_file)
+    after = before.events_watermarks.get(name, 0)
+    if last == after:
+        log.info("ingest: no events recorded after row %d of %s", after, events_file)
         return before
-    report = append_interactions(
-        config.tables, events.batches(after=before.events_watermark, until=last), watermark=last
-    )
-    log.info("ingest: %d events appended, up to row %d", report.appended - before.appended, last)
+    if last < after:
+        log.warning(
+            "ingest: %s ends at row %d, the tables hold its log up to row %d: an older copy; all its rows are read "
+            "again",
+            events_file,
+            last,
+            after,
+        )
+        after = 0
+    report = append_interactions(config.tables, events.batches(after=after, until=last), watermarks={name: last})
+    log.info("ingest: %d events of %s appended, up to row %d", report.appended - before.appended, events_file, last)
     _tell(report)
     return report
 
 
-def _append_again(config: OfflineConfig, before: int) -> None:
-    if config.events_file.is_file():
-        append_events(config, config.events_file)
-    else:
+def _append_again(config: OfflineConfig, before: Mapping[str, int]) -> None:
+    """Appends the events of every log that the tables held; says which of them are nowhere to be found."""
+    files = _remembered(config)
+    for name, row in sorted(before.items()):
+        places = dict.fromkeys((files.get(name, config.events_file), config.events_file))
+        file = next((place for place in places if place.is_file() and RecordedEvents(place).log_id() == name), None)
+        if file is not None:
+            append_events(config, file)
+            continue
         log.warning(
-            "ingest: events up to row %d are no longer in the tables, and %s is not there; append them with "
-            "`python -m offline ingest --events-from FILE`",
-            before,
-            config.events_file,
+            "ingest: events up to row %d of log %s are no longer in the tables, and the log is not in %s; append them "
+            "with `python -m offline ingest --events-from FILE`",
+            row,
+            name,
+            " or ".join(map(str, places)),
         )
+
+
+def _remembered(config: OfflineConfig) -> dict[str, Path]:
+    record = config.home / LOGS_FILE
+    content = json.loads(record.read_text("utf-8")) if record.is_file() else {}
+    return {name: Path(place) for name, place in content.items()}
+
+
+def _remember(config: OfflineConfig, name: str, file: Path) -> None:
+    files = {known: str(place) for known, place in _remembered(config).items()} | {name: str(file.resolve())}
+    (config.home / LOGS_FILE).write_text(json.dumps(files, indent=1, sort_keys=True) + "\n", "utf-8")
 
 
 def tables_step(config: OfflineConfig, *, reused: bool) -> Step:
@@ -97,15 +130,15 @@ def _look(config: OfflineConfig, path: Path | None) -> dict[str, Any]:
     return {"dataset": config.dataset, "max_bad_lines": config.max_bad_lines, "files": found}
 
 
-def _watermark(config: OfflineConfig) -> int:
+def _watermarks(config: OfflineConfig) -> dict[str, int]:
     present = (config.tables / REPORT).is_file()
-    return IngestReport.load(config.tables).events_watermark if present else 0
+    return dict(IngestReport.load(config.tables).events_watermarks) if present else {}
 
 
-def _pending(record: Path) -> int:
-    """The watermark that the tables had before an ingest that did not end."""
+def _pending(record: Path) -> dict[str, int]:
+    """The watermarks that the tables had before an ingest that did not end."""
     content = json.loads(record.read_text("utf-8")) if record.is_file() else {}
-    return int(content.get(PENDING, 0))
+    return dict(content.get(PENDING, {}))
 
 
 def _tell(report: IngestReport) -> None:

@@ -180,7 +180,7 @@ def _manifest(folder: Path, version: str, roles: Sequence[str]) -> Manifest:
         purpose="production",
         dataset="toy",
         cutoff=TOY_CUTOFF,
-        events_watermark=0,
+        events_watermarks={},
         created="2000-01-01T00:00:00+00:00",
         software_version=__version__,
         feature_names=FakeRanker.feature_names,

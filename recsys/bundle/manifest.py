@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the directory layout and of the meaning of every file in it."""
 
 MANIFEST_FILE = "manifest.json"
@@ -64,8 +64,9 @@ class Manifest(_Frozen):
     purpose: Literal["evaluation", "production"] = Field(description="fitted up to T2, or to the end of the data")
     dataset: str = Field(description="name of the data set")
     cutoff: int = Field(description="last timestamp that any file of the bundle has seen, Unix seconds")
-    events_watermark: int = Field(
-        description="row id of the last recorded event that is part of the bundle; later ones are added by the gateway"
+    events_watermarks: dict[str, int] = Field(
+        description="by log id of an events file, row id of the last recorded event that is part of the bundle; the "
+        "gateway adds the later ones, and all of a file that is not named here"
     )
     created: str = Field(description="ISO 8601, UTC")
     software_version: str = Field(description="version of the software that published it")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.events import Event, append_events, events_of, open_events
+from gateway.events import Event, append_events, events_of, log_id, open_events
 from gateway.recorder import EventRecorder
 from recsys.domain import EventType
 from recsys.errors import CannotStart, Unreachable
@@ -153,7 +153,43 @@ def test_another_schema_is_refused(path: Path) -> None:
     connection = open_events(path)
     connection.execute("PRAGMA user_version=9")
     connection.close()
-    with pytest.raises(CannotStart, match="schema 9, this software writes schema 1"):
+    with pytest.raises(CannotStart, match="schema 9, this software writes schema 2"):
+        EventRecorder(path)
+
+
+def test_each_file_has_a_log_id_of_its_own_and_keeps_it(path: Path) -> None:
+    ids = []
+    for place in (path, path, path.with_name("fresh.sqlite")):
+        subject = EventRecorder(place)
+        ids.append(subject.log)
+        subject.close()
+    path.rename(path.with_name("moved.sqlite"))
+    moved = EventRecorder(path.with_name("moved.sqlite"))
+    assert ids == [moved.log, moved.log, ids[2]]
+    assert ids[2] != moved.log
+    assert all(len(name) == 32 and int(name, 16) for name in ids)
+    moved.close()
+
+
+async def test_a_file_from_before_logs_had_ids_gets_one_and_keeps_its_events(path: Path) -> None:
+    connection = open_events(path)
+    append_events(connection, [[event("a")]])
+    connection.executescript("DROP TABLE log; PRAGMA user_version=1")
+    connection.close()
+    subject = EventRecorder(path)
+    assert await subject.record([event("b")]) == 1
+    assert rows(path) == [(1, "a"), (2, "b")]
+    subject.close()
+    connection = open_events(path)
+    assert log_id(connection, path) == subject.log
+    connection.close()
+
+
+def test_a_log_id_that_was_lost_is_not_made_up(path: Path) -> None:
+    connection = open_events(path)
+    connection.execute("DELETE FROM log")
+    connection.close()
+    with pytest.raises(CannotStart, match=r"events\.sqlite: it had a log id when it was made"):
         EventRecorder(path)
 
 

@@ -18,7 +18,7 @@ from tests.gateway.toy import ADA, CUTOFF, KEYED_ITEM, policy, write_bundle
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> ServedBundle:
-    return ServedBundle.load(write_bundle(tmp_path, "v1", policy=policy(), watermark=10))
+    return ServedBundle.load(write_bundle(tmp_path, "v1", policy=policy(), watermarks={"own": 10, "other": 99}), "own")
 
 
 def recorded(row_id: int, item_key: str, time: int) -> RecordedEvent:
@@ -38,6 +38,14 @@ def test_stored_and_later_recorded_events_are_one_history(bundle: ServedBundle) 
     history = bundle.history(bundle.user(4, None), events)
     assert history.item_ids.tolist() == [1, 5, 2, KEYED_ITEM]
     assert history.timestamps.tolist() == [100, 150, 200, 2000]
+
+
+def test_a_watermark_of_another_log_hides_nothing(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path, "v1", policy=policy(), watermarks={"other": 99})
+    events = (recorded(1, "7", 150), recorded(2, "8", 151))
+    history = ServedBundle.load(bundle, "own").history(Party("4", 4), events)
+    assert history.item_ids.tolist() == [1, 7, 8, 2]
+    assert ServedBundle.load(bundle, "other").history(Party("4", 4), events).item_ids.tolist() == [1, 2]
 
 
 def test_items_that_the_bundle_does_not_know_stay_out(bundle: ServedBundle) -> None:
@@ -69,13 +77,13 @@ def test_files_that_do_not_fit_together_are_refused(
     tmp_path: Path, name: str, content: list[int] | None, complaint: str
 ) -> None:
     bundle = write_bundle(tmp_path, "v1", policy=policy())
-    ServedBundle.load(bundle)
+    ServedBundle.load(bundle, "")
     if content is None:
         ItemTexts(["1"], ["One"]).save(bundle.folder)
     else:
         np.save(bundle.folder / name, np.asarray(content, np.int64))
     with pytest.raises(BundleMismatch, match=complaint):
-        ServedBundle.load(bundle)
+        ServedBundle.load(bundle, "")
 
 
 @pytest.mark.parametrize("now", [0, 5_000, 10**9])
@@ -86,5 +94,5 @@ def test_the_cutoff_clock_does_not_know_the_wall(bundle: ServedBundle, now: int)
 
 
 def test_the_wall_clock_is_now(tmp_path: Path) -> None:
-    bundle = ServedBundle.load(write_bundle(tmp_path, "v1", policy=policy(clock="wall")))
+    bundle = ServedBundle.load(write_bundle(tmp_path, "v1", policy=policy(clock="wall")), "")
     assert bundle.as_of(History.of([1], [10]), 5_000) == 5_000

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +56,9 @@ class World:
     telemetry: Telemetry
     clock: Clock
 
-    def publish(self, version: str, policy: ServingPolicy, *, watermark: int = 0) -> None:
+    def publish(self, version: str, policy: ServingPolicy, *, watermarks: Mapping[str, int] | None = None) -> None:
         """Publishes a bundle, loads it, and lets the rollout look at it."""
-        bundle = write_bundle(self.folder / "bundles", version, policy=policy, watermark=watermark)
+        bundle = write_bundle(self.folder / "bundles", version, policy=policy, watermarks=watermarks)
         self.versions.current = self.factory.load(bundle)
         self.rollout.step()
 
@@ -131,7 +131,7 @@ async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings:
             recommend_pb2_grpc.RecommendationServiceStub(client),
             rollout,
             versions,
-            ServingFactory(config, recall, rank, hidden, telemetry),
+            ServingFactory(config, recall, rank, hidden, telemetry, recorder.log),
             recorder,
             answers,
             hidden,

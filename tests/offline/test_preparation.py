@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -14,8 +15,9 @@ import pytest
 from gateway.events import Event, open_events
 from gateway.events import append_events as record_events
 from offline.config import OfflineConfig
-from offline.ingest_report import IngestReport
+from offline.ingest_report import REPORT, UNNAMED_LOG, IngestReport
 from offline.preparation import SOURCE_FILE, append_events, prepare_tables, tables_step
+from offline.recorded import RecordedEvents
 from offline.tables import read_table
 from offline.verbs import IngestConfig, ingest
 from recsys.domain import EventType
@@ -138,7 +140,7 @@ def test_recorded_events_are_appended_once(config: OfflineConfig, record: Callab
     record("anna", "8", 1002)
     record("dora", "9", 1000)
     report = append_events(config, config.events_file)
-    assert (report.appended, report.events_watermark) == (2, 2)
+    assert (report.appended, list(report.events_watermarks.values())) == (2, [2])
     assert _ratings(config) == [("anna", 7, 1000), ("dora", 9, 1000), ("bert", 8, 1001), ("anna", 8, 1002)]
     after = tables_step(config, reused=True)
     assert after.key != before.key
@@ -152,7 +154,7 @@ def test_only_events_later_than_the_watermark_are_appended(config: OfflineConfig
     append_events(config, config.events_file)
     record("bert", "7", 1003)
     report = append_events(config, config.events_file)
-    assert (report.appended, report.events_watermark) == (2, 2)
+    assert (report.appended, list(report.events_watermarks.values())) == (2, [2])
     assert _ratings(config)[2:] == [("anna", 8, 1002), ("bert", 7, 1003)]
 
 
@@ -172,7 +174,7 @@ def test_reading_changed_files_keeps_the_recorded_events(config: OfflineConfig, 
     _raw(config).write_text(INTERACTIONS + "carl,7,1004,5\n")
     prepare_tables(config)
     assert _ratings(config)[2:] == [("anna", 8, 1002), ("bert", 7, 1003), ("carl", 7, 1004)]
-    assert IngestReport.load(config.tables).events_watermark == 2
+    assert list(IngestReport.load(config.tables).events_watermarks.values()) == [2]
     assert IngestReport.load(config.tables).appended == 2
 
 
@@ -196,7 +198,7 @@ def test_without_a_word_about_events_none_are_appended(config: OfflineConfig, re
     prepare_tables(config)
     _touch(_raw(config))
     prepare_tables(config)
-    assert IngestReport.load(config.tables).events_watermark == 0
+    assert IngestReport.load(config.tables).events_watermarks == {}
     assert len(_ratings(config)) == 2
 
 
@@ -208,11 +210,108 @@ def test_events_of_a_file_that_is_not_here_are_missed_aloud(
     record("anna", "8", 1002, path=elsewhere)
     append_events(config, elsewhere)
     _touch(_raw(config))
+    away = elsewhere.rename(tmp_path / "away.sqlite")
     with caplog.at_level(logging.WARNING):
         prepare_tables(config)
-    assert "events up to row 1 are no longer in the tables" in caplog.text
+    assert "events up to row 1 of log" in caplog.text
+    assert f"the log is not in {elsewhere} or {config.events_file}; append them with" in caplog.text
     assert "ingest --events-from FILE" in caplog.text
-    assert append_events(config, elsewhere).appended == 1
+    assert IngestReport.load(config.tables).events_watermarks == {}
+    assert append_events(config, away).appended == 1
+
+
+def test_two_gateways_lose_no_event_and_none_counts_twice(
+    config: OfflineConfig, record: Callable[..., None], tmp_path: Path
+) -> None:
+    """The second file's row ids begin at 1 again, below the watermark of the first."""
+    first, second = tmp_path / "a/events.sqlite", tmp_path / "b/events.sqlite"
+    for moment in (1002, 1003, 1004):
+        record("anna", "8", moment, path=first)
+    record("bert", "7", 1005, path=second)
+    record("anna", "8", 1002, path=second)  # a client that sent to both
+    prepare_tables(config)
+    append_events(config, first)
+    report = append_events(config, second)
+    expected = [("anna", 8, 1002), ("anna", 8, 1003), ("anna", 8, 1004), ("bert", 7, 1005)]
+    assert _ratings(config)[2:] == expected
+    assert report.events_watermarks == {RecordedEvents(first).log_id(): 3, RecordedEvents(second).log_id(): 2}
+    record("bert", "7", 1006, path=second)
+    record("anna", "8", 1007, path=first)
+    for file in (first, second, first, second):
+        append_events(config, file)
+    expected += [("bert", 7, 1006), ("anna", 8, 1007)]
+    assert _ratings(config)[2:] == expected
+    _touch(_raw(config))
+    prepare_tables(config)
+    assert _ratings(config)[2:] == expected
+    assert list(IngestReport.load(config.tables).events_watermarks.values()) in ([4, 3], [3, 4])
+
+
+def test_a_recreated_events_file_is_read_from_its_first_row(
+    config: OfflineConfig, record: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare_tables(config)
+    record("anna", "8", 1002)
+    record("anna", "8", 1003)
+    append_events(config, config.events_file)
+    config.events_file.unlink()
+    record("bert", "7", 1004)
+    append_events(config, config.events_file)
+    assert _ratings(config)[2:] == [("anna", 8, 1002), ("anna", 8, 1003), ("bert", 7, 1004)]
+    _touch(_raw(config))
+    with caplog.at_level(logging.WARNING):
+        prepare_tables(config)
+    assert _ratings(config)[2:] == [("bert", 7, 1004)]
+    assert "events up to row 2 of log" in caplog.text
+
+
+def test_a_moved_events_file_is_the_same_log(
+    config: OfflineConfig, record: Callable[..., None], tmp_path: Path
+) -> None:
+    prepare_tables(config)
+    record("anna", "8", 1002)
+    before = append_events(config, config.events_file)
+    key = tables_step(config, reused=True).key
+    moved = config.events_file.rename(tmp_path / "moved.sqlite")
+    assert append_events(config, moved) == before
+    _touch(_raw(config))
+    assert prepare_tables(config).key == key
+    assert ("anna", 8, 1002) in _ratings(config)
+
+
+def test_an_older_copy_of_a_log_is_read_again(
+    config: OfflineConfig, record: Callable[..., None], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Rows recorded after a restore have numbers that the lost ones had."""
+    prepare_tables(config)
+    record("anna", "8", 1002)
+    backup = shutil.copy(config.events_file, tmp_path / "backup.sqlite")
+    for moment in (1003, 1004, 1005):
+        record("anna", "8", moment)
+    append_events(config, config.events_file)
+    shutil.copy(backup, config.events_file)
+    record("bert", "7", 1006)
+    with caplog.at_level(logging.WARNING):
+        report = append_events(config, config.events_file)
+    assert "ends at row 2, the tables hold its log up to row 4: an older copy" in caplog.text
+    assert [moment for _, _, moment in _ratings(config)[2:]] == [1002, 1003, 1004, 1005, 1006]
+    assert list(report.events_watermarks.values()) == [2]
+
+
+def test_tables_from_before_logs_had_ids_take_every_file_for_a_new_one(
+    config: OfflineConfig, record: Callable[..., None]
+) -> None:
+    prepare_tables(config)
+    record("anna", "8", 1002)
+    report = append_events(config, config.events_file)
+    saved = config.tables / REPORT
+    content = json.loads(saved.read_text())
+    del content["events_watermarks"]
+    saved.write_text(json.dumps(content | {"events_watermark": 1}))
+    record("anna", "8", 1003)
+    again = append_events(config, config.events_file)
+    assert _ratings(config)[2:] == [("anna", 8, 1002), ("anna", 8, 1003)]
+    assert again.events_watermarks == {UNNAMED_LOG: 1} | dict.fromkeys(report.events_watermarks, 2)
 
 
 def test_events_that_a_fresh_export_holds_already_are_not_added_again(
@@ -224,7 +323,7 @@ def test_events_that_a_fresh_export_holds_already_are_not_added_again(
     _raw(config).write_text("user,item,timestamp,type\nanna,7,1000,view\nanna,8,1002,view\n")
     prepare_tables(config)
     assert _ratings(config) == [("anna", 7, 1000), ("anna", 8, 1002)]
-    assert IngestReport.load(config.tables).events_watermark == 1
+    assert list(IngestReport.load(config.tables).events_watermarks.values()) == [1]
 
 
 def test_the_verb_reads_files_and_with_a_flag_events(config: IngestConfig, record: Callable[..., None]) -> None:

@@ -32,7 +32,7 @@ FACTS = BundleFacts(
     purpose="evaluation",
     dataset="toy",
     cutoff=1_000,
-    events_watermark=7,
+    events_watermarks={"a": 7},
     policy=POLICY,
     feature_names=("age",),
     index=IndexFacts(dim=2, space="ip", count=3),
@@ -109,7 +109,7 @@ def test_the_manifest_says_what_was_published(store: BundleStore, parts: Callabl
     manifest = store.open(version).manifest
     assert (manifest.format_version, manifest.software_version) == (FORMAT_VERSION, __version__)
     assert (manifest.bundle_version, manifest.purpose, manifest.dataset) == (version, "evaluation", "toy")
-    assert (manifest.cutoff, manifest.events_watermark) == (1_000, 7)
+    assert (manifest.cutoff, manifest.events_watermarks) == (1_000, {"a": 7})
     assert (manifest.policy, manifest.index, manifest.feature_names) == (POLICY, FACTS.index, ("age",))
     assert manifest.metrics == {"ranked.warm.ndcg@10": 0.25}
     assert version.startswith(manifest.created[:10].replace("-", ""))
@@ -210,10 +210,11 @@ def test_a_report_alone_is_no_new_content(store: BundleStore, parts: Callable[..
     "change",
     [
         {"policy": POLICY.model_copy(update={"ranking": "ranked"})},
-        {"events_watermark": 8},
+        {"events_watermarks": {"a": 8}},
+        {"events_watermarks": {"b": 7}},
         {"cutoff": 1_001},
     ],
-    ids=["policy", "watermark", "cutoff"],
+    ids=["policy", "watermark", "log", "cutoff"],
 )
 def test_facts_that_servers_act_on_are_content(
     store: BundleStore, parts: Callable[..., list[Path]], change: dict[str, object]
@@ -231,7 +232,7 @@ def _flip_a_bit(bundle: Path) -> None:
 
 def _write_another_format(bundle: Path) -> None:
     path = bundle / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
+    path.write_text(path.read_text().replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 99'))
 
 
 @pytest.mark.parametrize("harm", [_flip_a_bit, _write_another_format, shutil.rmtree], ids=["bit", "format", "gone"])
@@ -285,8 +286,8 @@ def test_rollback_refuses_a_version_of_another_format(store: BundleStore, parts:
     first = publish(store, parts("a"), FACTS, golden=golden)
     second = publish(store, parts("b"), FACTS, golden=golden)
     path = store.root / first / "manifest.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 99'))
-    with pytest.raises(BundleMismatch, match="bundle format 99, this software reads format 1"):
+    path.write_text(path.read_text().replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 99'))
+    with pytest.raises(BundleMismatch, match=f"bundle format 99, this software reads format {FORMAT_VERSION}"):
         rollback(store)
     assert store.release() == Release(second, first)
 

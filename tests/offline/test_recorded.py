@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gateway.events import Event, append_events, open_events
+from gateway.events import Event, append_events, log_id, open_events
 from offline import recorded
 from offline.recorded import RecordedEvents
 from recsys.domain import EventType
@@ -100,10 +100,30 @@ def test_a_missing_file_is_named_with_the_flag_that_names_another(path: Path) ->
     assert not path.parent.exists()
 
 
+def test_a_log_is_known_by_its_id_wherever_it_is(path: Path) -> None:
+    connection = open_events(path)
+    found = log_id(connection, path)
+    connection.close()
+    assert RecordedEvents(path).log_id() == found
+    assert RecordedEvents(path.rename(path.with_name("moved"))).log_id() == found
+
+
+def test_a_log_without_an_id_is_sent_to_the_gateway_first(path: Path) -> None:
+    connection = open_events(path)
+    connection.executescript("DROP TABLE log; PRAGMA user_version=1")
+    connection.close()
+    with pytest.raises(DataMalformed, match=r"events\.sqlite: .* without a log id; start the gateway on it once"):
+        RecordedEvents(path).log_id()
+    open_events(path).close()
+    assert len(RecordedEvents(path).log_id()) == 32
+
+
 @pytest.mark.parametrize("content", [b"", b"user,item\n", b"SQLite format 3\0 and then nothing"])
 def test_another_kind_of_file_is_named(path: Path, content: bytes) -> None:
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(DataMalformed, match=r"events\.sqlite: not a file of recorded events"):
         RecordedEvents(path).last_row()
+    with pytest.raises(DataMalformed, match=r"events\.sqlite: not a file of recorded events"):
+        RecordedEvents(path).log_id()
     assert path.read_bytes() == content
