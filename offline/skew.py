@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import grpc
 import numpy as np
@@ -41,9 +41,6 @@ from recsys.errors import BundleMismatch, ContractBroken, Unreachable
 from recsys.features import FeatureStore
 from recsys.v1 import rank_pb2
 from recsys.v1.rank_pb2_grpc import RankServiceStub
-
-if TYPE_CHECKING:
-    from typing import Any
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +104,7 @@ def check_skew(config: SkewConfig) -> None:
             found = differences(queries, served, [store.features(query) for query in queries], store.feature_names)
             bad = [difference for difference in found if difference.amount > config.tolerance]
             _say(f"bundle {version} at {config.rank}, against {party}: largest difference {found[0].amount:.1e}")
+            _say_worst(found)
             complaints += [f"against {party}, {len(bad)} features: {'; '.join(map(str, bad[:SHOWN]))}"] if bad else []
     if complaints:
         raise ContractBroken(
@@ -149,11 +147,14 @@ def training_store(bundle: Bundle, config: OfflineConfig) -> FeatureStore | None
     if not (config.tables / REPORT).is_file():
         log.warning("%s: no tables there; compared with the bundle's files only", config.tables)
         return None
-    watermark = IngestReport.load(config.tables).events_watermark
-    if watermark != manifest.events_watermark:
+    watermarks = dict(IngestReport.load(config.tables).events_watermarks)
+    if watermarks != manifest.events_watermarks:
         log.warning(
-            "%s: holds recorded events up to row %d, bundle %s up to row %d; compared with the bundle's files only",
-            *(config.tables, watermark, bundle.version, manifest.events_watermark),
+            "%s: holds recorded events up to rows %s, bundle %s up to %s; compared with the bundle's files only",
+            config.tables,
+            watermarks,
+            bundle.version,
+            manifest.events_watermarks,
         )
         return None
     dataset = split(Dataset.load(config.dataset, config.tables), config.split).dataset
@@ -247,6 +248,12 @@ def _served_features(
             )
         answers.append(convert.rank_features_from_proto(response.results[0]))
     return answers
+
+
+def _say_worst(found: Sequence[Difference]) -> None:
+    for difference in found[:SHOWN]:
+        if difference.amount > 0:
+            _say(f"  {difference.amount:.1e}  {difference}")
 
 
 def _say(text: str) -> None:

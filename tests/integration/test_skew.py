@@ -106,7 +106,9 @@ def test_a_server_with_other_files_is_caught_by_both(
     with pytest.raises(SystemExit) as caught:
         main(["check-skew", "--dataset", config.dataset, "--root", str(config.root), "--rank", broken])
     assert caught.value.code == 2
-    complaint = capsys.readouterr().err.splitlines()[-1]
+    output = capsys.readouterr()
+    complaint = output.err.splitlines()[-1]
+    assert f"e-01  {BROKEN}: " in output.out
     assert complaint.startswith("error: skew in bundle ")
     for party in ("bundle", "training"):
         after = complaint.partition(f"against {party}, ")[2].partition("|")[0]
