@@ -3,9 +3,9 @@
     with LocalCluster(programs(bundle_root, events_folder, ports), folder) as cluster:
         cluster.wait_healthy(60)
 
-A server that dies is restarted, with back-off where it dies soon. The servers are in process groups of their own: a
-terminal's Ctrl-C reaches only whoever holds the cluster, whose `stop` drains them, the gateway first. Should the
-holder or the supervisor be killed, the servers notice and drain.
+A server that dies is restarted, with back-off where it dies soon; one that hangs is killed first. The servers are in
+process groups of their own: a terminal's Ctrl-C reaches only whoever holds the cluster, whose `stop` drains them, the
+gateway first. Should the holder or the supervisor be killed, the servers notice and drain.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from recsys import healthcheck
 from recsys.config import METRICS_PORTS, PORTS
 from recsys.errors import CannotStart, Unreachable
 from recsys.supervision import Program, configuration, log_file
+from recsys.watchdog import HANG_SECONDS
 
 logger = logging.getLogger(__name__)
 
@@ -131,11 +132,22 @@ def _flags(settings: Mapping[str, str]) -> list[str]:
 class LocalCluster:
     """Supervised servers. Use it as a context manager, or call `start` and `stop`."""
 
-    def __init__(self, servers: Sequence[Program], folder: Path, *, stop_seconds: int = 15) -> None:
-        """Logs go to `folder`, one file per server. A server that has not drained after `stop_seconds` is killed."""
+    def __init__(
+        self,
+        servers: Sequence[Program],
+        folder: Path,
+        *,
+        stop_seconds: int = 15,
+        hang_seconds: float = HANG_SECONDS,
+    ) -> None:
+        """Logs go to `folder`, one file per server. A server that has not drained after `stop_seconds` is killed.
+
+        So is one that answered health checks once and does not for `hang_seconds`; it is restarted.
+        """
         self.folder = folder.absolute()
         self._servers = list(servers)
         self._stop_seconds = stop_seconds
+        self._hang_seconds = hang_seconds
         self._runtime: Path | None = None
         self._supervisor: subprocess.Popen[bytes] | None = None
 
@@ -157,7 +169,13 @@ class LocalCluster:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._runtime = Path(tempfile.mkdtemp(prefix="recsys-"))  # paths of sockets must be short
         file = self._runtime / "supervisord.conf"
-        text = configuration(self._servers, self.folder, self._socket, stop_seconds=self._stop_seconds)
+        text = configuration(
+            self._servers,
+            self.folder,
+            self._socket,
+            stop_seconds=self._stop_seconds,
+            hang_seconds=self._hang_seconds,
+        )
         file.write_text(text, encoding="utf-8")
         single = {name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         with (self.folder / "supervisor.out").open("wb") as output:

@@ -141,6 +141,12 @@ class ServerConfig(TypedConfig):
     in_flight_limit: int = Field(
         default=256, ge=1, description="calls admitted at a time; further ones get RESOURCE_EXHAUSTED"
     )
+    max_message_mib: int = Field(
+        default=64,
+        ge=1,
+        le=1024,
+        description="largest message that is accepted, in MiB; stored histories of any length come from the gateway",
+    )
     compute_threads: int = Field(default=1, ge=1, description="threads that compute; calls beyond them queue")
     workers: int = Field(
         default=1,

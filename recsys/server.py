@@ -31,14 +31,10 @@ logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=ServerConfig)
 
-MAX_RECEIVED_BYTES = 4 << 20
-"""Largest message that a server accepts; gRPC answers RESOURCE_EXHAUSTED with both sizes otherwise."""
-
 EXIT_CANNOT_START = 2
 """Exit code of a process that cannot start as configured."""
 
 _OPTIONS = (
-    ("grpc.max_receive_message_length", MAX_RECEIVED_BYTES),
     # Gateways notice a stopped peer by their pings; a server must not take those for an attack.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 100),
@@ -61,7 +57,12 @@ class Server:
 
     def __init__(self, config: ServerConfig, telemetry: Telemetry, services: Sequence[Service]) -> None:
         limits = CallLimits(config.in_flight_limit, config.slow_call_seconds)
-        options = (*_OPTIONS, ("grpc.so_reuseport", int(config.workers > 1)))
+        options = (
+            *_OPTIONS,
+            ("grpc.so_reuseport", int(config.workers > 1)),
+            # gRPC answers RESOURCE_EXHAUSTED with both sizes to a larger one
+            ("grpc.max_receive_message_length", config.max_message_mib << 20),
+        )
         self._config = config
         self._server = aio.server(interceptors=(Calls(telemetry, limits),), options=options)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set under a version check

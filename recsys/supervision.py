@@ -1,4 +1,4 @@
-"""supervisord as a child of ours: its configuration, and a guard that ends it when we are gone.
+"""supervisord as a child of ours: its configuration, a watchdog, and a guard that ends it when we are gone.
 
 `python -m recsys.supervision FILE` is supervisord that shuts down when its standard input closes. Whoever starts it
 holds the other end, so that even a SIGKILL of the starter leaves nothing running.
@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from supervisor import supervisord  # type: ignore[import-untyped]
+
+from recsys import watchdog
 
 STEADY_SECONDS = 10
 """A program that ends sooner has failed to start and is tried again later and later: after 1 s, 2 s, 3 s, …"""
@@ -62,9 +64,17 @@ class Program:
     """HOST:PORT of its gRPC server."""
 
 
-def configuration(programs: Sequence[Program], folder: Path, socket: Path, *, stop_seconds: int) -> str:
-    """The text of supervisord's configuration. Logs go below `folder`."""
+def configuration(
+    programs: Sequence[Program],
+    folder: Path,
+    socket: Path,
+    *,
+    stop_seconds: int,
+    hang_seconds: float = watchdog.HANG_SECONDS,
+) -> str:
+    """The text of supervisord's configuration. Logs go below `folder`; what the watchdog did, to supervisord.log."""
     text = _HEADER.format(folder=_escape(str(folder)), socket=_escape(str(socket)))
+    text += watchdog.section({program.name: program.target for program in programs}, hang_seconds)
     for program in programs:
         text += _PROGRAM.format(
             name=program.name,

@@ -10,13 +10,15 @@ from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
 from gateway import requests
+from gateway.config import GatewayConfig
 from offline.datasets.layout import Layout
 from offline.datasets.own import INTERACTIONS, ITEMS
 from offline.datasets.registry import PUBLISHED
 from offline.publish import ROLE_FOLDERS
-from recsys import domain, identity, server, telemetry
+from recsys import domain, identity, telemetry
 from recsys.bundle import golden
 from recsys.bundle import manifest as bundle
+from recsys.config import ServerConfig
 from recsys.convert import values
 from recsys.errors import CannotStart, DataError
 from recsys.status import GRPC_CODES

@@ -16,6 +16,7 @@ import pytest
 from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from gateway.config import GatewayConfig
 from recsys import healthcheck
 from recsys.cluster import HOST, free_ports
 from recsys.domain import MAX_REQUEST_HISTORY

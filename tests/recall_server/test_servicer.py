@@ -190,3 +190,12 @@ async def test_work_whose_deadline_passed_in_the_queue_is_not_begun(world: World
     channel.sleep_seconds = 0.0
     await world.recall(query())
     assert world.samples("recsys_stage_seconds_count", stage="recall:itemcf", part="compute", status="ok") == 2
+
+
+async def test_a_stored_history_of_any_plausible_length_is_taken(world: World) -> None:
+    publish(world, "v1")
+    n, now = 300_000, 1_700_000_000
+    history = History.of(np.full(n, 1 << 40), timestamps=np.full(n, now), values=np.full(n, 4.0))
+    long = RecallQuery(history, now, 3)
+    assert convert.recall_query_to_proto(long).ByteSize() > 4 << 20
+    assert list((await world.recall(long)).results[0].item_ids) == [1, 2, 3]

@@ -122,6 +122,23 @@ def test_a_server_that_is_killed_comes_back_and_all_exit_with_0(tmp_path: Path) 
 
 
 @pytest.mark.integration
+def test_a_server_that_hangs_is_killed_and_comes_back(tmp_path: Path) -> None:
+    servers = popularity_only(tmp_path / "bundles")
+    with LocalCluster(servers, tmp_path / "logs", hang_seconds=2) as cluster:
+        cluster.wait_healthy(60)
+        pid = cluster.pids()["popularity"]
+        time.sleep(2)  # the watchdog has to have heard it once
+        os.kill(pid, signal.SIGSTOP)
+        eventually(lambda: cluster.pids()["popularity"] not in (0, pid))
+        cluster.wait_healthy(60)
+        assert cluster.stop() == {"popularity": 0}
+    log = (tmp_path / "logs" / "supervisord.log").read_text()
+    assert f"watchdog: popularity (pid {pid}) gave no answer for 2 s: killed, to be restarted" in log
+    assert log.count("watchdog: ") == 1
+    assert (tmp_path / "logs" / "supervisor.out").read_text() == ""
+
+
+@pytest.mark.integration
 def test_a_server_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
     server = Program("rank", ("-m", "recall_server", "--channel", "magic"), f"127.0.0.1:{free_ports(1)[0]}")
     complaint = "rank cannot start: recall_server: no recall channel 'magic'"

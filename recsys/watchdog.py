@@ -1,0 +1,102 @@
+"""Kills supervised servers that hang, so that supervisord, which only notices a death, restarts them.
+
+An extension of supervisord, loaded by its configuration ([rpcinterface:…] is how supervisord lets in code that sees
+its state). A stopped or deadlocked process keeps its port: connections succeed, and nothing is ever answered.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[import-untyped]
+
+from recsys import healthcheck
+
+HANG_SECONDS = 8.0
+"""A server that answered before and is silent for this long is killed. Longer than any pause of a healthy one."""
+
+ROUND_SECONDS = 1.0
+"""How often a server is asked, and how long it may take to answer."""
+
+_NO_ANSWER = ("DEADLINE_EXCEEDED", "UNAVAILABLE")
+"""Every other status, NOT_SERVING or an error, comes from a server that lives."""
+
+_WATCHED = (ProcessStates.STARTING, ProcessStates.RUNNING)
+"""A server that stops is supervisord's: it is killed after `stopwaitsecs`."""
+
+
+@dataclass(slots=True)
+class Silence:
+    """Rounds in a row in which one process gave no answer; 0 until it answered for the first time."""
+
+    pid: int = 0
+    rounds: int = 0
+    _spoke: bool = False
+
+    def note(self, pid: int, *, answered: bool) -> None:
+        """Adds a round of the process `pid`. A new process may take as long as it needs to start."""
+        if pid != self.pid:
+            self.pid, self._spoke = pid, False
+        self._spoke |= answered
+        self.rounds = self.rounds + 1 if self._spoke and not answered else 0
+
+
+def section(targets: Mapping[str, str], hang_seconds: float) -> str:
+    """The part of supervisord's configuration that loads the watchdog. `targets`: HOST:PORT by program."""
+    pairs = ",".join(f"{name}={target}" for name, target in targets.items())
+    return f"""
+[rpcinterface:watchdog]
+supervisor.rpcinterface_factory = recsys.watchdog:watch
+targets = {pairs}
+hang_seconds = {hang_seconds!r}
+"""
+
+
+def watch(supervisord: Any, targets: str, hang_seconds: str) -> object:
+    """Watches each program from a thread of its own for as long as `supervisord` runs. Called by supervisord.
+
+    Rounds are counted, not time: a machine or supervisor that was asleep has asked nobody meanwhile.
+    """
+    limit = math.ceil(float(hang_seconds) / ROUND_SECONDS)
+    for pair in targets.split(","):
+        name, _, target = pair.partition("=")
+        threading.Thread(target=_watch, args=(supervisord, name, target, limit), daemon=True).start()
+    return object()  # supervisord publishes its methods over XML-RPC: there are none
+
+
+def _watch(supervisord: Any, name: str, target: str, limit: int) -> None:
+    silence = Silence()
+    while supervisord.options.mood >= SupervisorStates.RUNNING:
+        began = time.monotonic()
+        process = supervisord.process_groups[name].processes[name]
+        pid = process.pid
+        if pid and process.state in _WATCHED:
+            state = healthcheck.state(target, timeout_seconds=ROUND_SECONDS)
+            silence.note(pid, answered=not state.startswith(_NO_ANSWER))
+            if silence.rounds >= limit and process.pid == pid and process.state in _WATCHED:
+                _kill(supervisord, name, silence)
+        time.sleep(max(0.0, began + ROUND_SECONDS - time.monotonic()))
+
+
+def _kill(supervisord: Any, name: str, silence: Silence) -> None:
+    """Kills the process unless it is gone; its number may belong to another one by now, which is never hit."""
+    said = f"{name} (pid {silence.pid}) gave no answer for {silence.rounds * ROUND_SECONDS:g} s"
+    try:
+        handle = os.pidfd_open(silence.pid)
+    except ProcessLookupError:
+        return
+    try:
+        os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises where it is no child of ours
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        supervisord.options.logger.warn(f"watchdog: {said}: killed, to be restarted")
+    except (ChildProcessError, ProcessLookupError):
+        supervisord.options.logger.info(f"watchdog: {said}, and ended by itself")
+    finally:
+        os.close(handle)
