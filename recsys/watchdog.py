@@ -82,6 +82,7 @@ def _watch(supervisord: Any, name: str, target: str, limit: int) -> None:
             silence.note(pid, answered=not state.startswith(_NO_ANSWER))
             if silence.rounds >= limit and process.pid == pid and process.state in _WATCHED:
                 _kill(supervisord, name, silence)
+                silence = Silence()  # supervisord may not have buried it by the next round: one kill is enough
         time.sleep(max(0.0, began + ROUND_SECONDS - time.monotonic()))
 
 
