@@ -11,12 +11,12 @@ import logging
 import queue
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gateway import sqlite
+from gateway.grouping import groups
 from recsys.domain import Candidates, Scores
 
 logger = logging.getLogger(__name__)
@@ -122,21 +122,8 @@ class AnswerLog:
         self._connection.close()
 
     def _write_until_closed(self) -> None:
-        while (first := self._queue.get()) is not None:
-            time.sleep(_PAUSE_SECONDS)
-            batch, closing = [first], False
-            while len(batch) < _BATCH and not closing:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    closing = True
-                else:
-                    batch.append(following)
-            self._write(batch)
-            if closing:
-                return
+        for group in groups(self._queue, _BATCH, pause_seconds=_PAUSE_SECONDS):
+            self._write(group)
 
     def _write(self, batch: Sequence[LoggedAnswer]) -> None:
         try:

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gateway import sqlite
 from gateway.events import Event, RecordedEvent, append_events, events_of, log_id, open_events
+from gateway.grouping import groups
 from recsys.errors import Overloaded, RecsysError
 
 _MAX_GROUP = 64
@@ -115,20 +116,8 @@ class EventRecorder:
             self._reader.close()
 
     def _write_until_closed(self) -> None:
-        while (first := self._queue.get()) is not None:
-            group, closing = [first], False
-            while len(group) < _MAX_GROUP and not closing:
-                try:
-                    following = self._queue.get_nowait()
-                except queue.Empty:
-                    break
-                if following is None:
-                    closing = True
-                else:
-                    group.append(following)
+        for group in groups(self._queue, _MAX_GROUP):
             self._write(group)
-            if closing:
-                return
 
     def _write(self, group: list[_Write]) -> None:
         try:
