@@ -89,8 +89,13 @@ class Versions(Generic[T]):
         self._thread.start()
 
     def close(self) -> None:
-        """Stops following; a load that is under way is not waited for."""
+        """Stops following, and waits for a load that is under way.
+
+        An interpreter that ends while ONNX Runtime builds a session in another thread aborts the process.
+        """
         self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
 
     def refresh(self) -> None:
         """One look at CURRENT: loads what is new, activates what is ready, retires what is not needed any more."""
