@@ -12,10 +12,13 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.domain import Ids, ItemFilter, Mask
-from recsys.errors import InvalidRequest
+from recsys.errors import BundleMismatch, InvalidRequest
+from recsys.people import People
 
 NO_YEAR = -32_768
 FILES = ("catalogue/item_ids.npy", "catalogue/years.npy", "catalogue/genres.npy", "catalogue/genre_names.parquet")
+MEASURE_FILES = {"runtimes": "catalogue/runtimes.npy", "budgets": "catalogue/budgets.npy"}
+"""Files of optional columns, by field of `Catalogue`; absent where nothing is known."""
 TEXT_FILE = "catalogue/text.parquet"
 
 
@@ -29,6 +32,12 @@ class Catalogue:
     genres: Mask
     """bool[n, genres]."""
     genre_names: tuple[str, ...]
+    people: People | None = None
+    """Directors, cast and writers; None where the data set names nobody."""
+    runtimes: NDArray[np.float32] | None = None
+    """float32[n]: minutes, NaN where unknown; None where no item says."""
+    budgets: NDArray[np.float32] | None = None
+    """float32[n]: in one currency, NaN where unknown; None where no item says."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -86,19 +95,41 @@ class Catalogue:
         return mask
 
     def save(self, folder: Path) -> None:
-        """Writes the four `FILES` below `folder`."""
+        """Writes the four `FILES` below `folder`, and those of people and measures where there are any."""
         (folder / "catalogue").mkdir(parents=True, exist_ok=True)
         np.save(folder / FILES[0], self.item_ids)
         np.save(folder / FILES[1], self.years)
         np.save(folder / FILES[2], self.genres)
         pq.write_table(pa.table({"genre": pa.array(self.genre_names, pa.string())}), folder / FILES[3])
+        if self.people is not None:
+            self.people.save(folder)
+        for field, file in MEASURE_FILES.items():
+            if getattr(self, field) is not None:
+                np.save(folder / file, getattr(self, field))
 
     @classmethod
     def load(cls, folder: Path) -> Catalogue:
-        """Reads what `save` wrote; the bundle has checked the files."""
+        """Reads what `save` wrote; the bundle has checked the files.
+
+        Raises BundleMismatch where people or measures do not fit the items.
+        """
         names = pq.read_table(folder / FILES[3])["genre"].to_pylist()
         arrays = [np.load(folder / name, allow_pickle=False) for name in FILES[:3]]
-        return cls(arrays[0], arrays[1], arrays[2], tuple(names))
+        n = len(arrays[0])
+        people, measures = (
+            People.load(folder, n),
+            {name: _measure(folder / MEASURE_FILES[name], n) for name in MEASURE_FILES},
+        )
+        return cls(arrays[0], arrays[1], arrays[2], tuple(names), people, **measures)
+
+
+def _measure(path: Path, n: int) -> NDArray[np.float32] | None:
+    if not path.is_file():
+        return None
+    values: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    if values.shape != (n,):
+        raise BundleMismatch(f"{path}: {list(values.shape)} values, expected one for each of {n} items; publish again")
+    return values
 
 
 @dataclass(frozen=True, slots=True)
