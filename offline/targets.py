@@ -13,7 +13,7 @@ from gateway.pipeline import Request
 from offline.interactions import Dataset, Interactions, Snapshot
 from offline.metrics import LONGEST, Relevant
 from offline.splits import Window
-from recsys.domain import EVENT_SEMANTICS, EVENT_WEIGHTS, MAX_REQUEST_HISTORY, History, Ids
+from recsys.domain import EVENT_SEMANTICS, EVENT_WEIGHTS, MAX_REQUEST_HISTORY, History, Ids, Scores
 
 TargetKind = Literal["all", "successive"]
 """all: one request per user at the cut-off, every later item is relevant; successive: one request per later event,
@@ -29,6 +29,9 @@ class Targets:
     warm: NDArray[np.bool_]
     """Whether the user has any event at or before the cut-off."""
     relevant: Relevant
+    values: Scores | None = None
+    """float32, parallel to `relevant.item_ids`: the rating or weight that the user gave, NaN where there is none; None
+    where the protocol does not say."""
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -55,12 +58,13 @@ def targets_of(
         users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
         events = events.take(np.isin(events.user_ids, users))
     rows = list(_all(snapshot, events) if kind == "all" else _successive(dataset, window, events))
-    user_ids = np.asarray([request.user_id for request, _ in rows], np.int64)
+    user_ids = np.asarray([request.user_id for request, _, _ in rows], np.int64)
     return Targets(
-        [request for request, _ in rows],
+        [request for request, _, _ in rows],
         user_ids,
         np.isin(user_ids, snapshot.user_ids),
-        Relevant.of([relevant for _, relevant in rows]),
+        Relevant.of([relevant for _, relevant, _ in rows]),
+        np.concatenate([*(values for _, _, values in rows), np.empty(0, np.float32)]),
     )
 
 
@@ -70,16 +74,17 @@ def positive_events(events: Interactions) -> Interactions:
     return events.take(np.isin(events.types, [*positive, 0]) & (EVENT_WEIGHTS[events.types] > 0))
 
 
-def _all(snapshot: Snapshot, events: Interactions) -> Iterator[tuple[Request, Ids]]:
+def _all(snapshot: Snapshot, events: Interactions) -> Iterator[tuple[Request, Ids, Scores]]:
     """In order of user id."""
     for user_id, places in _places_by_user(events.user_ids):
         history = snapshot.history(user_id)
-        relevant = np.setdiff1d(events.item_ids[places], history.seen_item_ids())
-        if len(relevant):
-            yield Request(history, snapshot.cutoff, LONGEST, user_id=user_id), relevant
+        relevant, values = _last_values(events.take(places))
+        new = ~np.isin(relevant, history.seen_item_ids())
+        if new.any():
+            yield Request(history, snapshot.cutoff, LONGEST, user_id=user_id), relevant[new], values[new]
 
 
-def _successive(dataset: Dataset, window: Window, events: Interactions) -> Iterator[tuple[Request, Ids]]:
+def _successive(dataset: Dataset, window: Window, events: Interactions) -> Iterator[tuple[Request, Ids, Scores]]:
     """In order of time. The history is everything that comes before the event in the order of the data."""
     own = dataset.interactions.until(window.until)
     own = own.take(np.isin(own.user_ids, events.user_ids))
@@ -88,14 +93,22 @@ def _successive(dataset: Dataset, window: Window, events: Interactions) -> Itera
         for user_id, places in _places_by_user(own.user_ids)
     }
     met: dict[int, int] = {}
-    for user_id, item_id, time, kind in zip(own.user_ids, own.item_ids, own.timestamps, own.types, strict=True):
+    columns = (own.user_ids, own.item_ids, own.timestamps, own.types, own.values)
+    for user_id, item_id, time, kind, value in zip(*columns, strict=True):
         user, position = int(user_id), met.get(int(user_id), 0)
         met[user] = position + 1
         if time <= window.cutoff or not _is_positive(int(kind)):
             continue
         history = stories[user].take(slice(max(0, position - MAX_REQUEST_HISTORY), position))
         if item_id not in history.seen_item_ids():
-            yield Request(history, int(time), LONGEST, user_id=user), np.asarray([item_id], np.int64)
+            request = Request(history, int(time), LONGEST, user_id=user)
+            yield request, np.asarray([item_id], np.int64), np.asarray([value], np.float32)
+
+
+def _last_values(events: Interactions) -> tuple[Ids, Scores]:
+    """The items of one user's events, ascending, each with the value of its last event."""
+    item_ids, last_in_reverse = np.unique(events.item_ids[::-1], return_index=True)
+    return item_ids, events.values[::-1][last_in_reverse]
 
 
 def _is_positive(kind: int) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.interactions import Dataset, Interactions, Items
+from offline.samples import SampleHistories, Samples
 from recall_server.channels.base import DenseChannel
 from recsys.bundle import Bundle, ChannelPolicy, ServingPolicy
 from recsys.catalogue import Catalogue
@@ -94,4 +95,23 @@ def policy_of(ranking: str = "blended", *, noise: float = 1.0) -> ServingPolicy:
             "ranking": ranking,
             "serving_clock": "cutoff",
         }
+    )
+
+
+def bare_samples(
+    features: NDArray[np.float32], labels: Sequence[int], groups: Sequence[int], relevant_counts: Sequence[int]
+) -> Samples:
+    """Samples of warm users of whom nothing is known but what is given."""
+    n = len(labels)
+    none = np.empty(0, np.float32)
+    histories = SampleHistories(np.zeros(len(groups) + 1, np.int64), np.empty(0, np.int32), none, none)
+    return Samples(
+        features,
+        np.asarray(labels, np.int8),
+        np.asarray(groups, np.int64),
+        np.asarray(relevant_counts, np.int64),
+        np.ones(len(groups), np.bool_),
+        np.zeros(n, np.int32),
+        np.full(n, np.nan, np.float32),
+        histories,
     )

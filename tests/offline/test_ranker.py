@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from rank_server.scoring import GRAPH_FILE, Ranker
 from recsys.domain import RecallQuery
 from recsys.errors import ContractBroken, DataError
 from recsys.features import FUSED
-from tests.offline.tastes import DAY, NoiseChannel, TasteChannel, dataset_of_tastes, policy_of
+from tests.offline.tastes import DAY, NoiseChannel, TasteChannel, bare_samples, dataset_of_tastes, policy_of
 
 CONFIG = RankerConfig(max_rounds=30, round_step=5, min_leaf_rows=20, threads=1)
 T1, T2 = 70 * DAY, 85 * DAY
@@ -57,7 +58,7 @@ def test_a_ranker_that_learned_noise_is_not_served(folders: dict[str, Path], tmp
     samples = Samples.open(folders["late"])
     taste_rank = samples.features[:, NAMES.index("taste_rank")]
     wrong = (taste_rank > 1_000).astype(np.int8)
-    Samples(samples.features, wrong, samples.groups, samples.relevant_counts, samples.warm).save(tmp_path)
+    replace(samples, labels=wrong).save(tmp_path)
     config = CONFIG.model_copy(update={"fused_weight": 0.0, "learning_rate": 0.3})
     assert choose_rounds([tmp_path], folders["held"], config, feature_names=NAMES).ranking == "blended"
 
@@ -65,7 +66,7 @@ def test_a_ranker_that_learned_noise_is_not_served(folders: dict[str, Path], tmp
 def test_nothing_to_learn_from_serves_the_blended_order(folders: dict[str, Path], tmp_path: Path) -> None:
     samples = Samples.open(folders["late"])
     nothing = np.zeros_like(samples.labels)
-    Samples(samples.features, nothing, samples.groups, samples.relevant_counts, samples.warm).save(tmp_path)
+    replace(samples, labels=nothing).save(tmp_path)
     assert choose_rounds([tmp_path], folders["held"], CONFIG, feature_names=NAMES).ranking == "blended"
     with pytest.raises(DataError, match="nothing to learn from"):
         train([tmp_path], tmp_path, CONFIG, rounds=5, feature_names=NAMES)
@@ -125,38 +126,21 @@ def test_trees_may_not_contradict_what_is_known() -> None:
 def test_cold_requests_are_a_bounded_share() -> None:
     """60 warm and 100 cold requests of one relevant and one irrelevant candidate each."""
     n = 160
-    samples = Samples(
-        np.zeros((2 * n, 1), np.float32),
-        np.tile(np.asarray([1, 0], np.int8), n),
-        np.full(n, 2, np.int64),
-        np.ones(n, np.int64),
-        np.arange(n) < 60,
-    )
+    samples = bare_samples(np.zeros((2 * n, 1), np.float32), [1, 0] * n, [2] * n, [1] * n)
+    samples = replace(samples, warm=np.arange(n) < 60)
     assert len(usable(samples, CONFIG.model_copy(update={"cold_share": 0.5})).groups) == 90
     assert len(usable(samples, CONFIG.model_copy(update={"cold_share": 0.0})).groups) == 60
 
 
 def test_requests_without_both_kinds_teach_nothing() -> None:
-    samples = Samples(
-        np.zeros((7, 1), np.float32),
-        np.asarray([1, 1, 0, 0, 0, 1, 0], np.int8),
-        np.asarray([2, 2, 0, 3], np.int64),
-        np.ones(4, np.int64),
-        np.ones(4, np.bool_),
-    )
+    samples = bare_samples(np.zeros((7, 1), np.float32), [1, 1, 0, 0, 0, 1, 0], [2, 2, 0, 3], [1] * 4)
     part = usable(samples, CONFIG)
     assert part.groups.tolist() == [3]
     assert part.labels.tolist() == [0, 1, 0]
 
 
 def test_quality_counts_what_recall_missed() -> None:
-    samples = Samples(
-        np.zeros((3, 1), np.float32),
-        np.asarray([0, 1, 0], np.int8),
-        np.asarray([3, 0], np.int64),
-        np.asarray([1, 4], np.int64),
-        np.ones(2, np.bool_),
-    )
+    samples = bare_samples(np.zeros((3, 1), np.float32), [0, 1, 0], [3, 0], [1, 4])
     assert quality(samples, np.asarray([1.0, 3.0, 2.0])) == pytest.approx(0.5)
     assert quality(samples, np.asarray([3.0, 2.0, 1.0])) == pytest.approx(0.5 / np.log2(3))
 

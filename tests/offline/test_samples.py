@@ -7,10 +7,22 @@ from pathlib import Path
 
 import numpy as np
 
+from gateway.merge import merge
 from offline.interactions import Dataset, Interactions
-from offline.samples import Samples, collect, feature_store, record_queries, relevant_lists
+from offline.samples import (
+    ARRAYS,
+    HISTORY_ARRAYS,
+    HISTORY_LENGTH,
+    SampleHistories,
+    Samples,
+    collect,
+    feature_store,
+    record_queries,
+    relevant_lists,
+)
 from offline.splits import Window
 from offline.targets import targets_of
+from recsys.domain import History, RankQuery
 from tests.offline.tastes import DAY, NoiseChannel, TasteChannel, dataset_of_tastes, policy_of
 
 WINDOW = Window(50 * DAY, 80 * DAY)
@@ -43,6 +55,38 @@ def test_a_sample_is_what_the_ranker_would_be_asked() -> None:
         ]
         assert not np.isin(query.candidates.item_ids, query.history.item_ids).any()
         assert query.as_of == WINDOW.cutoff
+        assert samples.item_rows[rows].tolist() == snapshot.catalogue.rows(query.candidates.item_ids).tolist()
+        events = slice(samples.histories.indptr[place], samples.histories.indptr[place + 1])
+        assert samples.histories.rows[events].tolist() == snapshot.catalogue.rows(query.history.item_ids).tolist()
+        assert samples.histories.values[events].tolist() == query.history.values.tolist()
+        assert samples.histories.ages[events].tolist() == (WINDOW.cutoff - query.history.timestamps).tolist()
+
+
+def test_ratings_are_those_given_in_the_window() -> None:
+    dataset = dataset_of_tastes()
+    samples = collected(dataset)
+    later = dataset.interactions.between(WINDOW.cutoff, WINDOW.until)
+    given = dict(zip(zip(later.user_ids.tolist(), later.item_ids.tolist(), strict=True), later.values, strict=True))
+    users = targets_of("all", dataset, dataset.snapshot(WINDOW.cutoff), WINDOW).user_ids
+    item_ids = dataset.snapshot(WINDOW.cutoff).catalogue.item_ids[samples.item_rows]
+    pairs = zip(np.repeat(users, samples.groups).tolist(), item_ids.tolist(), strict=True)
+    expected = [given.get(pair, np.nan) for pair in pairs]
+    assert np.array_equal(samples.ratings, np.asarray(expected, np.float32), equal_nan=True)
+    assert np.array_equal(np.isfinite(samples.ratings), samples.labels == 1)
+
+
+def test_histories_keep_the_latest_known_events() -> None:
+    catalogue = dataset_of_tastes().snapshot(WINDOW.until).catalogue
+    n = HISTORY_LENGTH + 5
+    long = History.of(np.arange(n) % 60 + 1, np.arange(n))
+    strange = History.of([1, 999, 2], [5, 6, 9], values=[3, 1, np.nan])
+    queries = [RankQuery(history, 7, merge({})) for history in (long, History.empty(), strange)]
+    found = SampleHistories.of(catalogue, queries)
+    assert found.indptr.tolist() == [0, HISTORY_LENGTH, HISTORY_LENGTH, HISTORY_LENGTH + 2]
+    assert found.rows[:HISTORY_LENGTH].tolist() == (np.arange(5, n) % 60).tolist()
+    assert found.rows[-2:].tolist() == [0, 1]
+    assert found.ages[-2:].tolist() == [2, 0]
+    assert np.array_equal(found.values[-2:], [3, np.nan], equal_nan=True)
 
 
 def test_the_future_beyond_the_window_reaches_nothing() -> None:
@@ -78,5 +122,8 @@ def test_what_is_saved_is_what_opens(tmp_path: Path) -> None:
     samples = collected(dataset_of_tastes())
     samples.save(tmp_path)
     opened = Samples.open(tmp_path)
-    for name in ("features", "labels", "groups", "relevant_counts", "warm"):
-        assert np.array_equal(getattr(opened, name), getattr(samples, name)), name
+    for name in ARRAYS:
+        assert isinstance(getattr(opened, name), np.memmap), name
+        assert getattr(opened, name).tobytes() == getattr(samples, name).tobytes(), name
+    for name in HISTORY_ARRAYS:
+        assert getattr(opened.histories, name).tobytes() == getattr(samples.histories, name).tobytes(), name

@@ -81,3 +81,12 @@ def test_users_are_drawn_with_the_seed() -> None:
     ]
     assert drawn[0] == drawn[1]
     assert len(drawn[0]) == 2
+
+
+def test_values_are_those_of_the_last_event_of_each_item() -> None:
+    dataset = world()
+    values = np.arange(len(EVENTS), dtype=np.float32)
+    dataset = replace(dataset, interactions=replace(dataset.interactions, values=values))
+    snapshot = dataset.snapshot(100)
+    assert targets_of("all", dataset, snapshot, WINDOW).values.tolist() == [3, 6, 8, 9]
+    assert targets_of("successive", dataset, snapshot, WINDOW).values.tolist() == [3, 4, 6, 9]
