@@ -68,6 +68,11 @@ class OfflineConfig(TypedConfig):
         "or any name of yours with --data-dir",
     )
     data_dir: Path | None = Field(default=None, description="folder or zip with the raw files; absent: downloaded")
+    metadata_file: Path | None = Field(
+        default=None,
+        description="people, overviews, runtimes, budgets and dates of items: movies_extrainfos.dat, or an export of "
+        "TMDb (csv, Parquet); absent: what the data set says itself",
+    )
     root: Path = Field(default=Path("data"), description="data root: tables, work, bundles and events, per data set")
     max_bad_lines: int = Field(default=0, ge=0, description="unparseable lines to skip before ingest gives up")
     keep_bundles: int = Field(default=5, ge=2, description="bundles kept on disk per purpose")

@@ -1,4 +1,4 @@
-"""The tables around the ratings: items with their genres, users, tags and links."""
+"""The tables around the ratings: items with their genres, people and texts, users, tags and links."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from offline.credits import build_people
 from offline.datasets.findings import MAX_EXAMPLES, Findings
 from offline.datasets.records import Rows
 from offline.ids import IdTable
@@ -56,17 +57,22 @@ def add_missing(table: pa.Table, role: str, ids: NDArray[np.int64]) -> pa.Table:
 
 def build_items(
     source: Iterable[Rows], ids: IdTables, occurring: NDArray[np.int64], findings: Findings
-) -> tuple[pa.Table, pa.Table]:
-    """The tables items and item_genres. An occurring item that the source does not describe has its key for a title."""
+) -> dict[str, pa.Table]:
+    """The tables items, item_genres, item_people and item_texts.
+
+    An occurring item that the source does not describe has its key for a title.
+    """
     empty = pa.schema([("item_id", pa.int64()), ("title", pa.string())])
     parts = [_numbered(rows, "item", ids.items, findings, table="items") for rows in source]
     items = _without_repeats(_joined(parts, empty), "item", findings)
     described = items.num_rows
     genres = _genres(items) if "genres" in items.column_names else SCHEMAS["item_genres"].empty_table()
+    people, texts = build_people(items), _texts(items)
     items = add_missing(items, "item", occurring)
     if described and items.num_rows > described:
         findings.warn(f"{items.num_rows - described} items are not in the items file; their keys serve as titles")
-    return complete_items(items, ids.items, findings), genres
+    complete = complete_items(items, ids.items, findings)
+    return {"items": complete, "item_genres": genres, "item_people": people, "item_texts": texts}
 
 
 def complete_items(items: pa.Table, ids: IdTable, findings: Findings) -> pa.Table:
@@ -97,6 +103,16 @@ def _genres(items: pa.Table) -> pa.Table:
     pairs = pa.table({"item_id": owners, "genre": names})
     pairs = pairs.filter(pc.invert(pc.is_in(pairs["genre"], pa.array([None, *NO_GENRE], pa.string()))))
     return pairs.group_by(["item_id", "genre"], use_threads=False).aggregate([]).select(["item_id", "genre"])
+
+
+def _texts(items: pa.Table) -> pa.Table:
+    """One row per item with an overview, in the order of items; white space is made single spaces."""
+    if "overview" not in items.column_names:
+        return SCHEMAS["item_texts"].empty_table()
+    overviews = pc.utf8_trim_whitespace(pc.replace_substring_regex(items["overview"], r"\s+", " "))
+    texts = pa.table({"item_id": items["item_id"], "overview": overviews})
+    empty = pc.is_in(pc.utf8_lower(texts["overview"]), pa.array([None, "", "n/a"], pa.string()))
+    return texts.filter(pc.invert(empty)).cast(SCHEMAS["item_texts"])
 
 
 def build_users(source: Iterable[Rows], ids: IdTables, occurring: NDArray[np.int64], findings: Findings) -> pa.Table:

@@ -163,10 +163,10 @@ def _write_dimensions(
     tags, tag_users, tag_items = build_tags(_watched(source.tags(findings), findings), ids, findings)
     items_seen = np.union1d(intake.items.ids(), tag_items)
     users_seen = np.union1d(intake.users.ids(), tag_users)
-    items, genres = build_items(_watched(source.items(findings), findings), ids, items_seen, findings)
+    items = build_items(_watched(source.items(findings), findings), ids, items_seen, findings)
     users = build_users(_watched(source.users(findings), findings), ids, users_seen, findings)
     links = build_links(_watched(source.links(findings), findings), ids, findings)
-    written = {"items": items, "item_genres": genres, "tags": tags, "links": links, "users": users}
+    written = {**items, "tags": tags, "links": links, "users": users}
     for name, table in written.items():
         write_table(folder, name, table)
     return {name: table.num_rows for name, table in written.items()}
@@ -174,7 +174,7 @@ def _write_dimensions(
 
 def _extend_dimensions(tables: Path, folder: Path, ids: IdTables, intake: Intake, findings: Findings) -> dict[str, int]:
     """Adds rows for new items and users; the other tables are linked, not copied."""
-    for name in ("item_genres", "tags", "links"):
+    for name in ("item_genres", "item_people", "item_texts", "tags", "links"):
         try:
             os.link(table_path(tables, name), table_path(folder, name))
         except OSError:

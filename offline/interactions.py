@@ -10,8 +10,10 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from offline.credits import read_people
 from recsys.catalogue import NO_YEAR, Catalogue, ItemTexts
 from recsys.domain import EVENT_SEMANTICS, EVENT_WEIGHTS, EventType, History, Ids
+from recsys.people import People
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,11 @@ class Items:
     """Unix seconds. Explicit, else the first event of the item, else the last timestamp of the data."""
     genres: NDArray[np.bool_]
     genre_names: tuple[str, ...]
+    people: People | None
+    runtimes: NDArray[np.float32]
+    """Minutes; NaN where unknown."""
+    budgets: NDArray[np.float32]
+    """NaN where unknown."""
 
     def take(self, index: NDArray[np.bool_]) -> Items:
         """The items at `index`."""
@@ -71,6 +78,9 @@ class Items:
             years=self.years[index],
             available_from=self.available_from[index],
             genres=self.genres[index],
+            people=self.people.take(index) if self.people else None,
+            runtimes=self.runtimes[index],
+            budgets=self.budgets[index],
         )
 
 
@@ -129,7 +139,16 @@ class Snapshot:
     @cached_property
     def catalogue(self) -> Catalogue:
         """The items as serving sees them."""
-        return Catalogue(self.items.item_ids, self.items.years, self.items.genres, self.items.genre_names)
+        items = self.items
+        return Catalogue(
+            items.item_ids,
+            items.years,
+            items.genres,
+            items.genre_names,
+            people=items.people,
+            runtimes=_where_known(items.runtimes),
+            budgets=_where_known(items.budgets),
+        )
 
     @cached_property
     def texts(self) -> ItemTexts:
@@ -219,7 +238,13 @@ def _read_items(tables: Path, interactions: Interactions) -> Items:
         _available_from(table["available_from"].to_pylist(), item_ids, interactions),
         genres,
         tuple(names),
+        read_people(tables, item_ids),
+        *(np.asarray(table[name].cast("float32").to_numpy(), np.float32) for name in ("runtime", "budget")),
     )
+
+
+def _where_known(values: NDArray[np.float32]) -> NDArray[np.float32] | None:
+    return None if np.isnan(values).all() else values
 
 
 def _available_from(explicit: list[int | None], item_ids: Ids, interactions: Interactions) -> Ids:

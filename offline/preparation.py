@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from offline.config import OfflineConfig
+from offline.datasets.records import DatasetSource
 from offline.datasets.registry import DEMO, PUBLISHED, open_dataset
 from offline.download import download
 from offline.ingest import append_interactions, ingest
 from offline.ingest_report import REPORT, IngestReport
+from offline.metadata import Described
 from offline.recorded import RecordedEvents
 from offline.steps import Step
+from offline.tables import SCHEMAS
 
 log = logging.getLogger(__name__)
 
@@ -44,7 +47,7 @@ def prepare_tables(config: OfflineConfig) -> Step:
         before = _pending(record) | _watermarks(config)
         config.home.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({PENDING: before}), "utf-8")
-        _tell(ingest(open_dataset(config.dataset, path), config.tables, max_bad_lines=config.max_bad_lines))
+        _tell(ingest(_source(config, path), config.tables, max_bad_lines=config.max_bad_lines))
         _append_again(config, before)
         record.write_text(look, "utf-8")
     return tables_step(config, reused=unchanged)
@@ -123,11 +126,22 @@ def raw_files(config: OfflineConfig) -> Path | None:
     return download(config.dataset, config.root / "downloads")
 
 
+def _source(config: OfflineConfig, path: Path | None) -> DatasetSource:
+    source = open_dataset(config.dataset, path)
+    return source if config.metadata_file is None else Described(source, config.metadata_file)
+
+
 def _look(config: OfflineConfig, path: Path | None) -> dict[str, Any]:
     root = Path(__file__).parent / "demo" if path is None else path
     files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.suffix != ".pyc")
+    files += [config.metadata_file] if config.metadata_file else []
     found = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}
-    return {"dataset": config.dataset, "max_bad_lines": config.max_bad_lines, "files": found}
+    return {
+        "dataset": config.dataset,
+        "max_bad_lines": config.max_bad_lines,
+        "files": found,
+        "tables": {name: schema.names for name, schema in SCHEMAS.items()},
+    }
 
 
 def _watermarks(config: OfflineConfig) -> dict[str, int]:

@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from offline import cosine, ease, interactions, itemcf, neighbours, popularity, two_tower
+from offline import cosine, credits, ease, interactions, itemcf, neighbours, popularity, two_tower
 from offline.interactions import Dataset, Snapshot
 from offline.itemcf import ItemCFConfig
 from offline.popularity import PopularityConfig
 from offline.steps import RECEIPT, Step, Workspace
 from offline.two_tower.config import TwoTowerConfig
 from recsys import catalogue as recsys_catalogue
+from recsys import people as recsys_people
 
 CHANNELS = ("popularity", "itemcf", "vector")
 """The channels that are trained, in the order of the policy."""
@@ -61,7 +62,7 @@ def train_recall(
         lambda folder: _save_catalogue(snapshot, folder),
         facts=facts,
         inputs=[tables],
-        code=[interactions, recsys_catalogue],
+        code=[interactions, credits, recsys_catalogue, recsys_people],
     )
 
     def train_towers(folder: Path) -> None:

@@ -2,8 +2,11 @@
 
 ratings      who did what, when: sorted by (timestamp, order in the file)
 items        one row per item        item_genres   one row per (item, genre)
+item_people  one row per credit      item_texts    one row per item that has an overview
 users        one row per user        tags, links   as the data set ships them, ids translated
 item_ids, user_ids   the append-only id tables (see `offline.ids`)
+
+Genres, people and texts are known from when their item is (`available_from`); tags from their own timestamp.
 """
 
 from __future__ import annotations
@@ -38,11 +41,22 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("title", pa.string()),
             ("year", pa.int16()),
             ("available_from", pa.int64()),  # Unix seconds; null: not said
-            ("director", pa.string()),
-            ("cast", pa.string()),
+            ("released", pa.int64()),  # Unix seconds at midnight; says nothing about when the item could be had here
+            ("runtime", pa.float32()),  # minutes
+            ("budget", pa.float32()),  # in one currency, that of the source
         ]
     ),
     "item_genres": pa.schema([("item_id", pa.int64()), ("genre", pa.string())]),
+    "item_people": pa.schema(
+        [
+            ("item_id", pa.int64()),
+            ("person_id", pa.int64()),  # a digest of the name: the same in every data set
+            ("name", pa.string()),
+            ("role", pa.string()),  # director, cast or writer
+            ("position", pa.int16()),  # billing within the role, from 0
+        ]
+    ),
+    "item_texts": pa.schema([("item_id", pa.int64()), ("overview", pa.string())]),
     "tags": pa.schema(
         [("user_id", pa.int64()), ("item_id", pa.int64()), ("tag", pa.string()), ("timestamp", pa.int64())]
     ),

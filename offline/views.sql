@@ -5,6 +5,8 @@
 CREATE OR REPLACE VIEW ratings AS SELECT * FROM read_parquet('ratings.parquet');
 CREATE OR REPLACE VIEW items AS SELECT * FROM read_parquet('items.parquet');
 CREATE OR REPLACE VIEW item_genres AS SELECT * FROM read_parquet('item_genres.parquet');
+CREATE OR REPLACE VIEW item_people AS SELECT * FROM read_parquet('item_people.parquet');
+CREATE OR REPLACE VIEW item_texts AS SELECT * FROM read_parquet('item_texts.parquet');
 CREATE OR REPLACE VIEW tags AS SELECT * FROM read_parquet('tags.parquet');
 CREATE OR REPLACE VIEW links AS SELECT * FROM read_parquet('links.parquet');
 CREATE OR REPLACE VIEW users AS SELECT * FROM read_parquet('users.parquet');
@@ -31,3 +33,8 @@ CREATE OR REPLACE VIEW user_activity AS
 SELECT users.user_id, any_value(user_key) AS user_key, count(ratings.user_id) AS interactions,
        min("timestamp") AS first_timestamp, max("timestamp") AS last_timestamp
 FROM users LEFT JOIN ratings ON ratings.user_id = users.user_id GROUP BY users.user_id;
+
+-- One row per person and role, with the titles in order of their years.
+CREATE OR REPLACE VIEW filmographies AS
+SELECT person_id, any_value(name) AS name, role, count(*) AS items, list(title ORDER BY year, title) AS titles
+FROM item_people JOIN items USING (item_id) GROUP BY person_id, role;

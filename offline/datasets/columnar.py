@@ -60,7 +60,7 @@ def _fit(column: pa.ChunkedArray, wanted: Column) -> pa.ChunkedArray:
         column = pc.cast(column, column.type.value_type)
     if wanted.name in ("user", "item"):
         return _as_text(column)
-    is_time = pa.types.is_temporal(column.type) or wanted.name in ("timestamp", "available_from")
+    is_time = pa.types.is_temporal(column.type) or wanted.name in ("timestamp", "available_from", "released")
     if is_time or pa.types.is_nested(column.type):
         return column
     return pc.cast(column, wanted.type)

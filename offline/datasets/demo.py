@@ -37,7 +37,7 @@ class Demo(DatasetSource):
             "title": films.title,
             "year": films.year,
             "genres": films.genres,
-            "director": ["|".join(names) for names in films.director],
+            "directors": ["|".join(names) for names in films.director],
             "cast": ["|".join(names) for names in films.cast],
         }
         yield Rows(pa.table({name: pa.array(column) for name, column in columns.items()}), "demo films", 1)

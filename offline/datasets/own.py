@@ -1,8 +1,8 @@
 """A user's own interactions and items, as csv (header, comma, UTF-8) or Parquet.
 
 The folder (or zip) holds `interactions.csv` or `interactions.parquet`: user, item, timestamp, optional rating or
-weight, optional type; and, if there is one, `items.csv` or `items.parquet`: id, title, optional genres ("A|B"), year,
-available_from.
+weight, optional type; and, if there is one, `items.csv` or `items.parquet`: id, title, and optional genres ("A|B"),
+year, available_from, directors, cast and writers ("A|B"), overview, runtime (minutes), budget, release_date.
 Ids are numbers or strings. A rating makes the row a rating; without one it is a view, and a weight its value.
 """
 
@@ -37,6 +37,17 @@ INTERACTIONS = Layout(
         Column("type", pa.string(), ("event_type",), required=False),
     )
 )
+DESCRIPTION = (
+    Column("directors", pa.string(), ("director",), required=False),
+    Column("cast", pa.string(), ("actors",), required=False),
+    Column("writers", pa.string(), ("writer",), required=False),
+    Column("overview", pa.string(), ("description", "plot"), required=False),
+    Column("runtime", pa.float64(), required=False),
+    Column("budget", pa.float64(), required=False),
+    Column("released", pa.string(), ("release_date",), required=False),
+)
+"""What an item may have beside title, genres and year."""
+
 ITEMS = Layout(
     (
         Column("item", pa.string(), ("id", "item_id", "itemId", "movieId", "item_key")),
@@ -44,6 +55,7 @@ ITEMS = Layout(
         Column("genres", pa.string(), ("genre",), required=False),
         Column("year", pa.float64(), required=False),
         Column("available_from", pa.string(), required=False),
+        *DESCRIPTION,
     )
 )
 
@@ -86,8 +98,9 @@ def _as_items(table: pa.Table) -> pa.Table:
     """Standard item columns; raises pyarrow.ArrowInvalid for a year or a time that cannot be read."""
     if "year" in table.column_names:
         table = _with(table, "year", pc.cast(pc.floor(pc.cast(table["year"], pa.float64())), pa.int64(), safe=False))
-    if "available_from" in table.column_names:
-        table = _with(table, "available_from", to_seconds(table["available_from"]))
+    for name in ("available_from", "released"):
+        if name in table.column_names:
+            table = _with(table, name, to_seconds(table[name]))
     return table
 
 

@@ -4,7 +4,8 @@ Kinds of rows and their columns (`user` and `item` are int64, or strings where i
 absent, every other may hold nulls, which ingest drops and lists):
 
     interactions  user, item, timestamp int64, [value double], [type int8]
-    items         item, title, [genres: "A|B" or list<string>], [year int64], [available_from int64], [director], [cast]
+    items         item, title, [genres: "A|B" or list<string>], [year int64], [available_from int64],
+                  [directors, cast, writers: as genres], [overview], [runtime double], [budget double], [released int64]
     tags          user, item, tag, timestamp int64
     links         item, imdb_id string, tmdb_id int64
     users         user, and any demographic columns

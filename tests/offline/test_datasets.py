@@ -114,7 +114,7 @@ def test_demo_needs_no_files() -> None:
     assert len(ratings["user"]) >= 150_000
     assert len(set(ratings["user"])) >= 2_000
     assert set(ratings["item"]) <= set(items["item"])
-    assert all(items["director"])
+    assert all(items["directors"])
     assert {"catalogue.csv", "world.py"} <= set(source.fingerprint())
 
 
