@@ -9,11 +9,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from offline.credits import build_people
 from offline.datasets.findings import MAX_EXAMPLES, Findings
 from offline.datasets.records import Rows
 from offline.ids import IdTable
 from offline.intake import IdSet, numbers_of
+from offline.people import build_people
 from offline.tables import SCHEMAS, IdTables
 from offline.validity import drop_invalid, id_checks, time_checks, truth
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from offline.credits import read_people
+from offline.people import read_people
 from recsys.catalogue import NO_YEAR, Catalogue, ItemTexts
 from recsys.domain import EVENT_SEMANTICS, EVENT_WEIGHTS, EventType, History, Ids
 from recsys.people import People

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from offline import cosine, credits, ease, interactions, itemcf, neighbours, popularity, two_tower
+from offline import cosine, ease, interactions, itemcf, neighbours, people, popularity, two_tower
 from offline.interactions import Dataset, Snapshot
 from offline.itemcf import ItemCFConfig
 from offline.popularity import PopularityConfig
@@ -62,7 +62,7 @@ def train_recall(
         lambda folder: _save_catalogue(snapshot, folder),
         facts=facts,
         inputs=[tables],
-        code=[interactions, credits, recsys_catalogue, recsys_people],
+        code=[interactions, people, recsys_catalogue, recsys_people],
     )
 
     def train_towers(folder: Path) -> None:

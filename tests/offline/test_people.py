@@ -8,11 +8,11 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from offline.credits import build_people, person_id, read_people, split_names
 from offline.datasets.findings import Findings
 from offline.datasets.registry import open_dataset
 from offline.ingest import append_interactions, ingest
 from offline.interactions import Dataset
+from offline.people import build_people, person_id, read_people, split_names
 from offline.tables import read_table
 from recsys.people import People
 
