@@ -12,15 +12,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from offline.interactions import Dataset, Interactions
 from recsys.errors import DataError
 
+Protocol = Literal["temporal", "time-to-split", "leave-one-out", "strong-generalisation", "random-60-20-20"]
+
 
 class SplitConfig(BaseModel):
-    """Fractions of all events, in order of time."""
+    """Which part of the events trains, labels, validates and tests. Fractions are of all events, in order of time."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    protocol: Literal["temporal", "time-to-split"] = Field(
+    protocol: Protocol = Field(
         default="temporal",
-        description="temporal: all events; time-to-split: only the iterative 5-core (RecSys'25, Time to Split)",
+        description="temporal: all events; time-to-split: only the iterative 5-core (RecSys'25, Time to Split); the "
+        "others have no cut in time: they are evaluated to compare with published figures, never served",
     )
     windows: tuple[float, ...] = Field(
         default=(0.5, 0.6, 0.7), description="cut-offs at which the ranker's training candidates are made"
@@ -28,6 +31,17 @@ class SplitConfig(BaseModel):
     validation: float = Field(default=0.8, gt=0, lt=1, description="T1: later events choose every hyper-parameter")
     test: float = Field(default=0.9, gt=0, lt=1, description="T2: later events test; nothing is chosen on them")
     core: int = Field(default=5, ge=1, description="fewest events per user and per item, for time-to-split")
+    labels: Literal["all", "successive", "last"] = Field(
+        default="all", description="targets of the windows that label the ranker and of validation, where time is cut"
+    )
+    judging_share: float = Field(
+        default=0.2,
+        gt=0,
+        lt=1,
+        description="share of the validation users that choose the ranker's rounds; the others train it "
+        "(leave-one-out, random-60-20-20)",
+    )
+    seed: int = Field(default=1, ge=0, description="of what a protocol draws: ratings, users that judge")
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:
@@ -83,7 +97,7 @@ def split(dataset: Dataset, config: SplitConfig) -> Split:
     Cut-offs that fall on the same moment are joined. Raises DataError where T1, T2 and the end are not three moments.
     """
     if config.protocol == "time-to-split":
-        dataset = _core_of(dataset, config.core)
+        dataset = keep(dataset, iterative_core(dataset.interactions, config.core))
     events = dataset.interactions
     if not len(events):
         raise DataError(f"{dataset.name}: no events left to split; ingest more data or lower the core")
@@ -100,8 +114,8 @@ def split(dataset: Dataset, config: SplitConfig) -> Split:
     )
 
 
-def _core_of(dataset: Dataset, least: int) -> Dataset:
-    events = iterative_core(dataset.interactions, least)
+def keep(dataset: Dataset, events: Interactions) -> Dataset:
+    """`dataset` with these events only, and the items that they are about."""
     return replace(
         dataset, interactions=events, items=dataset.items.take(np.isin(dataset.items.item_ids, events.item_ids))
     )

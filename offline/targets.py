@@ -15,9 +15,9 @@ from offline.metrics import LONGEST, Relevant
 from offline.splits import Window
 from recsys.domain import EVENT_SEMANTICS, EVENT_WEIGHTS, MAX_REQUEST_HISTORY, History, Ids, Scores
 
-TargetKind = Literal["all", "successive"]
+TargetKind = Literal["all", "successive", "last"]
 """all: one request per user at the cut-off, every later item is relevant; successive: one request per later event,
-with the history as of that event, and its item is relevant."""
+with the history as of that event, and its item is relevant; last: the same for each user's last event only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ def targets_of(
         users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
         events = events.take(np.isin(events.user_ids, users))
     rows = list(_all(snapshot, events) if kind == "all" else _successive(dataset, window, events))
+    if kind == "last":
+        rows = _last_of_each(rows)
     user_ids = np.asarray([request.user_id for request, _, _ in rows], np.int64)
     return Targets(
         [request for request, _, _ in rows],
@@ -103,6 +105,12 @@ def _successive(dataset: Dataset, window: Window, events: Interactions) -> Itera
         if item_id not in history.seen_item_ids():
             request = Request(history, int(time), LONGEST, user_id=user)
             yield request, np.asarray([item_id], np.int64), np.asarray([value], np.float32)
+
+
+def _last_of_each(rows: list[tuple[Request, Ids, Scores]]) -> list[tuple[Request, Ids, Scores]]:
+    """The last request of each user, in the order given."""
+    last = {request.user_id: place for place, (request, _, _) in enumerate(rows)}
+    return [rows[place] for place in sorted(last.values())]
 
 
 def _last_values(events: Interactions) -> tuple[Ids, Scores]:

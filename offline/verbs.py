@@ -39,10 +39,10 @@ class IngestConfig(OfflineConfig):
 class EvaluateConfig(OfflineConfig):
     """How good the lists are, on what nothing was chosen on."""
 
-    targets: TargetKind = Field(
-        default="all",
+    targets: TargetKind | None = Field(
+        default=None,
         description="all: one request per test user at the cut-off, every later item is relevant; successive: one "
-        "request per later event",
+        "request per later event; last: the same for each user's last event; absent: the protocol's own",
     )
 
 
@@ -74,15 +74,17 @@ def ingest(config: IngestConfig) -> None:
 
 
 def train(config: OfflineConfig) -> None:
-    """Everything that both bundles are made of."""
+    """Everything that the protocol's bundles are made of."""
     workflow = Workflow(config)
     workflow.parts("evaluation")
-    workflow.parts("production")
+    if workflow.plan.production is not None:
+        workflow.parts("production")
 
 
 def evaluate(config: EvaluateConfig) -> None:
     """Prints the table and says where the whole report is."""
-    _print_report(Workflow(config).evaluation(config.targets))
+    workflow = Workflow(config)
+    _print_report(workflow.evaluation(config.targets or workflow.plan.kinds[0]))
 
 
 def publish(config: OfflineConfig) -> None:
@@ -100,6 +102,8 @@ def run(config: OfflineConfig) -> None:
     """All of it: ingest, train, evaluate, publish."""
     started = time.monotonic()
     workflow = Workflow(config)
+    if workflow.plan.production is None:
+        raise workflow.plan.not_served()
     report = workflow.evaluation("all")
     _print_report(report)
     _publish(workflow, report)
@@ -121,20 +125,19 @@ def replay(config: ReplayConfig) -> None:
     workflow = Workflow(config)
     if config.target is None:
         workflow.publish("evaluation", report=workflow.evaluation("all"))
-    targets = workflow.test_targets(config.targets)
+    kind = config.targets or workflow.plan.kinds[0]
+    targets = workflow.test_targets(kind)
     with _gateway(config) as address:
         bundle = _find(config, replaying.active_version(address))
         first = int(workflow.split.test_events.timestamps[0])
-        result = replaying.replay(
-            address, targets, kind=config.targets, bundle=bundle, first_event=first, config=config.pacing
-        )
+        result = replaying.replay(address, targets, kind=kind, bundle=bundle, first_event=first, config=config.pacing)
     models = workflow.models()
     measured = measure(
         {"replay": result.lists},
         models.snapshot,
         targets,
         name=config.dataset,
-        kind=config.targets,
+        kind=kind,
         config=config.bootstrap,
     )
     _say(f"bundle {result.bundle_version}, through {address}\n{measured.table()}\n\n{result.latency.table()}")

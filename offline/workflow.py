@@ -1,5 +1,7 @@
 """From tables to two published bundles, as steps that are not run again while nothing they depend on changed.
 
+The protocol's plan says who knows what (`offline.protocols`). Where time is cut, and that is what is served:
+
 cut-offs  … windows … T1 ──────────── T2 ──────────── end
 recall    trained at each one, the towers continuing from the cut-off before
 policy    blend weights and rank count, chosen on (T1, T2]
@@ -27,12 +29,13 @@ from offline.golden import write_golden
 from offline.ingest_report import IngestReport
 from offline.interactions import Dataset
 from offline.preparation import prepare_tables
+from offline.protocols import Fold, Knowledge, Plan, Stage, held_out, plan_of
 from offline.publish import REPORT_FOLDER, BundleFacts, publish
 from offline.recall import RecallModels, link_folders, train_recall
-from offline.splits import Split, Window, split
+from offline.splits import Split
 from offline.steps import Step, Workspace
 from offline.tables import IdTables
-from offline.targets import TargetKind, Targets, targets_of
+from offline.targets import TargetKind, Targets
 from rank_server import scoring
 from rank_server.scoring import Ranker
 from recall_server.channels import base, channel_class, itemcf, popularity, vector
@@ -42,7 +45,8 @@ from recall_server.channels.vector import read_facts
 from recsys import domain, ordering
 from recsys.bundle import ServingPolicy
 from recsys.domain import History
-from recsys.features import FeatureStore, crosses, items, store, user
+from recsys.errors import DataError
+from recsys.features import crosses, items, store, user
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +66,8 @@ SERVING_MODULES = (
     ordering,
 )
 """What lists are made by: a change to any of it makes samples, choices and reports anew."""
+TARGET_MODULES = (targets, held_out)
+"""What requests and their targets are made by."""
 GOLDEN_USERS = 6
 GOLDEN_COUNT = 50
 
@@ -87,7 +93,7 @@ class Workflow:
     def __init__(self, config: OfflineConfig) -> None:
         self.config = config
         self.workspace = Workspace(config.home / "work")
-        self._recall: dict[int, RecallModels] = {}
+        self._recall: dict[str, RecallModels] = {}
 
     @cached_property
     def tables(self) -> Step:
@@ -100,38 +106,47 @@ class Workflow:
         return Dataset.load(self.config.dataset, self.tables.folder)
 
     @cached_property
-    def split(self) -> Split:
-        """The data set, cut in time."""
-        return split(self.dataset, self.config.split)
+    def plan(self) -> Plan:
+        """Who learns from what, and what is asked."""
+        return plan_of(self.dataset, self.config.split)
 
-    def recall_at(self, cutoff: int) -> RecallModels:
-        """The recall models of one of the split's cut-offs, or of the end; earlier ones are trained first."""
-        if cutoff not in self._recall:
-            before = [moment for moment in self.split.cutoffs if moment < cutoff]
-            self._recall[cutoff] = train_recall(
+    @property
+    def split(self) -> Split:
+        """Where time is cut; raises DataError where the protocol does not cut it."""
+        if self.plan.split is None:
+            raise DataError(
+                f"{self.plan.protocol} does not cut time; choose --split.protocol temporal or time-to-split"
+            )
+        return self.plan.split
+
+    def recall_of(self, knowledge: Knowledge) -> RecallModels:
+        """The recall models of one place of the plan; those they continue from are trained first."""
+        if knowledge.name not in self._recall:
+            self._recall[knowledge.name] = train_recall(
                 self.workspace,
-                self.split.dataset,
-                cutoff,
+                knowledge.dataset,
+                knowledge.cutoff,
                 config=self.config.recall,
                 tables=self.tables,
-                earlier=self.recall_at(before[-1]) if before else None,
+                earlier=self.recall_of(knowledge.earlier) if knowledge.earlier else None,
             )
-        return self._recall[cutoff]
+        return self._recall[knowledge.name]
 
     @cached_property
     def policy(self) -> ServingPolicy:
-        """Channels, blend weights, rank count and order, chosen on (T1, T2]."""
+        """Channels, blend weights, rank count and order, chosen on validation."""
         choice = json.loads((self.choice.folder / "choice.json").read_text("utf-8"))
         return self.blend.model_copy(update={"ranking": choice["ranking"]})
 
     @cached_property
     def blend(self) -> ServingPolicy:
         """The policy before it is known whether ranking pays."""
-        recall = self.recall_at(self.split.validation.cutoff)
+        fold = self.plan.validation
+        recall = self.recall_of(fold.knowledge)
         start = self.config.serving.policy(self.config.dataset)
 
         def choose(folder: Path) -> None:
-            held_out = self._targets(recall, self.split.validation, self.config.blend.max_users)
+            held_out = self._targets(fold, self.config.blend.max_users)
             queries = samples.record_queries(
                 recall.snapshot, _channels(recall, start), held_out, policy=blend.pool_policy(start)
             )
@@ -142,55 +157,55 @@ class Workflow:
             "blend",
             choose,
             config=self.config.blend,
-            facts=[start.model_dump(mode="json"), self._facts(self.split.validation)],
+            facts=[start.model_dump(mode="json"), self._facts(fold)],
             inputs=[recall.view],
-            code=[blend, samples, targets, *SERVING_MODULES],
+            code=[blend, samples, *TARGET_MODULES, *SERVING_MODULES],
         )
         return ServingPolicy.model_validate_json((step.folder / "policy.json").read_text("utf-8"))
 
-    def samples_of(self, window: Window) -> Step:
-        """Recall's output at the window's start, labelled by the window."""
-        recall, policy = self.recall_at(window.cutoff), self.blend
+    def samples_of(self, fold: Fold) -> Step:
+        """Recall's output for the fold's requests, labelled by what they should find."""
+        recall, policy = self.recall_of(fold.knowledge), self.blend
 
         def make(folder: Path) -> None:
-            labelled = self._targets(recall, window, self.config.samples.max_users)
+            labelled = self._targets(fold, self.config.samples.max_users)
             samples.collect(recall.snapshot, _channels(recall, policy), labelled, policy=policy).save(folder)
 
         return self.workspace.run(
             "samples",
             make,
             config=self.config.samples,
-            facts=[policy.model_dump(mode="json"), self._facts(window)],
+            facts=[policy.model_dump(mode="json"), self._facts(fold)],
             inputs=[recall.view],
-            code=[samples, targets, *FEATURE_MODULES, *SERVING_MODULES],
+            code=[samples, *TARGET_MODULES, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
     @cached_property
     def choice(self) -> Step:
-        """How many rounds the ranker needs, and whether it beats the blended order, on (T1, T2]."""
-        training = [self.samples_of(window) for window in self.split.labelled_until(self.split.validation.cutoff)]
-        held_out = self.samples_of(self.split.validation)
+        """How many rounds the ranker needs, and whether it beats the blended order, where the plan judges."""
+        training = [self.samples_of(fold) for fold in self.plan.choosing]
+        judging = self.samples_of(self.plan.judging)
 
         def choose(folder: Path) -> None:
             chosen = ranker.choose_rounds(
                 [step.folder for step in training],
-                held_out.folder,
+                judging.folder,
                 self.config.ranker,
-                feature_names=self._features(self.split.validation.cutoff).feature_names,
+                feature_names=self._feature_names,
             )
             fields = {name: getattr(chosen, name) for name in chosen.__slots__}
             (folder / "choice.json").write_text(json.dumps(fields, indent=1), "utf-8")
 
         return self.workspace.run(
-            "choice", choose, config=self.config.ranker, inputs=[*training, held_out], code=[ranker]
+            "choice", choose, config=self.config.ranker, inputs=[*training, judging], code=[ranker]
         )
 
-    def ranker_at(self, moment: int) -> Step:
-        """The ranker that learned from all that was known at `moment`, with as many rounds as validation chose."""
-        training = [self.samples_of(window) for window in self.split.labelled_until(moment)]
+    def ranker_of(self, stage: Stage) -> Step:
+        """The ranker that learned from all folds of `stage`, with as many rounds as validation chose."""
+        training = [self.samples_of(fold) for fold in stage.training]
         choice = self.choice
         rounds = json.loads((choice.folder / "choice.json").read_text("utf-8"))["rounds"]
-        names = self._features(self.split.validation.cutoff).feature_names
+        names = self._feature_names
 
         def make(folder: Path) -> None:
             ranker.train(
@@ -206,10 +221,12 @@ class Workflow:
         )
 
     def parts(self, purpose: Purpose) -> BundleParts:
-        """What the bundle of one purpose is made of."""
-        cutoff = self.split.test.cutoff if purpose == "evaluation" else self.split.test.until
-        model, recall = self.ranker_at(cutoff), self.recall_at(cutoff)
-        definition = self._features(cutoff)
+        """What the bundle of one purpose is made of; raises DataError where the protocol has no such bundle."""
+        stage = self.plan.evaluation if purpose == "evaluation" else self.plan.production
+        if stage is None:
+            raise self.plan.not_served()
+        model, recall = self.ranker_of(stage), self.recall_of(stage.knowledge)
+        definition = samples.feature_store(recall.snapshot, self.blend)
         features = self.workspace.run(
             "features",
             definition.save,
@@ -245,18 +262,20 @@ class Workflow:
         )
 
     def test_targets(self, kind: TargetKind) -> Targets:
-        """Requests of the users who were active after T2, and what they took."""
-        recall = self.recall_at(self.split.test.cutoff)
-        return targets_of(kind, self.split.dataset, recall.snapshot, self.split.test)
+        """What the test asks, and what should be found; raises DataError for targets that the protocol has not."""
+        self.plan.check_kind(kind)
+        fold = self.plan.test
+        return fold.ask(self.recall_of(fold.knowledge).snapshot, kind)
 
     def evaluation(self, kind: TargetKind) -> Step:
         """The report on the evaluation bundle's models: `report/<kind>.json` and `.md`."""
+        self.plan.check_kind(kind)
         parts = self.parts("evaluation")
 
         def make(folder: Path) -> None:
-            held_out = self.test_targets(kind)
+            asked = self.test_targets(kind)
             result = evaluate.evaluate(
-                self.models(), held_out, name=self.config.dataset, kind=kind, config=self.config.bootstrap
+                self.models(), asked, name=self.config.dataset, kind=kind, config=self.config.bootstrap
             )
             result.save(folder / REPORT_FOLDER)
             (folder / REPORT_FOLDER / "headline.json").write_text(json.dumps(result.headline(), indent=1), "utf-8")
@@ -266,13 +285,18 @@ class Workflow:
             "evaluation",
             make,
             config=self.config.bootstrap,
-            facts=[kind, parts.policy.model_dump(mode="json"), self._facts(self.split.test)],
+            facts=[kind, parts.policy.model_dump(mode="json"), self._facts(self.plan.test)],
             inputs=parts.steps,
-            code=[evaluate, evaluation, metrics, targets, *FEATURE_MODULES, *SERVING_MODULES],
+            code=[evaluate, evaluation, metrics, *TARGET_MODULES, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
     def publish(self, purpose: Purpose, *, report: Step | None = None) -> str:
-        """Publishes the bundle of one purpose with the evaluation that speaks for it; returns its version."""
+        """Publishes the bundle of one purpose with the evaluation that speaks for it; returns its version.
+
+        Raises DataError where the protocol does not cut time.
+        """
+        if self.plan.production is None:
+            raise self.plan.not_served()
         parts = self.parts(purpose)
         headline = json.loads((report.folder / REPORT_FOLDER / "headline.json").read_text("utf-8")) if report else {}
         facts = BundleFacts(
@@ -294,16 +318,17 @@ class Workflow:
             keep=self.config.keep_bundles,
         )
 
-    def _targets(self, recall: RecallModels, window: Window, max_users: int) -> Targets:
-        return targets_of(
-            "all", self.split.dataset, recall.snapshot, window, max_users=max_users, seed=self.config.seed
-        )
+    def _targets(self, fold: Fold, max_users: int) -> Targets:
+        snapshot = self.recall_of(fold.knowledge).snapshot
+        return fold.ask(snapshot, self.plan.labels, max_users=max_users, seed=self.config.seed)
 
-    def _features(self, cutoff: int) -> FeatureStore:
-        return samples.feature_store(self.recall_at(cutoff).snapshot, self.blend)
+    @cached_property
+    def _feature_names(self) -> tuple[str, ...]:
+        snapshot = self.recall_of(self.plan.judging.knowledge).snapshot
+        return samples.feature_store(snapshot, self.blend).feature_names
 
-    def _facts(self, window: Window) -> list[int]:
-        return [window.cutoff, window.until, self.config.seed]
+    def _facts(self, fold: Fold) -> list[int | str]:
+        return [*fold.identity, self.plan.labels, self.config.seed]
 
     def _watermarks(self) -> dict[str, int]:
         return dict(IngestReport.load(self.tables.folder).events_watermarks)

@@ -40,8 +40,9 @@ def items_of() -> Items:
     drama = ids % 2 == 1
     texts = np.asarray([f"item {item}" for item in ids], object)
     years = (1950 + ids).astype(np.int16)
+    genres, unknown = np.stack([drama, ~drama], axis=1), np.full(ITEMS, np.nan, np.float32)
     return Items(
-        ids, texts, texts, years, np.zeros(ITEMS, np.int64), np.stack([drama, ~drama], axis=1), ("Drama", "Western")
+        ids, texts, texts, years, np.zeros(ITEMS, np.int64), genres, ("Drama", "Western"), None, unknown, unknown
     )
 
 

@@ -33,7 +33,8 @@ def dataset_of(events: Interactions) -> Dataset:
     ids = np.unique(events.item_ids)
     n = len(ids)
     texts = np.asarray([str(item) for item in ids], object)
-    items = Items(ids, texts, texts, np.zeros(n, np.int16), np.zeros(n, np.int64), np.zeros((n, 0), np.bool_), ())
+    genres, unknown = np.zeros((n, 0), np.bool_), np.full(n, np.nan, np.float32)
+    items = Items(ids, texts, texts, np.zeros(n, np.int16), np.zeros(n, np.int64), genres, (), None, unknown, unknown)
     return Dataset("toy", events, items)
 
 

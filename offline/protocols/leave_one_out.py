@@ -1,0 +1,47 @@
+"""leave-one-out: each user's last event tests, the one before validates, in stable order of (time, file order).
+
+Users with fewer than three events are left out. The moment of a request is its target's time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.interactions import Dataset, Interactions
+from offline.protocols.folds import Plan
+from offline.protocols.refitted import FIT, TEST, VALIDATION, Parts, plan_refitted
+from offline.splits import SplitConfig, keep
+from offline.targets import positive_events
+from recsys.domain import Ids
+from recsys.errors import DataError
+
+FEWEST_EVENTS = 3
+
+
+def plan_leave_one_out(dataset: Dataset, config: SplitConfig) -> Plan:
+    """Raises DataError where no user has three events."""
+    events = positive_events(dataset.interactions)
+    events = events.take(from_the_end(events.user_ids, counts=True) >= FEWEST_EVENTS)
+    if not len(events):
+        raise DataError(f"{dataset.name}: no user has {FEWEST_EVENTS} events; leave-one-out needs a longer log")
+    return plan_refitted(keep(dataset, events), last_two(events), config, moment="target", kind="last")
+
+
+def last_two(events: Interactions) -> Parts:
+    """Everything but each user's last two events fits."""
+    places = from_the_end(events.user_ids)
+    part = np.select([places == 0, places == 1], [TEST, VALIDATION], FIT).astype(np.int8)
+    return Parts(events, part, np.ones(len(events), np.bool_))
+
+
+def from_the_end(user_ids: Ids, *, counts: bool = False) -> NDArray[np.int64]:
+    """int64[n]: how many later events the user has; with `counts`, how many events in all."""
+    _, rows, sizes = np.unique(user_ids, return_inverse=True, return_counts=True)
+    if counts:
+        return sizes[rows].astype(np.int64)
+    order = np.argsort(rows, kind="stable")
+    ends = np.cumsum(sizes)
+    places = np.empty(len(rows), np.int64)
+    places[order] = np.repeat(ends, sizes) - 1 - np.arange(len(rows))
+    return places
