@@ -9,19 +9,20 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
-from scipy.sparse import csc_array, csr_array
+from scipy.sparse import csc_array
 from tqdm import tqdm
 
 from offline.cosine import cosine_blocks
 from offline.ease import ease_weights
 from offline.interactions import Snapshot
 from offline.neighbours import NeighbourLists
+from offline.taste_matrix import taste_matrix, value_range
+from recall_server.channels.evidence import ValueScale
 from recall_server.channels.itemcf import (
     FACTS_FILE,
     NEIGHBOURS_FILE,
     WEIGHTS_FILE,
     ItemCFFacts,
-    ValueScale,
 )
 from recsys.errors import DataError
 
@@ -34,7 +35,6 @@ _BYTES_PER_EVENT = 56
 _BYTES_PER_LINK = 8
 """A neighbour and its weight."""
 _SCALE_SAMPLE = 256
-_VALUE_SAMPLE = 1_000_000
 
 
 class ItemCFConfig(BaseModel):
@@ -66,8 +66,9 @@ def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
     Raises:
         DataError: not even the cosine fits `max_memory_mib`, or EASE cannot be solved with `reg`.
     """
-    low, high = _value_range(snapshot.events.values)
-    users_by_items = _user_item_matrix(snapshot, ValueScale(low=low, high=high, floor=config.training_value_floor))
+    low, high = value_range(snapshot.events.values)
+    scale = ValueScale(low=low, high=high, floor=config.training_value_floor)
+    users_by_items = csc_array(taste_matrix(snapshot, scale))
     covered = _most_rated(users_by_items, ease_capacity(users_by_items, config))
     _LOG.info("itemcf: EASE for %d of %d items, cosine for the rest", len(covered), len(snapshot.catalogue))
     neighbours, weights = _link(users_by_items, covered, config).arrays()
@@ -96,28 +97,6 @@ def ease_capacity(users_by_items: csc_array, config: ItemCFConfig) -> int:
             f"{math.ceil(fixed / _MEBIBYTE)} for the cosine alone; raise it, or lower itemcf n_neighbours"
         )
     return min(config.ease_items, math.isqrt(free // 4))
-
-
-def _user_item_matrix(snapshot: Snapshot, scale: ValueScale) -> csc_array:
-    """float32[users, items]: evidence of taste; several events of one item add up to 1 at most."""
-    events = snapshot.events
-    matrix = csr_array(
-        (events.weights * scale.evidence(events.values), events.item_rows, events.indptr),
-        shape=(len(snapshot.user_ids), len(snapshot.catalogue)),
-    )
-    matrix.sum_duplicates()
-    np.minimum(matrix.data, 1, out=matrix.data)
-    return csc_array(matrix)
-
-
-def _value_range(values: NDArray[np.float32]) -> tuple[float, float]:
-    """1st and 99th percentile of the values, so that an outlier does not set the scale; (0, 0) where there is none."""
-    sample = values[:: max(1, len(values) // _VALUE_SAMPLE)]
-    sample = sample[np.isfinite(sample)]
-    if not len(sample):
-        return 0.0, 0.0
-    low, high = np.percentile(sample, [1, 99])
-    return float(low), float(high)
 
 
 def _most_rated(users_by_items: csc_array, n: int) -> NDArray[np.int64]:

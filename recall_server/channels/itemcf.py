@@ -2,46 +2,27 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from recall_server.channels.base import Channel
+from recall_server.channels.evidence import ValueScale, history_weights
+from recall_server.channels.files import check_items, map_array, read_facts
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
-from recsys.domain import EVENT_WEIGHTS, History, Mask, RecallQuery, RecallResult, Scores
-from recsys.errors import BundleDamaged, BundleMismatch
+from recsys.domain import History, Mask, RecallQuery, RecallResult, Scores
 from recsys.ordering import top_k
 
 FACTS_FILE = "itemcf/facts.json"
 NEIGHBOURS_FILE = "itemcf/neighbours.npy"
 WEIGHTS_FILE = "itemcf/weights.npy"
 FILES = (FACTS_FILE, NEIGHBOURS_FILE, WEIGHTS_FILE)
-
-SECONDS_PER_DAY = 86_400.0
-
-
-class ValueScale(BaseModel):
-    """How a rating becomes evidence: linear from `floor` at `low` to 1 at `high`, clipped; 1 where there is none."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    low: float = Field(description="value that counts `floor`", allow_inf_nan=False)
-    high: float = Field(description="value that counts in full; equal to `low`: every value does", allow_inf_nan=False)
-    floor: float = Field(ge=0, le=1, description="evidence of the lowest value")
-
-    def evidence(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        """float32[n]: the evidence of each value."""
-        if self.high <= self.low:
-            return np.ones(len(values), np.float32)
-        share = np.clip((values - np.float32(self.low)) / np.float32(self.high - self.low), 0, 1)
-        return np.where(np.isnan(share), np.float32(1), self.floor + (1 - self.floor) * share).astype(np.float32)
 
 
 class ItemCFFacts(BaseModel):
@@ -91,15 +72,11 @@ class ItemCFChannel(Channel):
     def open(cls, folder: Path) -> Self:
         """Maps what `offline.itemcf` wrote below `folder`; raises BundleDamaged or BundleMismatch."""
         catalogue = Catalogue.load(folder)
-        facts = _read_facts(folder / FACTS_FILE)
-        if facts.items != len(catalogue):
-            raise BundleMismatch(
-                f"{folder / FACTS_FILE}: {facts.items} items, the catalogue has {len(catalogue)}; "
-                "train and publish again"
-            )
+        facts = read_facts(folder / FACTS_FILE, ItemCFFacts)
+        check_items(folder / FACTS_FILE, facts.items, len(catalogue))
         shape = (facts.items, facts.neighbours)
-        neighbours = _map(folder / NEIGHBOURS_FILE, shape, np.dtype(np.int32))
-        weights = _map(folder / WEIGHTS_FILE, shape, np.dtype(np.float32))
+        neighbours = map_array(folder / NEIGHBOURS_FILE, shape, np.dtype(np.int32), facts=FACTS_FILE)
+        weights = map_array(folder / WEIGHTS_FILE, shape, np.dtype(np.float32), facts=FACTS_FILE)
         return cls(catalogue, facts, neighbours=neighbours, weights=weights)
 
     @classmethod
@@ -129,22 +106,8 @@ class ItemCFChannel(Channel):
         return _Evidence(rows, self._neighbours[rows], self._weights[rows] * weights[:, None])
 
     def history_weights(self, history: History) -> tuple[NDArray[np.int64], Scores]:
-        """Distinct known rows of a history in ascending order, and the weight of each.
-
-        An event weighs its type, times the evidence of its value, times 2^(-age / half-life); several events of one
-        item add up to 1 at most. Age counts from the user's latest known event: counting it from the request would
-        only scale all scores, and would underflow for a user who comes back after years.
-        """
-        rows = self.catalogue.rows(history.item_ids)
-        known = rows >= 0
-        weights = EVENT_WEIGHTS[history.types[known]] * self.facts.value_scale.evidence(history.values[known])
-        if self.facts.half_life_days is not None and known.any():
-            times = history.timestamps[known]
-            ages = (times.max() - times) / SECONDS_PER_DAY
-            weights = weights * np.exp2(-ages / self.facts.half_life_days)
-        distinct, inverse = np.unique(rows[known], return_inverse=True)
-        summed = np.bincount(inverse, weights=weights, minlength=len(distinct))
-        return distinct, np.minimum(summed, 1).astype(np.float32)
+        """Distinct known rows of a history in ascending order, and the weight of each; see `evidence`."""
+        return history_weights(history, self.catalogue, self.facts.value_scale, self.facts.half_life_days)
 
     def _seeds(self, evidence: _Evidence, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Mask]:
         """For each candidate row the id of the past item that contributed most, and whether there is one."""
@@ -163,25 +126,3 @@ class ItemCFChannel(Channel):
         best = table.argmax(axis=1)
         present = table[np.arange(n), best] > 0
         return np.where(present, self.catalogue.item_ids[evidence.rows[best]], 0), present
-
-
-def _map(path: Path, shape: tuple[int, int], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Maps an array without reading it; raises BundleMismatch where it is not what the facts say."""
-    found = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
-    if found.shape != shape or found.dtype != dtype:
-        raise BundleMismatch(
-            f"{path}: {found.dtype}{list(found.shape)}, expected {dtype}{list(shape)} to fit {FACTS_FILE}; "
-            "train and publish again"
-        )
-    return np.asarray(found)
-
-
-def _read_facts(path: Path) -> ItemCFFacts:
-    try:
-        return ItemCFFacts.model_validate_json(path.read_text(encoding="utf-8"))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BundleDamaged(f"{path}: {where}: {first['msg']}; train and publish again") from error
-    except (UnicodeDecodeError, OSError) as error:
-        raise BundleDamaged(f"{path}: unreadable ({error}); train and publish again") from error

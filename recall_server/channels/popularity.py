@@ -1,15 +1,19 @@
-"""Popularity: what most people take lately, and for a user who names genres, what most people take of those."""
+"""Popularity: what most people take lately, for newcomers and for those who come back; and within preferred genres."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
 
 from recall_server.channels.base import Channel
+from recall_server.channels.files import read_facts
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
 from recsys.domain import Mask, RecallQuery, RecallResult, Scores
@@ -18,10 +22,46 @@ from recsys.ordering import order_by_score, top_k
 
 SCORES_FILE = "popularity/scores.npy"
 GENRE_SCALES_FILE = "popularity/genre_scales.npy"
+RETURNING_SCORES_FILE = "popularity/returning_scores.npy"
+RETURNING_FACTS_FILE = "popularity/returning.json"
+"""Absent where returning users get the same list as newcomers."""
+
+
+class ReturningFacts(BaseModel):
+    """Who is asked the list of returning users."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    after_hours: float = Field(ge=0, description="hours from a user's first event on after which they have come back")
+
+
+@dataclass(frozen=True)
+class Charts:
+    """One score per item, and what follows from it."""
+
+    scores: Scores
+    """float32[items] within [0, 1]."""
+    genre_scales: Scores
+    """float32[genres]: the best score in each genre."""
+    item_ids: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, scores: Scores, catalogue: Catalogue) -> Self:
+        """The charts of `scores`, float32[items]."""
+        scales = np.where(catalogue.genres, scores[:, None], 0).max(axis=0, initial=0)
+        return cls(scores, scales.astype(np.float32), catalogue.item_ids)
+
+    @cached_property
+    def order(self) -> NDArray[np.int64]:
+        """int64[items]: catalogue rows, most popular first."""
+        return order_by_score(self.scores, self.item_ids)
 
 
 class PopularityChannel(Channel):
     """Ranks by one score per item.
+
+    A user whose first event lies more than `after_hours` back gets the list of returning users where there is one:
+    newcomers start with what everybody knows, and later take something else.
 
     `preferred_genres` come first: an item of them scores 2 plus the mean, over the preferred genres, of its share of
     the genre's best score, so that a small genre is not drowned by a big one; all other items follow in the global
@@ -29,31 +69,36 @@ class PopularityChannel(Channel):
     """
 
     name: ClassVar[str] = "popularity"
-    history_limit: ClassVar[int | None] = 0
+    history_limit: ClassVar[int | None] = None
 
-    def __init__(self, catalogue: Catalogue, scores: Scores, genre_scales: Scores) -> None:
-        """`scores`: float32[items] within [0, 1]; `genre_scales`: float32[genres], the best score in each genre."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        everybody: Charts,
+        *,
+        returning: Charts | None = None,
+        after_hours: float = 0,
+    ) -> None:
+        """`returning`: for users whose first event is more than `after_hours` old; None: the same for all."""
         self.catalogue = catalogue
-        self._scores = scores
-        self._genre_scales = genre_scales
-        self._order = order_by_score(scores, catalogue.item_ids)
+        self._everybody = everybody
+        self._returning = returning
+        self._after_seconds = after_hours * 3_600
+        for charts in (everybody, returning):
+            if charts is not None:
+                charts.order  # noqa: B018 - made once, before requests come
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Reads the catalogue and what `offline.popularity` wrote below `folder`; raises BundleMismatch."""
         catalogue = Catalogue.load(folder)
-        scores = np.load(folder / SCORES_FILE, allow_pickle=False)
-        genre_scales = np.load(folder / GENRE_SCALES_FILE, allow_pickle=False)
-        for file, found, expected in (
-            (SCORES_FILE, scores, len(catalogue)),
-            (GENRE_SCALES_FILE, genre_scales, len(catalogue.genre_names)),
-        ):
-            if found.shape != (expected,) or found.dtype != np.float32 or not np.isfinite(found).all():
-                raise BundleMismatch(
-                    f"{folder / file}: {found.dtype}{list(found.shape)}, expected finite float32[{expected}] "
-                    "to fit the catalogue; train and publish again"
-                )
-        return cls(catalogue, scores, genre_scales)
+        scores = _read(folder / SCORES_FILE, len(catalogue))
+        everybody = Charts(scores, _read(folder / GENRE_SCALES_FILE, len(catalogue.genre_names)), catalogue.item_ids)
+        if not (folder / RETURNING_FACTS_FILE).is_file():
+            return cls(catalogue, everybody)
+        returning = Charts.of(_read(folder / RETURNING_SCORES_FILE, len(catalogue)), catalogue)
+        after_hours = read_facts(folder / RETURNING_FACTS_FILE, ReturningFacts).after_hours
+        return cls(catalogue, everybody, returning=returning, after_hours=after_hours)
 
     @classmethod
     def load(cls, bundle: Bundle) -> Self:
@@ -67,19 +112,40 @@ class PopularityChannel(Channel):
         return [self._search(query, mask) for query, mask in zip(queries, allowed, strict=True)]
 
     def _search(self, query: RecallQuery, mask: Mask | None) -> RecallResult:
+        charts = self._charts(query)
         if query.preferred_genres:
-            scores = self._preferring(query.preferred_genres)
+            scores = self._preferring(charts, query.preferred_genres)
             rows = top_k(scores if mask is None else np.where(mask, scores, np.float32(-np.inf)), query.count)
         else:
-            scores = self._scores
-            rows = (self._order if mask is None else self._order[mask[self._order]])[: query.count]
+            scores = charts.scores
+            rows = (charts.order if mask is None else charts.order[mask[charts.order]])[: query.count]
         return RecallResult(self.catalogue.item_ids[rows], scores[rows])
 
-    def _preferring(self, genres: tuple[str, ...]) -> NDArray[np.float32]:
+    def _charts(self, query: RecallQuery) -> Charts:
+        """Those of the user's state; events of items that the catalogue does not know say nothing."""
+        if self._returning is None:
+            return self._everybody
+        known = self.catalogue.rows(query.history.item_ids) >= 0
+        if not known.any():
+            return self._everybody
+        tenure = query.as_of - int(query.history.timestamps[known][0])
+        return self._returning if tenure > self._after_seconds else self._everybody
+
+    def _preferring(self, charts: Charts, genres: tuple[str, ...]) -> NDArray[np.float32]:
         """float32[items]: the scores of a user who prefers `genres`."""
         columns = self.catalogue.check_genres(tuple(dict.fromkeys(genres)), "preferred_genres")
         members = self.catalogue.genres[:, columns]
-        scales = self._genre_scales[columns]
+        scales = charts.genre_scales[columns]
         per_genre = np.divide(1.0, scales, out=np.zeros_like(scales), where=scales > 0)
-        shares = self._scores * (members @ per_genre) / np.float32(len(columns))
-        return np.where(members.any(axis=1), 2 + shares, self._scores).astype(np.float32)
+        shares = charts.scores * (members @ per_genre) / np.float32(len(columns))
+        return np.where(members.any(axis=1), 2 + shares, charts.scores).astype(np.float32)
+
+
+def _read(path: Path, expected: int) -> Scores:
+    found: Scores = np.load(path, allow_pickle=False)
+    if found.shape != (expected,) or found.dtype != np.float32 or not np.isfinite(found).all():
+        raise BundleMismatch(
+            f"{path}: {found.dtype}{list(found.shape)}, expected finite float32[{expected}] to fit the catalogue; "
+            "train and publish again"
+        )
+    return found

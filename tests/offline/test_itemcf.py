@@ -175,7 +175,7 @@ people = np.sort(rng.integers(0, users, events))
 texts = np.full(items, "", np.object_)
 catalogue = Items(
     np.arange(items), texts, texts, np.full(items, 1990, np.int16), np.zeros(items, np.int64),
-    np.zeros((items, 0), np.bool_), (),
+    np.zeros((items, 0), np.bool_), (), None, *np.full((2, items), np.nan, np.float32),
 )
 ratings = rng.integers(1, 6, events).astype(np.float32)
 order = np.arange(events)

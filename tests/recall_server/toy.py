@@ -32,6 +32,8 @@ def snapshot_of(
         np.zeros(len(item_ids), np.int64),
         np.asarray(flags, np.bool_).reshape(len(item_ids), len(names)),
         names,
+        None,
+        *np.full((2, len(item_ids)), np.nan, np.float32),
     )
     full = [(*event, *(float("nan"), EventType.RATING)[len(event) - 3 :]) for event in events]
     users, rated, ages, values, types = zip(*full, strict=True) if full else ((), (), (), (), ())

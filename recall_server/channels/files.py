@@ -1,0 +1,47 @@
+"""Reading a channel's files: arrays are mapped, never copied, and what does not fit is refused."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ValidationError
+
+from recsys.errors import BundleDamaged, BundleMismatch
+
+Facts = TypeVar("Facts", bound=BaseModel)
+
+
+def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], *, facts: str) -> NDArray[Any]:
+    """Maps an array without reading it; raises BundleMismatch where it is not what the file named `facts` says."""
+    try:
+        found = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise BundleDamaged(f"{path}: unreadable ({error}); train and publish again") from error
+    if found.shape != shape or found.dtype != dtype:
+        raise BundleMismatch(
+            f"{path}: {found.dtype}{list(found.shape)}, expected {dtype}{list(shape)} to fit {facts}; "
+            "train and publish again"
+        )
+    return np.asarray(found)
+
+
+def read_facts(path: Path, kind: type[Facts]) -> Facts:
+    """What a channel's facts file says; raises BundleDamaged, which names the first wrong field."""
+    try:
+        return kind.model_validate_json(path.read_text(encoding="utf-8"))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BundleDamaged(f"{path}: {where}: {first['msg']}; train and publish again") from error
+    except (UnicodeDecodeError, OSError) as error:
+        raise BundleDamaged(f"{path}: unreadable ({error}); train and publish again") from error
+
+
+def check_items(path: Path, found: int, expected: int) -> None:
+    """Raises BundleMismatch where the facts at `path` count other items than the catalogue."""
+    if found != expected:
+        raise BundleMismatch(f"{path}: {found} items, the catalogue has {expected}; train and publish again")

@@ -1,0 +1,62 @@
+"""Channels whose score is an inner product of item vectors with a sum over the user's past items."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from recall_server.channels.base import Channel
+from recsys.catalogue import Catalogue
+from recsys.domain import History, Mask, RecallQuery, RecallResult
+from recsys.ordering import top_k
+
+
+class LinearChannel(Channel):
+    """Scores every item that has a vector. A subclass says what each past item adds to the user's vector.
+
+    So the score is a sum over past items as well, and the seed of a candidate is the one with the largest term. An
+    item whose vector is 0 is no candidate, nor has a user any whose past items are all unknown.
+    """
+
+    def __init__(self, catalogue: Catalogue, vectors: NDArray[np.float32]) -> None:
+        """`vectors`: float32[items, dim] by catalogue row; 0 for an item that the channel knows nothing about."""
+        self.catalogue = catalogue
+        self.vectors = vectors
+        self.unknown: Mask = np.asarray(~vectors.any(axis=1), np.bool_)
+
+    @abstractmethod
+    def influence(self, history: History) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Distinct rows of the m past items that count, and float32[dim, m]: what each adds to the user's vector."""
+
+    def user_vector(self, history: History) -> NDArray[np.float32]:
+        """float32[dim]: the vector of whoever has this history; 0 where nothing of it is known."""
+        _, influence = self.influence(history)
+        return np.asarray(influence.sum(axis=1), np.float32)
+
+    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
+        """Scores everything for each user, masks, and names the strongest past item of each candidate."""
+        return [self._search(query, mask) for query, mask in zip(queries, allowed, strict=True)]
+
+    def _search(self, query: RecallQuery, mask: Mask | None) -> RecallResult:
+        past, influence = self.influence(query.history)
+        if not len(past):
+            return RecallResult(
+                np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.bool_)
+            )
+        scores = self.vectors @ np.asarray(influence.sum(axis=1), np.float32)
+        scores[self.unknown if mask is None else self.unknown | ~mask] = -np.inf
+        rows = top_k(scores, query.count)
+        seeds, present = self._seeds(rows, past, influence)
+        return RecallResult(self.catalogue.item_ids[rows], scores[rows], seeds, present)
+
+    def _seeds(
+        self, rows: NDArray[np.int64], past: NDArray[np.int64], influence: NDArray[np.float32]
+    ) -> tuple[NDArray[np.int64], Mask]:
+        """For each candidate row the id of the past item that adds most to its score, and whether one adds at all."""
+        terms = self.vectors[rows] @ influence
+        best = terms.argmax(axis=1)
+        present = np.asarray(terms[np.arange(len(rows)), best] > 0, np.bool_)
+        return np.where(present, self.catalogue.item_ids[past[best]], 0), present
