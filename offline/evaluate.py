@@ -57,9 +57,9 @@ class Lists:
     """What one system recommends, request by request."""
 
     item_ids: Ids
-    """int64[requests, 50], best first, filled up with `NO_ITEM`."""
+    """int64[requests, `LONGEST`], best first, filled up with `NO_ITEM`."""
     scores: Scores
-    """float32[requests, 50], parallel; 0 where filled up."""
+    """float32[requests, `LONGEST`], parallel; 0 where filled up."""
     seconds: float = 0.0
     """How long all of them took."""
 

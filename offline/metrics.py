@@ -2,12 +2,13 @@
 
 With h the hits of a list (1 where the item is relevant), R the number of relevant items, K the cut:
 
-    recall     sum(h[:K]) / R
-    precision  sum(h[:K]) / K
-    hit_rate   1 where sum(h[:K]) > 0
-    ndcg       sum(h[i] / log2(i + 2), i < K) / sum(1 / log2(i + 2), i < min(K, R)); binary relevance
-    map        sum(h[i] · precision at i + 1, i < K) / min(K, R)
-    mrr        1 / (i + 1) of the first hit i < K, else 0
+    recall             sum(h[:K]) / R
+    normalised_recall  sum(h[:K]) / min(K, R), as Liang et al. 2018 define recall
+    precision          sum(h[:K]) / K
+    hit_rate           1 where sum(h[:K]) > 0
+    ndcg               sum(h[i] / log2(i + 2), i < K) / sum(1 / log2(i + 2), i < min(K, R)); binary relevance
+    map                sum(h[i] · precision at i + 1, i < K) / min(K, R)
+    mrr                1 / (i + 1) of the first hit i < K, else 0
 
 A list shorter than K is filled up with misses.
 """
@@ -21,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.domain import Ids
+from recsys.errors import ContractBroken
 
-CUTS = (5, 10, 20, 50)
+CUTS = (5, 10, 20, 50, 100)
 LONGEST = max(CUTS)
 NO_ITEM = -1
 """Fills up lists shorter than `LONGEST`."""
@@ -85,6 +87,7 @@ def per_request(hits: NDArray[np.bool_], relevant_counts: Ids, cuts: Sequence[in
     for k in cuts:
         n, best = found[:, k - 1], np.minimum(relevant_counts, k)
         metrics[f"recall@{k}"] = n / relevant_counts
+        metrics[f"normalised_recall@{k}"] = n / best
         metrics[f"precision@{k}"] = n / k
         metrics[f"ndcg@{k}"] = gains[:, k - 1] / ideal[best]
         metrics[f"hit_rate@{k}"] = (n > 0).astype(np.float64)
@@ -130,3 +133,16 @@ def intervals(values: Floats, user_ids: Ids, *, resamples: int, seed: int) -> Fl
         means[i] = drawn @ sums / (drawn @ counts)
     bounds: Floats = np.quantile(means, [0.025, 0.975], axis=0).T
     return bounds
+
+
+def paired_interval(ours: Floats, theirs: Floats, user_ids: Ids, *, resamples: int, seed: int) -> Floats:
+    """float64[metrics, 3]: mean of ours - theirs, and the bounds of its 95 % bootstrap interval.
+
+    Both are float64[requests, metrics] of the same requests, whose users are `user_ids`. Every resample draws the same
+    users for both, so what makes a request hard for all systems cancels. Better means: the lower bound is above 0.
+    """
+    if ours.shape != theirs.shape:
+        raise ContractBroken(f"values of shape {ours.shape} and {theirs.shape} are not of the same requests")
+    difference = ours - theirs
+    bounds = intervals(difference, user_ids, resamples=resamples, seed=seed)
+    return np.column_stack([difference.mean(axis=0), bounds])

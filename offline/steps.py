@@ -15,13 +15,14 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import IO
 
 from pydantic import BaseModel
 
+from offline.cost import Meter
 from recsys.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,11 @@ class Workspace:
         staging = self.root / f".{name}-{key}"
         staging.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
-        make(staging)
+        with Meter() as meter:
+            make(staging)
         seconds = round(time.monotonic() - started, 2)
         receipt = {"name": name, "key": key, "seconds": seconds, "inputs": [step.folder.name for step in inputs]}
+        receipt |= asdict(meter.cost)
         (staging / RECEIPT).write_text(json.dumps(receipt, indent=1) + "\n", encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         staging.rename(folder)
@@ -103,6 +106,11 @@ class Workspace:
         held = _HELD.pop(self.root.resolve(), None)
         if held is not None:
             held.close()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Names of the folders that steps of this run used or made."""
+        return frozenset(self._used)
 
     def prune(self) -> None:
         """Removes folders that no step of this run used or made."""

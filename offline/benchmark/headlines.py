@@ -1,0 +1,39 @@
+"""Which figures a protocol is read by, and whose."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.protocols import Plan
+from offline.splits import Protocol
+from offline.targets import TargetKind, Targets
+
+_NEXT = ("hit_rate@10", "ndcg@10", "mrr@10")
+_LATER = ("ndcg@10", "hit_rate@10", "recall@10")
+_SHOWN: dict[Protocol, tuple[str, ...]] = {
+    "leave-one-out": _NEXT,
+    "strong-generalisation": ("normalised_recall@20", "normalised_recall@50", "ndcg@100"),
+    "random-60-20-20": ("precision@10", "ndcg@10", "recall@10"),
+}
+_CHOSEN: dict[Protocol, str] = {"strong-generalisation": "ndcg@100", "random-60-20-20": "precision@10"}
+
+
+def shown_metrics(protocol: Protocol, kind: TargetKind) -> tuple[str, ...]:
+    """The figures of the table, in order."""
+    return _SHOWN.get(protocol, _LATER if kind == "all" else _NEXT)
+
+
+def chosen_metric(protocol: Protocol) -> str:
+    """The figure that validation chooses by."""
+    return _CHOSEN.get(protocol, "ndcg@10")
+
+
+def measured_group(plan: Plan, kind: TargetKind, targets: Targets) -> tuple[str, NDArray[np.bool_]]:
+    """Whose figures stand in the table, and which requests those are: as the published tables have it.
+
+    `all` and `successive` of a split in time: users with events before the cut-off. Everything else: everybody.
+    """
+    if plan.split is not None and kind != "last":
+        return "warm users", targets.warm
+    return "all users", np.ones(len(targets), np.bool_)
