@@ -20,6 +20,7 @@ from offline.recall import CHANNELS, RecallConfig
 from offline.replay import PacingConfig
 from offline.samples import SamplesConfig
 from offline.splits import SplitConfig
+from offline.text.config import TextConfig
 from offline.two_tower.config import TwoTowerConfig
 from recall_server.channels import channel_class
 from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy
@@ -81,6 +82,7 @@ class OfflineConfig(TypedConfig):
     popularity: PopularityConfig = PopularityConfig()
     itemcf: ItemCFConfig = ItemCFConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
+    text: TextConfig = TextConfig()
     serving: ServingConfig = ServingConfig()
     blend: BlendConfig = BlendConfig()
     samples: SamplesConfig = SamplesConfig()
