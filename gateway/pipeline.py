@@ -15,6 +15,7 @@ import numpy as np
 from gateway.fallback import Fallback
 from gateway.filters import apply_filters
 from gateway.merge import FALLBACK, best_first, blended_scores, merge
+from gateway.rerank import Reranker, place_scores
 from gateway.stages import Budget, Outcome, RankSource, RecallSource, StageReport, Status
 from recsys.bundle import ChannelPolicy, ServingPolicy
 from recsys.catalogue import Catalogue
@@ -95,6 +96,8 @@ class Pipeline:
     """The part of the remaining budget that recall may use."""
     rank_share: float = 0.9
     """The part of what recall leaves that ranking may use."""
+    reranker: Reranker | None = None
+    """What orders the best of the served order anew; absent: nothing does."""
 
     async def run(self, requests: Sequence[Request], budget: Budget) -> list[Answer]:
         """Answers a batch in order. Never raises because of a source: what failed is in the stages."""
@@ -106,6 +109,9 @@ class Pipeline:
             self._blend(work)
         if self.ranker is not None and self.policy.ranking == "ranked":
             await self._rank(batch, self.ranker, budget)
+        if self.reranker is not None:
+            for work in batch:
+                self._rerank(work, self.reranker)
         return [self._finish(work) for work in batch]
 
     def _begin(self, request: Request, hidden: Ids) -> _Work:
@@ -163,6 +169,12 @@ class Pipeline:
                 work.candidates, work.scores = best_first(work.candidates, outcome.results[position])
             scored = candidates_in if outcome.results is not None else 0
             work.stages.append(outcome.report("rank", candidates_in=candidates_in, candidates_out=scored))
+
+    def _rerank(self, work: _Work, reranker: Reranker) -> None:
+        started, candidates_in = time.perf_counter(), len(work.candidates)
+        order = reranker.order(work.candidates.item_ids, work.sequence, work.request.count)
+        work.candidates, work.scores = work.candidates.take(order), place_scores(len(order))
+        work.note("rerank", started, candidates_in)
 
     def _finish(self, work: _Work) -> Answer:
         n = work.request.count

@@ -10,6 +10,7 @@ import numpy as np
 from gateway import fallback
 from gateway.events import RecordedEvent
 from gateway.fallback import Fallback
+from gateway.rerank import Reranker
 from gateway.resolve import Identities, Party
 from gateway.state import Histories, read_users
 from recsys.bundle import Bundle, Manifest
@@ -30,6 +31,8 @@ class ServedBundle:
     fallback: Fallback
     watermark: int
     """Row id, in this gateway's own log, of the last recorded event that the bundle holds; 0 where it holds none."""
+    reranker: Reranker | None = None
+    """Absent where the policy does not re-rank."""
 
     @classmethod
     def load(cls, bundle: Bundle, log: str) -> Self:
@@ -50,7 +53,9 @@ class ServedBundle:
             )
         identities = Identities.of(read_users(folder), catalogue, texts)
         watermark = bundle.manifest.events_watermarks.get(log, 0)
-        return cls(bundle.manifest, catalogue, texts, identities, Histories.open(folder), popular, watermark)
+        rerank = bundle.manifest.policy.rerank
+        reranker = Reranker.open(folder, catalogue, rerank) if rerank else None
+        return cls(bundle.manifest, catalogue, texts, identities, Histories.open(folder), popular, watermark, reranker)
 
     @property
     def version(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gateway.backends import RankBackend, RecallBackend
 from gateway.config import GatewayConfig
@@ -68,7 +68,8 @@ class ServingFactory:
                     served.version,
                     channel.name,
                 )
-        return Serving(served, self._pipeline(served, policy), self._pipeline(served, self._similar(policy)))
+        recommend = replace(self._pipeline(served, policy), reranker=served.reranker)
+        return Serving(served, recommend, self._pipeline(served, self._similar(policy)))
 
     def _compare_logs(self, served: ServedBundle) -> None:
         """Says so where the bundle holds events, but none of this gateway's: recreated file, or one never ingested."""

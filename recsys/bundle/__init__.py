@@ -1,6 +1,14 @@
 """The one artifact that all processes move to as one: an immutable directory with a manifest and checksums."""
 
-from recsys.bundle.manifest import FORMAT_VERSION, ChannelPolicy, FileEntry, IndexFacts, Manifest, ServingPolicy
+from recsys.bundle.manifest import (
+    FORMAT_VERSION,
+    ChannelPolicy,
+    FileEntry,
+    IndexFacts,
+    Manifest,
+    RerankPolicy,
+    ServingPolicy,
+)
 from recsys.bundle.store import Bundle, BundleStore, Release
 
 __all__ = [
@@ -12,5 +20,6 @@ __all__ = [
     "IndexFacts",
     "Manifest",
     "Release",
+    "RerankPolicy",
     "ServingPolicy",
 ]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 FORMAT_VERSION = 2
 """Version of the directory layout and of the meaning of every file in it."""
@@ -34,6 +34,26 @@ class ChannelPolicy(_Frozen):
     )
 
 
+class RerankPolicy(_Frozen):
+    """How a ranked list is ordered anew (`gateway/rerank.py`); a weight of 0 leaves its part out.
+
+    Weights are in the unit of relevance, which is -log2(1 + place): 1 makes up for twice the place.
+    """
+
+    exposure: float = Field(default=0.0, ge=0, description="largest bonus of an item that lists would not show")
+    genre_calibration: float = Field(default=0.0, ge=0, description="weight of having the user's shares of genres")
+    decade_calibration: float = Field(default=0.0, ge=0, description="weight of having the user's shares of decades")
+    diversity: float = Field(default=0.0, ge=0, description="weight of an item's likeness to those further up (MMR)")
+    depth: int = Field(
+        default=100, ge=1, le=500, description="candidates that calibration and diversity choose from, best first"
+    )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether items must be picked one by one."""
+        return bool(self.genre_calibration or self.decade_calibration or self.diversity)
+
+
 class ServingPolicy(_Frozen):
     """What evaluation and serving do alike; chosen on validation, carried by the bundle."""
 
@@ -45,6 +65,15 @@ class ServingPolicy(_Frozen):
     serving_clock: Literal["wall", "cutoff"] = Field(
         description="the moment of a request without as_of: now, or the later of cut-off and the user's last event"
     )
+    rerank: RerankPolicy | None = Field(
+        default=None, description="how the served order is changed after ranking; absent: not at all"
+    )
+
+    @model_serializer(mode="wrap")
+    def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Absent stays absent: a bundle that does not re-rank reads as it did before it could."""
+        fields: dict[str, Any] = write(self)
+        return fields if self.rerank else {name: value for name, value in fields.items() if name != "rerank"}
 
 
 class IndexFacts(_Frozen):
