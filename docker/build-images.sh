@@ -11,7 +11,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 BUNDLE_ROOT=${BUNDLE_ROOT:-data/demo/bundles/production}
-TARGETS=${TARGETS:-recall-popularity recall-itemcf recall-vector rank gateway offline}
+TARGETS=${TARGETS:-recall-popularity recall-itemcf recall-vector recall-als recall-content rank gateway offline}
 PYTHON=${PYTHON:-.venv/bin/python}
 SUITE=${SUITE:-bookworm}
 DEBIAN_BASE=localhost/recsys-base:$SUITE

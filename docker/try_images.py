@@ -27,9 +27,12 @@ ROLES = {
     "recall-popularity": "popularity",
     "recall-itemcf": "itemcf",
     "recall-vector": "vector",
+    "recall-als": "als",
+    "recall-content": "content",
     "rank": "rank",
     "gateway": "gateway",
 }
+CHANNELS = ("popularity", "itemcf", "vector", "als", "content")
 TRAINING_LIBRARIES = ("torch", "lightgbm", "pandas", "sklearn", "duckdb", "onnx")
 USER = "10001"
 HEALTHY_SECONDS = 90.0
@@ -90,7 +93,7 @@ def environment_of(role: str, ports: dict[str, tuple[int, int]]) -> dict[str, st
         "RECSYS_METRICS_PORT": str(ports[role][1]),
     }
     if role == "gateway":
-        channels = [name for name in ("popularity", "itemcf", "vector") if name in ports]
+        channels = [name for name in CHANNELS if name in ports]
         settings["RECSYS_RECALL"] = json.dumps({name: f"127.0.0.1:{ports[name][0]}" for name in channels})
         settings["RECSYS_RANK"] = f"127.0.0.1:{ports['rank'][0]}"
     return settings
@@ -157,7 +160,7 @@ def serve_all(containers: dict[str, Container], bundle_root: Path) -> None:
 
 
 def main() -> None:
-    """Looks into every image, then starts the serving ones together."""
+    """Looks into every image, then starts the serving ones that the bundle has files for together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=sorted(ENGINES), required=True)
     parser.add_argument("--version", required=True)
@@ -171,9 +174,10 @@ def main() -> None:
             containers[target] = ENGINES[options.engine](image, Path(folder) / f"{target}.log")
             closing.callback(containers[target].remove)
             inspect(containers[target], serves=target in ROLES)
-        serve_all(
-            {ROLES[name]: container for name, container in containers.items() if name in ROLES}, options.bundle_root
-        )
+        store = BundleStore(options.bundle_root)
+        known = store.open(store.release().current).manifest.roles
+        serving = {ROLES[name]: container for name, container in containers.items() if ROLES.get(name) in known}
+        serve_all(serving, options.bundle_root)
 
 
 if __name__ == "__main__":

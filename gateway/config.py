@@ -32,9 +32,9 @@ class GatewayConfig(ServerConfig):
         default=4, ge=1, le=1024, description="largest message that is accepted from clients, in MiB"
     )
     recall: dict[str, Target] = Field(
-        default={name: _local(name) for name in ("popularity", "itemcf", "vector")},
+        default={name: _local(name) for name in ("popularity", "itemcf", "vector", "als", "content")},
         description="where each recall channel listens: NAME=HOST:PORT, separated by commas; a JSON object in "
-        "the environment, a table in the file",
+        "the environment, a table in the file; those that the bundle's policy does not name are left alone",
     )
     rank: Target = Field(default=_local(RANKER), description="where the rank server listens: HOST:PORT")
     events_file: Path = Field(

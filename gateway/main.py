@@ -51,6 +51,7 @@ async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
         hidden.refresh()
 
     background.start("rollout", tick, lambda: _TICK_SECONDS, process.closing)
+    _probe(backends, rollout, process)
     servicer = GatewayServicer(
         config=config,
         rollout=rollout,
@@ -78,13 +79,26 @@ def _open_files(config: GatewayConfig, process: Process) -> tuple[EventRecorder,
 
 
 def _connect(config: GatewayConfig, process: Process) -> tuple[list[RecallBackend], RankBackend]:
-    """Connects to the other processes and begins to probe them."""
+    """Connects to the other processes."""
     recall = [RecallBackend(name, target, config) for name, target in config.recall.items()]
     rank = RankBackend(RANKER, config.rank, config)
     for backend in (*recall, rank):
         process.closing.push_async_callback(backend.close)
-        background.start(f"probe of {backend.name}", backend.probe, backend.pause_seconds, process.closing)
     return recall, rank
+
+
+def _probe(backends: Sequence[Backend], rollout: Rollout, process: Process) -> None:
+    """Begins to probe the processes that bundles ask; others may well not be there."""
+
+    def begin(backend: Backend) -> None:
+        async def probe() -> None:
+            if backend.name in rollout.asked:
+                await backend.probe()
+
+        background.start(f"probe of {backend.name}", probe, backend.pause_seconds, process.closing)
+
+    for backend in backends:
+        begin(backend)
 
 
 def _follow(factory: ServingFactory, process: Process) -> Versions[Serving]:

@@ -52,6 +52,15 @@ class Rollout:
         """What a new request uses; raises BundleMissing, which says why there is nothing."""
         return self.active or self._released()
 
+    @property
+    def asked(self) -> frozenset[str]:
+        """Names of the processes that the active or the released version may ask; none where no bundle is loaded."""
+        try:
+            released = self._released()
+        except BundleMissing:
+            return frozenset() if self._active is None else self._active.known_names
+        return released.known_names if self._active is None else released.known_names | self._active.known_names
+
     def step(self) -> None:
         """Moves to the released version where nothing speaks against it any more."""
         try:

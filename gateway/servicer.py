@@ -92,11 +92,13 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
     ) -> recommend_pb2.StatusResponse:
         """See recommend.proto."""
         del request, context
+        asked = self.rollout.asked
         backends = [
             recommend_pb2.BackendStatus(
                 name=backend.name, reachable=backend.reachable, cause=backend.cause, status=backend.status
             )
             for backend in self.backends
+            if not asked or backend.name in asked
         ]
         status = self.own_status()
         status.active_version = self.rollout.active.version if self.rollout.active is not None else ""

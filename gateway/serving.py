@@ -43,6 +43,13 @@ class Serving:
         """Names of the processes that this version's policy asks."""
         return frozenset({*(channel.name for channel in self.recommend.policy.channels), self.ranker_name})
 
+    @property
+    def known_names(self) -> frozenset[str]:
+        """Names of all processes that this version may ask, for similar items and in another order of serving, too."""
+        pipelines = (self.recommend, self.similar)
+        rankers = (pipeline.ranker.name for pipeline in pipelines if pipeline.ranker is not None)
+        return frozenset({*rankers, *(channel.name for pipeline in pipelines for channel in pipeline.policy.channels)})
+
 
 @dataclass(frozen=True)
 class ServingFactory:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array, csr_matrix
@@ -23,19 +23,21 @@ class ALSConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     factors: int = Field(default=64, ge=1, le=1_024, description="length of a factor vector")
-    reg: float = Field(default=0.01, gt=0, description="L2 regularisation of user and item factors")
+    reg: float = Field(
+        default=50, gt=0, description="L2 regularisation of user and item factors; more of it favours popular items"
+    )
     confidence: float = Field(
         default=1, gt=0, description="confidence of an event that counts in full; an item not taken has 1"
     )
     iterations: int = Field(default=15, ge=1, description="alternations of users and items")
     training_value_floor: float = Field(
-        default=1, ge=0, le=1, description="what the lowest rating counts in training; the highest counts 1"
+        default=0.2, ge=0, le=1, description="what the lowest rating counts in training; the highest counts 1"
     )
     history_value_floor: float = Field(
-        default=1, ge=0, le=1, description="what the lowest rating counts in a user's history; the highest counts 1"
+        default=0.1, ge=0, le=1, description="what the lowest rating counts in a user's history; the highest counts 1"
     )
     half_life_days: float | None = Field(
-        default=None, gt=0, description="an event of the history loses half its weight in this time; null: never"
+        default=30, gt=0, description="an event of the history loses half its weight in this time; null: never"
     )
     threads: int = Field(default=0, ge=0, description="threads that train; 0: all cores. The outcome is the same")
     seed: int = Field(default=1, ge=0, description="of the first factors")
@@ -73,8 +75,11 @@ def item_factors(users_by_items: csr_array, config: ALSConfig) -> NDArray[np.flo
     return np.where(taken[:, None], model.item_factors, 0).astype(np.float32)
 
 
-def fit(users_by_items: csr_array, config: ALSConfig) -> AlternatingLeastSquares:
-    """implicit's model of the matrix; the caller limits BLAS to one thread."""
+def fit(users_by_items: csr_array, config: ALSConfig) -> Any:
+    """implicit's AlternatingLeastSquares of the matrix; the caller limits BLAS to one thread."""
+    # Here, not above: it takes a second, and most bundles have no ALS.
+    from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-untyped]
+
     model = AlternatingLeastSquares(
         factors=config.factors,
         regularization=config.reg,

@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import SettingsConfigDict
 
+from offline.als import ALSConfig
 from offline.blend import BlendConfig
+from offline.content import ContentConfig
 from offline.datasets.registry import DEMO, PUBLISHED
 from offline.evaluate import BootstrapConfig
 from offline.itemcf import ItemCFConfig
 from offline.popularity import PopularityConfig
 from offline.ranker import RankerConfig
-from offline.recall import CHANNELS, RecallConfig
+from offline.recall import CHANNELS, DEFAULT_CHANNELS, RecallConfig
 from offline.replay import PacingConfig
 from offline.samples import SamplesConfig
 from offline.splits import SplitConfig
@@ -37,12 +39,27 @@ class ServingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    channels: tuple[str, ...] = Field(
+        default=DEFAULT_CHANNELS,
+        min_length=1,
+        description=f"recall channels that are trained and asked, any of {', '.join(CHANNELS)}; make serve starts a "
+        "process for each",
+    )
     channel_count: int = Field(default=200, ge=1, le=2_000, description="candidates asked of each channel")
     clock: Literal["auto", "wall", "cutoff"] = Field(
         default="auto",
         description="the moment of a request without as_of: now, or the end of the data; auto: the end for published "
         "and demo data, now for your own",
     )
+
+    @field_validator("channels")
+    @classmethod
+    def _known_channels(cls, channels: tuple[str, ...]) -> tuple[str, ...]:
+        """Each once, in the order of `CHANNELS`, so that the order of a list changes nothing."""
+        unknown = [name for name in channels if name not in CHANNELS]
+        if unknown:
+            raise ValueError(f"no recall channel {unknown[0]!r}; choose of {', '.join(CHANNELS)}")
+        return tuple(name for name in CHANNELS if name in channels)
 
     def policy(self, dataset: str) -> ServingPolicy:
         """The policy to start from: every channel alike, the blended order."""
@@ -52,7 +69,7 @@ class ServingConfig(BaseModel):
             ChannelPolicy(
                 name=name, count=self.channel_count, weight=1.0, history_limit=channel_class(name).history_limit
             )
-            for name in CHANNELS
+            for name in self.channels
         )
         return ServingPolicy(channels=channels, rank_count=200, ranking="blended", serving_clock=clock)
 
@@ -82,6 +99,8 @@ class OfflineConfig(TypedConfig):
     popularity: PopularityConfig = PopularityConfig()
     itemcf: ItemCFConfig = ItemCFConfig()
     two_tower: TwoTowerConfig = TwoTowerConfig()
+    als: ALSConfig = ALSConfig()
+    content: ContentConfig = ContentConfig()
     text: TextConfig = TextConfig()
     serving: ServingConfig = ServingConfig()
     blend: BlendConfig = BlendConfig()
@@ -114,7 +133,7 @@ class OfflineConfig(TypedConfig):
     @property
     def recall(self) -> RecallConfig:
         """Configuration of every channel."""
-        return RecallConfig(self.popularity, self.itemcf, self.two_tower)
+        return RecallConfig(self.popularity, self.itemcf, self.two_tower, self.als, self.content, self.serving.channels)
 
     def store(self, purpose: Purpose) -> BundleStore:
         """The bundles of one purpose."""

@@ -1,4 +1,4 @@
-"""Serving on this machine: the five processes under a supervisor until Ctrl-C, and replay against them."""
+"""Serving on this machine: a process per role under a supervisor until Ctrl-C, and replay against them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -37,16 +37,17 @@ def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Pa
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    cluster = LocalCluster(programs(store.root.absolute(), events_folder.absolute(), ports), logs)
+    servers = programs(store.root.absolute(), events_folder.absolute(), ports, channels=channels_of(store))
+    cluster = LocalCluster(servers, logs)
     started = time.monotonic()
     cluster.start()
     try:
         cluster.wait_healthy(HEALTHY_SECONDS)
         wait_complete(ports.target("gateway"), HEALTHY_SECONDS)
-        log.info("all five servers are healthy after %.1f s", time.monotonic() - started)
+        log.info("all %d servers are healthy after %.1f s", len(servers), time.monotonic() - started)
         for line in demonstrate(ports.target("gateway"), store.open(store.release().current).folder):
             _say(line)
-        _say(_addresses(ports, store, logs))
+        _say(_addresses([server.name for server in servers], ports, store, logs))
         stopping.wait()
         _say("stopping: no new calls, calls in flight finish")
     finally:
@@ -62,11 +63,18 @@ def served(store: BundleStore, *, folder: Path) -> Iterator[str]:
     """Serves the store on free ports with an event file of its own; yields HOST:PORT of the gateway."""
     ports = Ports.free()
     quiet = {"log-level": "WARNING"}
-    servers = programs(store.root.absolute(), folder.absolute() / "events", ports, settings=quiet)
+    events = folder.absolute() / "events"
+    servers = programs(store.root.absolute(), events, ports, channels=channels_of(store), settings=quiet)
     with LocalCluster(servers, folder / "logs") as cluster:
         cluster.wait_healthy(HEALTHY_SECONDS)
         wait_complete(ports.target("gateway"), HEALTHY_SECONDS)
         yield ports.target("gateway")
+
+
+def channels_of(store: BundleStore) -> tuple[str, ...]:
+    """The recall channels that the released bundle asks; a later bundle's new ones need another start."""
+    policy = store.open(store.release().current).manifest.policy
+    return tuple(channel.name for channel in policy.channels)
 
 
 def wait_complete(target: str, timeout_seconds: float) -> None:
@@ -92,10 +100,10 @@ def wait_complete(target: str, timeout_seconds: float) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _addresses(ports: Ports, store: BundleStore, logs: Path) -> str:
+def _addresses(roles: Sequence[str], ports: Ports, store: BundleStore, logs: Path) -> str:
     servers = "\n".join(
         f"  {role:<11} grpc {ports.target(role)}   metrics http://127.0.0.1:{ports.metrics[role]}/metrics"
-        for role in ports.grpc
+        for role in roles
     )
     return f"\nbundle {store.release().current} from {store.root}\n{servers}\n  logs in {logs}\n\nserving; Ctrl-C stops"
 

@@ -27,10 +27,15 @@ ROLE_FOLDERS: dict[str, tuple[str, ...]] = {
     "popularity": ("catalogue", "popularity"),
     "itemcf": ("catalogue", "itemcf"),
     "vector": ("catalogue", "vector"),
+    "als": ("catalogue", "als"),
+    "content": ("catalogue", "content"),
     "rank": ("catalogue", "rank"),
     "gateway": ("catalogue", "gateway"),
 }
-"""Which folders of a bundle a process reads, by role. Its golden requests come on top."""
+"""Which folders of a bundle a process reads, by role. Its golden requests come on top.
+
+A bundle has the roles that it has files for.
+"""
 
 REPORT_FOLDER = "report"
 """Evaluation tables and other files for people; no process reads them."""
@@ -134,11 +139,16 @@ def _manifest(facts: BundleFacts, files: dict[str, FileEntry], *, version: str, 
             "feature_names": facts.feature_names,
             "index": facts.index,
             "policy": facts.policy,
-            "roles": {role: _role_files(role, files) for role in ROLE_FOLDERS},
+            "roles": {role: _role_files(role, files) for role in _roles(files)},
             "files": files,
             "metrics": dict(facts.metrics),
         }
     )
+
+
+def _roles(files: Mapping[str, FileEntry]) -> tuple[str, ...]:
+    folders = {path.partition("/")[0] for path in files}
+    return tuple(role for role in ROLE_FOLDERS if role in folders)
 
 
 def _role_files(role: str, files: Mapping[str, FileEntry]) -> tuple[str, ...]:

@@ -4,31 +4,58 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-from offline import cosine, ease, interactions, itemcf, neighbours, people, popularity, two_tower
+from pydantic import BaseModel
+
+from offline import (
+    als,
+    content,
+    cosine,
+    descriptions,
+    ease,
+    interactions,
+    itemcf,
+    neighbours,
+    people,
+    popularity,
+    taste_matrix,
+    two_tower,
+)
+from offline.als import ALSConfig
+from offline.content import ContentConfig
 from offline.interactions import Dataset, Snapshot
 from offline.itemcf import ItemCFConfig
 from offline.popularity import PopularityConfig
 from offline.steps import RECEIPT, Step, Workspace
 from offline.two_tower.config import TwoTowerConfig
+from recall_server.channels import evidence
 from recsys import catalogue as recsys_catalogue
 from recsys import people as recsys_people
 
-CHANNELS = ("popularity", "itemcf", "vector")
-"""The channels that are trained, in the order of the policy."""
+CHANNELS = ("popularity", "itemcf", "vector", "als", "content")
+"""The channels that can be trained, in the order of the policy."""
+
+DEFAULT_CHANNELS = ("popularity", "itemcf", "vector")
+"""Those that a bundle has where the configuration names no others."""
+
+FALLBACK = "popularity"
+"""Trained in any case: the gateway's own list comes from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecallConfig:
-    """Configuration of every channel."""
+    """Configuration of every channel, and which of them are trained."""
 
     popularity: PopularityConfig
     itemcf: ItemCFConfig
     two_tower: TwoTowerConfig
+    als: ALSConfig
+    content: ContentConfig
+    channels: tuple[str, ...] = DEFAULT_CHANNELS
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +65,30 @@ class RecallModels:
     cutoff: int
     snapshot: Snapshot
     parts: tuple[Step, ...]
-    """Catalogue, popularity, ItemCF and two-tower, each a folder that a bundle takes over as it is."""
+    """The catalogue, then one step per channel, each a folder that a bundle takes over as it is."""
     view: Step
     """One folder with all parts side by side, for `Channel.open`."""
+
+    @property
+    def towers(self) -> Step | None:
+        """The two-tower model that the next cut-off continues from; None where it is not trained."""
+        return next((part for part in self.parts if part.name == TWO_TOWER), None)
+
+
+TWO_TOWER = "two-tower"
+"""Step of the vector channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Trainer:
+    """How one channel's step is run."""
+
+    step: str
+    train: Callable[[Path], object]
+    config: BaseModel
+    code: Sequence[ModuleType]
+    inputs: tuple[Step, ...] = ()
+    """Beside the catalogue."""
 
 
 def train_recall(
@@ -52,48 +100,67 @@ def train_recall(
     tables: Step,
     earlier: RecallModels | None = None,
 ) -> RecallModels:
-    """Trains every channel on what was known at `cutoff`; the towers continue from those of an earlier cut-off."""
+    """Trains the configured channels on what was known at `cutoff`; the towers continue from an earlier cut-off's."""
     snapshot = dataset.snapshot(cutoff)
-    facts = {"dataset": dataset.name, "cutoff": cutoff, "events": len(snapshot.item_ids)}
-    initial = earlier.parts[-1] if earlier else None
-
     catalogue = workspace.run(
         "catalogue",
         lambda folder: _save_catalogue(snapshot, folder),
-        facts=facts,
+        facts={"dataset": dataset.name, "cutoff": cutoff, "events": len(snapshot.item_ids)},
         inputs=[tables],
         code=[interactions, people, recsys_catalogue, recsys_people],
     )
+    trainers = _trainers(snapshot, config, tables=tables.folder, initial=earlier.towers if earlier else None)
+    trained = [
+        workspace.run(
+            trainer.step,
+            trainer.train,
+            config=trainer.config,
+            inputs=[catalogue, *trainer.inputs],
+            code=trainer.code,
+        )
+        for channel, trainer in trainers.items()
+        if channel in config.channels or channel == FALLBACK
+    ]
+    parts = (catalogue, *trained)
+    view = workspace.run("recall", lambda folder: link_folders([part.folder for part in parts], folder), inputs=parts)
+    return RecallModels(cutoff, snapshot, parts, view)
+
+
+def _trainers(snapshot: Snapshot, config: RecallConfig, *, tables: Path, initial: Step | None) -> dict[str, _Trainer]:
+    """By channel. The catalogue among a step's inputs stands for the tables, from which it is made."""
 
     def train_towers(folder: Path) -> None:
         two_tower.train(snapshot, config.two_tower, folder, initial=initial.folder if initial else None)
 
-    parts = (
-        catalogue,
-        workspace.run(
+    matrix = (taste_matrix, evidence)
+    return {
+        "popularity": _Trainer(
             "popularity",
             lambda folder: popularity.train(snapshot, config.popularity, folder),
-            config=config.popularity,
-            inputs=[catalogue],
-            code=[popularity],
+            config.popularity,
+            [popularity],
         ),
-        workspace.run(
+        "itemcf": _Trainer(
             "itemcf",
             lambda folder: itemcf.train(snapshot, config.itemcf, folder),
-            config=config.itemcf,
-            inputs=[catalogue],
-            code=[itemcf, cosine, ease, neighbours],
+            config.itemcf,
+            [itemcf, cosine, ease, neighbours, *matrix],
         ),
-        workspace.run(
-            "two-tower",
+        "vector": _Trainer(
+            TWO_TOWER,
             train_towers,
-            config=config.two_tower,
-            inputs=[catalogue, *([initial] if initial else [])],
-            code=_modules_of(two_tower),
+            config.two_tower,
+            _modules_of(two_tower),
+            (initial,) if initial else (),
         ),
-    )
-    view = workspace.run("recall", lambda folder: link_folders([part.folder for part in parts], folder), inputs=parts)
-    return RecallModels(cutoff, snapshot, parts, view)
+        "als": _Trainer("als", lambda folder: als.train(snapshot, config.als, folder), config.als, [als, *matrix]),
+        "content": _Trainer(
+            "content",
+            lambda folder: content.train(snapshot, config.content, folder, tables=tables),
+            config.content,
+            [content, descriptions, taste_matrix],
+        ),
+    }
 
 
 def _save_catalogue(snapshot: Snapshot, folder: Path) -> None:

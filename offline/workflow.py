@@ -38,7 +38,7 @@ from offline.tables import IdTables
 from offline.targets import TargetKind, Targets
 from rank_server import scoring
 from rank_server.scoring import Ranker
-from recall_server.channels import base, channel_class, itemcf, popularity, vector
+from recall_server.channels import als, base, channel_class, content, evidence, itemcf, linear, popularity, vector
 from recall_server.channels.base import Channel
 from recall_server.channels.popularity import PopularityChannel
 from recall_server.channels.vector import read_facts
@@ -61,6 +61,10 @@ SERVING_MODULES = (
     popularity,
     itemcf,
     vector,
+    als,
+    content,
+    linear,
+    evidence,
     scoring,
     domain,
     ordering,
@@ -306,7 +310,7 @@ class Workflow:
             self._watermarks(),
             parts.policy,
             parts.feature_names,
-            read_facts(parts.recall.view.folder).index,
+            read_facts(parts.recall.view.folder).index if parts.recall.towers else None,
             headline,
         )
         requests = _golden_requests(parts.recall)

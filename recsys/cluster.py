@@ -1,4 +1,4 @@
-"""The five servers on one machine, under a process supervisor: `make serve`, replay, fault tests and benchmarks.
+"""The servers on one machine, under a process supervisor: `make serve`, replay, fault tests and benchmarks.
 
     with LocalCluster(programs(bundle_root, events_folder, ports), folder) as cluster:
         cluster.wait_healthy(60)
@@ -35,7 +35,7 @@ from recsys.watchdog import HANG_SECONDS
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-CHANNELS = ("popularity", "itemcf", "vector")
+DEFAULT_CHANNELS = ("popularity", "itemcf", "vector")
 _POLL_SECONDS = 0.1
 _LAST_LINES = 5
 
@@ -80,19 +80,23 @@ def programs(
     events_folder: Path,
     ports: Ports,
     *,
+    channels: Sequence[str] = DEFAULT_CHANNELS,
     settings: Mapping[str, str] | None = None,
     role_settings: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Program]:
-    """The five servers. `settings` hold for all, `role_settings` for one role: flags without dashes, and values."""
+    """The gateway, one server per recall channel of `channels`, and the rank server.
+
+    `settings` hold for all, `role_settings` for one role: flags without dashes, and values.
+    """
     modules = {
         "gateway": (
             "gateway",
-            *("--recall", ",".join(f"{name}={ports.target(name)}" for name in CHANNELS)),
+            *("--recall", ",".join(f"{name}={ports.target(name)}" for name in channels)),
             *("--rank", ports.target("rank")),
             *("--events-file", str(events_folder / "events.sqlite")),
             *("--answers-file", str(events_folder / "answers.sqlite")),
         ),
-        **{name: ("recall_server", "--channel", name) for name in CHANNELS},
+        **{name: ("recall_server", "--channel", name) for name in channels},
         "rank": ("rank_server",),
     }
     return [

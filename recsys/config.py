@@ -21,10 +21,18 @@ from recsys.logs import LogFormat
 
 ENVIRONMENT_PREFIX = "RECSYS_"
 
-PORTS = {"gateway": 50050, "popularity": 50051, "itemcf": 50052, "vector": 50053, "rank": 50054}
+PORTS = {
+    "gateway": 50050,
+    "popularity": 50051,
+    "itemcf": 50052,
+    "vector": 50053,
+    "rank": 50054,
+    "als": 50055,
+    "content": 50056,
+}
 """Default gRPC port by role."""
 
-METRICS_PORTS = {"gateway": 9150, "popularity": 9151, "itemcf": 9152, "vector": 9153, "rank": 9154}
+METRICS_PORTS = {role: port - 40_900 for role, port in PORTS.items()}
 """Default metrics port by role."""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from onnx import TensorProto, helper
 
 from gateway.pipeline import Request
 from gateway.state import Histories, write_gateway_files
-from offline import itemcf, popularity, two_tower
+from offline import als, content, itemcf, popularity, two_tower
+from offline.als import ALSConfig
+from offline.content import ContentConfig
 from offline.golden import write_golden
 from offline.interactions import Snapshot
 from offline.itemcf import ItemCFConfig
@@ -33,43 +36,53 @@ USERS, ITEMS = 24, 80
 TOWERS = TwoTowerConfig(
     embedding_size=8, heads=2, hidden=16, least_examples=256, batch_size=64, epochs=2, threads=1, device="cpu"
 )
-POLICY = ServingPolicy(
-    channels=tuple(ChannelPolicy(name=name, count=30, weight=1.0) for name in ("popularity", "itemcf", "vector")),
-    rank_count=40,
-    ranking="ranked",
-    serving_clock="cutoff",
-)
+
+TRAINERS: dict[str, Callable[[Snapshot, Path], object]] = {
+    "popularity": lambda snapshot, folder: popularity.train(snapshot, PopularityConfig(), folder),
+    "itemcf": lambda snapshot, folder: itemcf.train(snapshot, ItemCFConfig(), folder),
+    "vector": lambda snapshot, folder: two_tower.train(snapshot, TOWERS, folder),
+    "als": lambda snapshot, folder: als.train(snapshot, ALSConfig(factors=4, reg=0.1, threads=1), folder),
+    "content": lambda snapshot, folder: content.train(snapshot, ContentConfig(), folder),
+}
 
 
-def publish_checkerboard(root: Path) -> str:
+def policy_of(channels: Sequence[str]) -> ServingPolicy:
+    """Every channel alike, then the ranker."""
+    asked = tuple(ChannelPolicy(name=name, count=30, weight=1.0) for name in channels)
+    return ServingPolicy(channels=asked, rank_count=40, ranking="ranked", serving_clock="cutoff")
+
+
+POLICY = policy_of(("popularity", "itemcf", "vector"))
+
+
+def publish_checkerboard(root: Path, *, channels: Sequence[str] = ("popularity", "itemcf", "vector")) -> str:
     """Trains, records golden requests and releases a production bundle below `root`; returns its version."""
-    snapshot = checkerboard(USERS, ITEMS)
+    snapshot, policy = checkerboard(USERS, ITEMS), policy_of(channels)
     with tempfile.TemporaryDirectory() as folder:
         part = Path(folder)
-        _write_parts(snapshot, part)
-        store = feature_store(snapshot, POLICY)
+        _write_parts(snapshot, policy, part)
+        store = feature_store(snapshot, policy)
         facts = BundleFacts(
             purpose="production",
             dataset="checkerboard",
             cutoff=snapshot.cutoff,
             events_watermarks={},
-            policy=POLICY,
+            policy=policy,
             feature_names=store.feature_names,
-            index=read_facts(part).index,
+            index=read_facts(part).index if "vector" in channels else None,
             metrics={},
         )
         requests = [Request(snapshot.history(user), snapshot.cutoff, 10, user_id=user) for user in (0, 1)]
-        return publish(BundleStore(root), [part], facts, golden=lambda staging: write_golden(staging, POLICY, requests))
+        return publish(BundleStore(root), [part], facts, golden=lambda staging: write_golden(staging, policy, requests))
 
 
-def _write_parts(snapshot: Snapshot, folder: Path) -> None:
+def _write_parts(snapshot: Snapshot, policy: ServingPolicy, folder: Path) -> None:
     snapshot.catalogue.save(folder)
     ids = snapshot.catalogue.item_ids
     ItemTexts([f"film-{item_id}" for item_id in ids], [f"Film {item_id}" for item_id in ids]).save(folder)
-    popularity.train(snapshot, PopularityConfig(), folder)
-    itemcf.train(snapshot, ItemCFConfig(), folder)
-    two_tower.train(snapshot, TOWERS, folder)
-    store = feature_store(snapshot, POLICY)
+    for channel in policy.channels:
+        TRAINERS[channel.name](snapshot, folder)
+    store = feature_store(snapshot, policy)
     store.save(folder)
     _write_ranker(store, folder)
     write_gateway_files(folder, histories=_histories(snapshot), user_keys={}, popular_item_ids=ids)

@@ -17,6 +17,8 @@ CHANNELS: Mapping[str, str] = MappingProxyType(
         "popularity": "recall_server.channels.popularity:PopularityChannel",
         "itemcf": "recall_server.channels.itemcf:ItemCFChannel",
         "vector": "recall_server.channels.vector:VectorChannel",
+        "als": "recall_server.channels.als:ALSChannel",
+        "content": "recall_server.channels.content:ContentChannel",
     }
 )
 """Where each channel's class is, as `module:class`: a process imports the libraries of its own channel only."""

@@ -96,8 +96,8 @@ class PopularityChannel(Channel):
         everybody = Charts(scores, _read(folder / GENRE_SCALES_FILE, len(catalogue.genre_names)), catalogue.item_ids)
         if not (folder / RETURNING_FACTS_FILE).is_file():
             return cls(catalogue, everybody)
-        returning = Charts.of(_read(folder / RETURNING_SCORES_FILE, len(catalogue)), catalogue)
         after_hours = read_facts(folder / RETURNING_FACTS_FILE, ReturningFacts).after_hours
+        returning = Charts.of(_read(folder / RETURNING_SCORES_FILE, len(catalogue)), catalogue)
         return cls(catalogue, everybody, returning=returning, after_hours=after_hours)
 
     @classmethod

@@ -14,7 +14,7 @@ import yaml
 from gateway.config import GatewayConfig
 from recsys.config import ENVIRONMENT_PREFIX, PORTS
 
-BUILT = {"gateway", "popularity", "itemcf", "vector", "rank", "offline"}
+BUILT = {"gateway", "popularity", "itemcf", "vector", "rank", "als", "content", "offline"}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_only_the_gateway_is_public_and_only_on_the_loopback_address(services: d
 
 def test_servers_read_the_bundles_and_write_nothing_but_events(services: dict[str, dict[str, Any]]) -> None:
     writable = {name: [volume for volume in services[name]["volumes"] if not volume.endswith(":ro")] for name in PORTS}
-    assert writable == {"gateway": ["events:/data"], "popularity": [], "itemcf": [], "vector": [], "rank": []}
+    assert writable == {role: ["events:/data"] if role == "gateway" else [] for role in PORTS}
     assert all("data:/bundles:ro" in services[name]["volumes"] for name in PORTS)
     assert all(services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"] for name in PORTS)
 
@@ -75,3 +75,9 @@ def test_every_variable_is_a_setting(services: dict[str, dict[str, Any]], docker
     used = {name for role in PORTS for name in services[role]["environment"]}
     used |= set(re.findall(rf"\b{ENVIRONMENT_PREFIX}\w+", (docker_folder / "Dockerfile").read_text()))
     assert used <= known
+
+
+def test_channels_that_not_every_bundle_has_start_on_demand(services: dict[str, dict[str, Any]]) -> None:
+    on_demand = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
+    assert on_demand == {"als": ["als"], "content": ["content"], "offline": ["offline"]}
+    assert services["gateway"]["depends_on"] == ["popularity", "itemcf", "vector", "rank"]

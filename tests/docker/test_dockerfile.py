@@ -15,7 +15,7 @@ import pytest
 from recsys.config import METRICS_PORTS, PORTS
 
 TARGETS = {"popularity": "recall-popularity", "itemcf": "recall-itemcf", "vector": "recall-vector", "rank": "rank"}
-TARGETS |= {"gateway": "gateway"}
+TARGETS |= {"als": "recall-als", "content": "recall-content", "gateway": "gateway"}
 
 
 @pytest.fixture(scope="module")

@@ -133,6 +133,15 @@ def test_the_clock_of_old_data_stands_still(dataset: str, clock: str, expected: 
     assert config.serving.policy(config.dataset).serving_clock == expected
 
 
+def test_channels_are_chosen_by_name_and_asked_in_one_order() -> None:
+    serving = parse("--serving.channels", "content,popularity,als").serving
+    assert serving.channels == ("popularity", "als", "content")
+    assert [channel.name for channel in serving.policy("demo").channels] == ["popularity", "als", "content"]
+    assert parse("--serving.channels", "als").recall.channels == ("als",)
+    with pytest.raises(CannotStart, match="no recall channel 'magic'; choose of popularity, itemcf, vector, als"):
+        parse("--serving.channels", "popularity,magic")
+
+
 def test_the_first_policy_asks_every_channel_alike() -> None:
     policy = parse("--serving.channel-count", "120").serving.policy("demo")
     assert [(channel.name, channel.count, channel.weight) for channel in policy.channels] == [

@@ -32,6 +32,36 @@ def test_windows_and_decay_count_events_by_age_and_type() -> None:
     assert_allclose(decayed, [8 / 2**10, 4 / 2, 2 * 2**-0.1, 0.3 * 2**-0.1, 0], rtol=1e-6)
 
 
+def test_a_trend_adds_the_growth_since_the_window_before() -> None:
+    events: list[Event] = [
+        *((user, 1, 3.0) for user in range(4)),
+        *((user, 1, 10.0) for user in range(4, 6)),
+        *((user, 2, 3.0) for user in range(2)),
+        *((user, 2, 10.0) for user in range(2, 9)),
+        (9, 3, 3.0),
+        (9, 4, 14.0),
+    ]
+    snapshot = snapshot_of(events, GENRES)
+    assert counts(snapshot, Signal(window_days=7, weight=1)).tolist() == [4, 2, 1, 0, 0]
+    assert counts(snapshot, Signal(window_days=7, trend=0.5, weight=1)).tolist() == [5, 0, 1.5, 0, 0]
+
+
+def test_events_of_returning_users_are_those_after_their_first_hours() -> None:
+    events: list[Event] = [(1, 1, 30.0), (1, 2, 29.0), (1, 3, 1.0), (2, 3, 2.0), (2, 4, 1.0)]
+    snapshot = snapshot_of(events, GENRES)
+    returning = Signal(returning=True, weight=1)
+    assert counts(snapshot, returning, after_hours=23).tolist() == [0, 1, 1, 1, 0]
+    assert counts(snapshot, returning, after_hours=24).tolist() == [0, 0, 1, 0, 0]
+    assert counts(snapshot, Signal(returning=True, window_days=20, weight=1)).tolist() == [0, 0, 1, 1, 0]
+
+
+def test_the_prior_of_returning_users_is_their_own() -> None:
+    events: list[Event] = [*((user, 1, 40.0) for user in range(50)), (1, 2, 20.0), (2, 3, 20.0), (2, 4, 2.0)]
+    returning = (Signal(returning=True, window_days=7, weight=1),)
+    scores = popularity(snapshot_of(events, GENRES), PopularityConfig(prior_events=3), signals=returning)
+    assert_allclose(scores, [0, 0.5, 0.5, 1, 0], rtol=1e-6)
+
+
 def test_scores_blend_smoothed_shares() -> None:
     config = PopularityConfig(
         signals=(Signal(window_days=7, weight=3), Signal(half_life_days=20, weight=1)), prior_events=2
@@ -78,3 +108,7 @@ def test_config_refuses_what_it_does_not_know() -> None:
         Signal(window_days=7, half_life_days=7, weight=1)
     with pytest.raises(ValidationError, match="extra"):
         PopularityConfig.model_validate({"window": 7})
+    with pytest.raises(ValidationError, match="trend needs window_days"):
+        Signal(trend=1, weight=1)
+    with pytest.raises(ValidationError, match="nothing says who they are"):
+        PopularityConfig(signals=(Signal(returning=True, weight=1),), returning=None)

@@ -7,13 +7,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline.popularity import PopularityConfig, Signal, train
+from offline.popularity import PopularityConfig, ReturningConfig, Signal, train
 from recall_server.channels import CHANNELS, channel_class
 from recall_server.channels.base import Channel
-from recall_server.channels.popularity import GENRE_SCALES_FILE, SCORES_FILE, PopularityChannel
+from recall_server.channels.popularity import (
+    GENRE_SCALES_FILE,
+    RETURNING_FACTS_FILE,
+    RETURNING_SCORES_FILE,
+    SCORES_FILE,
+    PopularityChannel,
+)
 from recsys.domain import History, RecallQuery, RecallResult
-from recsys.errors import BundleMismatch, InvalidRequest
-from tests.recall_server.conformance import NOW, ChannelConformance
+from recsys.errors import BundleDamaged, BundleMismatch, InvalidRequest
+from tests.recall_server.conformance import DAY, NOW, ChannelConformance, history_of
 from tests.recall_server.toy import checkerboard, snapshot_of
 
 GENRES = {1: "Drama", 2: "Drama", 3: "Comedy", 4: "Comedy|Drama", 5: "Western", 6: "Western", 7: ""}
@@ -73,6 +79,48 @@ def test_items_of_two_preferred_genres_gain_from_both(folder: Path) -> None:
     assert found.scores[3] == pytest.approx(2 + (0.25 / 1 + 0.25 / 0.5) / 2)
 
 
+@pytest.fixture
+def returning(tmp_path: Path) -> PopularityChannel:
+    """Eight newcomers took item 1 on day 20; the two who came back ten days later took item 5, and one item 4."""
+    events = [(user, 1, 20.0) for user in range(8)] + [(0, 5, 10.0), (1, 5, 10.0), (1, 4, 9.0)]
+    theirs = ReturningConfig(after_hours=168, signals=(Signal(returning=True, weight=1),))
+    config = PopularityConfig(signals=(Signal(weight=1),), returning=theirs)
+    snapshot = snapshot_of(events, GENRES)
+    snapshot.catalogue.save(tmp_path)
+    train(snapshot, config, tmp_path)
+    return PopularityChannel.open(tmp_path)
+
+
+def test_who_comes_back_gets_what_others_took_who_came_back(returning: PopularityChannel) -> None:
+    def head(history: History, as_of: int) -> list[int]:
+        [result] = returning.recall([RecallQuery(history, as_of, 3)])
+        return result.item_ids.tolist()
+
+    newcomers, returned = [1, 5, 4], [5, 4, 1]
+    first = History.of([2, 3], [NOW - 7 * DAY, NOW])
+    assert head(History.empty(), NOW) == newcomers
+    assert head(first, NOW) == newcomers
+    assert head(first, NOW + 1) == returned
+    assert head(History.of([2], [NOW - 900 * DAY]), NOW) == returned
+    assert head(History.of([999], [NOW - 900 * DAY]), NOW) == newcomers, "an unknown item says nothing"
+
+
+def test_preferred_genres_of_who_comes_back_are_ordered_by_their_list(returning: PopularityChannel) -> None:
+    [result] = returning.recall([RecallQuery(history_of([6]), NOW + 900 * DAY, 3, preferred_genres=("Western",))])
+    assert result.item_ids.tolist() == [5, 6, 4]
+    assert result.scores.tolist() == [3.0, 2.0, 0.5]
+
+
+def test_returning_files_that_do_not_fit_are_refused(returning: PopularityChannel, tmp_path: Path) -> None:
+    assert ask(returning).item_ids[0] == 1
+    np.save(tmp_path / RETURNING_SCORES_FILE, np.zeros(3, np.float32))
+    with pytest.raises(BundleMismatch, match=r"returning_scores\.npy: float32\[3\], expected finite float32\[7\]"):
+        PopularityChannel.open(tmp_path)
+    (tmp_path / RETURNING_FACTS_FILE).write_text("{}")
+    with pytest.raises(BundleDamaged, match="after_hours"):
+        PopularityChannel.open(tmp_path)
+
+
 def test_an_unknown_preferred_genre_is_the_callers_mistake(folder: Path) -> None:
     with pytest.raises(InvalidRequest, match=r"preferred_genres: unknown genre 'Opera'.*Comedy"):
         ask(PopularityChannel.open(folder), "Opera")
@@ -90,4 +138,4 @@ def test_the_registry_knows_every_channel_and_names_them() -> None:
     assert channel_class("popularity") is PopularityChannel
     with pytest.raises(InvalidRequest, match=r"no recall channel 'popular'; choose one of popularity, itemcf, vector"):
         channel_class("popular")
-    assert list(CHANNELS) == ["popularity", "itemcf", "vector"]
+    assert list(CHANNELS) == ["popularity", "itemcf", "vector", "als", "content"]

@@ -56,7 +56,7 @@ def test_free_ports_are_different() -> None:
     assert len(set(free_ports(20))) == 20
     ports = Ports.free()
     assert list(ports.grpc) == list(ports.metrics) == list(PORTS)
-    assert len({*ports.grpc.values(), *ports.metrics.values()}) == 10
+    assert len({*ports.grpc.values(), *ports.metrics.values()}) == 2 * len(PORTS)
     assert (Ports.default().grpc, Ports.default().metrics) == (PORTS, METRICS_PORTS)
 
 
@@ -80,6 +80,16 @@ def test_the_five_programs_know_their_ports_and_each_other(tmp_path: Path) -> No
     assert commands["rank"].endswith("--log-level WARNING --workers 2")
     assert all("--log-level WARNING" in command for command in commands.values())
     assert [server.target for server in servers] == [f"127.0.0.1:{100 + i}" for i in range(5)]
+
+
+def test_a_program_per_channel_that_is_asked_for(tmp_path: Path) -> None:
+    ports = Ports({role: 100 + i for i, role in enumerate(PORTS)}, {role: 200 + i for i, role in enumerate(PORTS)})
+    servers = programs(tmp_path, tmp_path, ports, channels=("popularity", "als", "content"))
+    commands = {server.name: " ".join(server.arguments) for server in servers}
+    assert list(commands) == ["gateway", "popularity", "als", "content", "rank"]
+    assert "--recall popularity=127.0.0.1:101,als=127.0.0.1:105,content=127.0.0.1:106 --rank" in commands["gateway"]
+    assert "--channel content" in commands["content"]
+    assert "--port 106 --metrics-port 206" in commands["content"]
 
 
 def test_odd_paths_survive_the_configuration(tmp_path: Path) -> None:
