@@ -1,0 +1,90 @@
+"""Labels on a picture that cover neither each other nor the edge."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.patheffects import withStroke
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
+from numpy.typing import NDArray
+
+LONGEST = 30
+DISTANCES = (6, 14, 24, 36, 50, 66, 84, 104)
+"""Points between a place and its label, tried in this order."""
+DIRECTIONS = 12
+
+
+def shortened(title: str, longest: int = LONGEST) -> str:
+    """A title in at most `longest` characters."""
+    return title if len(title) <= longest else title[: longest - 1].rstrip(" ,.:(") + "…"
+
+
+def place_labels(axes: Axes, places: NDArray[np.float64], texts: Sequence[str], *, size: float = 7.5) -> int:
+    """Writes each text beside its place, first ones first; one that finds no room is left out. Returns how many stand.
+
+    A thin line leads to a label that had to go further off.
+    """
+    canvas = axes.figure.canvas
+    if not isinstance(canvas, FigureCanvasAgg):
+        raise TypeError(f"labels are measured by matplotlib's Agg canvas, found {type(canvas).__name__}")
+    canvas.draw()  # type: ignore[no-untyped-call]
+    frame, taken = axes.get_window_extent(), [_around(axes, place) for place in places]
+    standing = 0
+    for place, text in zip(places, texts, strict=True):
+        box = _first_free(axes, canvas, place, shortened(text), size=size, frame=frame, taken=taken)
+        if box is not None:
+            taken.append(box)
+            standing += 1
+    return standing
+
+
+def _around(axes: Axes, place: NDArray[np.float64]) -> Bbox:
+    """The few pixels that a labelled point itself takes."""
+    x, y = axes.transData.transform(place)
+    return Bbox.from_extents(x - 3, y - 3, x + 3, y + 3)
+
+
+def _first_free(
+    axes: Axes,
+    canvas: FigureCanvasAgg,
+    place: NDArray[np.float64],
+    text: str,
+    *,
+    size: float,
+    frame: Bbox,
+    taken: Sequence[Bbox],
+) -> Bbox | None:
+    for distance in DISTANCES:
+        for turn in np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False):
+            label = _label(axes, place, text, (distance * np.cos(turn), distance * np.sin(turn)), size)
+            renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+            box = Text.get_window_extent(label, renderer).padded(1.5)  # without the line that leads to it
+            inside = frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
+            if inside and not any(box.overlaps(other) for other in taken):
+                return box
+            label.remove()
+    return None
+
+
+def _label(axes: Axes, place: NDArray[np.float64], text: str, offset: tuple[float, float], size: float) -> Annotation:
+    across = "left" if offset[0] > 2 else "right" if offset[0] < -2 else "center"
+    along = "bottom" if offset[1] > 2 else "top" if offset[1] < -2 else "center"
+    far = np.hypot(*offset) > DISTANCES[0] + 1
+    label = axes.annotate(
+        text,
+        (float(place[0]), float(place[1])),
+        offset,
+        textcoords="offset points",
+        ha=across,
+        va=along,
+        fontsize=size,
+        arrowprops={"arrowstyle": "-", "lw": 0.5, "color": "0.3", "shrinkA": 0, "shrinkB": 1} if far else None,
+        zorder=5,
+    )
+    label.set_parse_math(False)
+    label.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
+    return label
