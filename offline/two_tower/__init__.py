@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 from offline.two_tower.config import TwoTowerConfig
-from offline.two_tower.training import train
+from offline.two_tower.training import index_items, train
 
-__all__ = ["TwoTowerConfig", "train"]
+__all__ = ["TwoTowerConfig", "index_items", "train"]

@@ -6,12 +6,73 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from offline.two_tower.objectives import ObjectiveName
 
-class TwoTowerConfig(BaseModel):
-    """Shape, training and export of the two towers."""
+
+class SequenceConfig(BaseModel):
+    """Shape and training of the sequence tower; what is not named here it shares with the pooled one."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    sequence_size: int = Field(default=64, ge=2, description="sequence tower: width of item vectors and of its layers")
+    sequence_blocks: int = Field(default=2, ge=1, description="sequence tower: self-attention layers")
+    sequence_heads: int = Field(default=2, ge=1, description="sequence tower: attention heads; they divide the width")
+    sequence_temperature: float = Field(
+        default=0.06, gt=0, description="sequence tower: scores are cosines divided by this"
+    )
+    sequence_dropout: float = Field(
+        default=0.2, ge=0, lt=1, description="sequence tower: dropout of its input and of each layer's output"
+    )
+    sequence_id_dropout: float = Field(
+        default=0.05, ge=0, lt=1, description="sequence tower: share of items shown without their id in a step"
+    )
+    sequence_loss: ObjectiveName = Field(
+        default="cross-entropy", description="sequence tower: what each position's next item is scored by"
+    )
+    sequence_negatives: int = Field(
+        default=512, ge=1, description="sequence tower: uniform negatives per step, shared by all positions"
+    )
+    sequence_calibration: float = Field(
+        default=0.75, ge=0, le=1, description="sequence tower: gBCE's t, between plain BCE and softmax's scores"
+    )
+    sequence_events: int = Field(
+        default=1_600, ge=1, description="sequence tower: events per step, padding counted; windows are cut to fit"
+    )
+    sequence_learning_rate: float = Field(default=3e-3, gt=0, description="sequence tower: AdamW's largest step size")
+    sequence_reg: float = Field(default=0.01, ge=0, description="sequence tower: AdamW's weight decay")
+    sequence_warmup: float = Field(
+        default=0.04, ge=0, le=1, description="sequence tower: share of the steps in which the step size rises"
+    )
+    sequence_averaging: float = Field(
+        default=0.995, ge=0, lt=1, description="sequence tower: what averaged weights keep per step"
+    )
+    sequence_epochs: int = Field(
+        default=30, ge=1, description="sequence tower: epochs from scratch; the step size falls to 0 over them"
+    )
+    sequence_patience: int = Field(
+        default=5, ge=1, description="sequence tower: epochs without a better validation NDCG before stopping"
+    )
+    sequence_refit_epochs: int = Field(
+        default=2, ge=0, description="sequence tower: epochs on everything, each user's latest event included"
+    )
+    sequence_continue_epochs: int = Field(
+        default=3, ge=1, description="sequence tower: epochs when an earlier cut-off's towers are continued"
+    )
+    precision: Literal["auto", "full", "mixed"] = Field(
+        default="auto", description="sequence tower: 32-bit layers, or 16-bit ones; auto: mixed on CUDA"
+    )
+    sequence_refit_rate: float = Field(
+        default=0.1, gt=0, le=1, description="sequence tower: share of the step size that refits begin with"
+    )
+
+
+class TwoTowerConfig(SequenceConfig):
+    """Shape, training and export of the two towers."""
+
+    tower: Literal["pooled", "sequence"] = Field(
+        default="pooled",
+        description="user tower: pooled ranks what a user takes some day and knows trends, sequence what comes next",
+    )
     embedding_size: int = Field(default=64, ge=2, description="width of the id embeddings and of the latent vectors")
     heads: int = Field(default=4, ge=1, description="attention heads that pool the history")
     hidden: int = Field(default=128, ge=2, description="width of the user tower's hidden layer")

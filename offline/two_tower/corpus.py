@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,19 +20,27 @@ class Corpus:
     events: TrainingEvents
     trend: Trend
     n_items: int
+    trained: NDArray[np.bool_] | None = None
+    """bool[items]: items whose id means something, where other events than these taught it."""
 
     @classmethod
     def of(cls, events: TrainingEvents, n_items: int, cutoff: int, config: TwoTowerConfig) -> Corpus:
         """The events up to `cutoff` and their trend."""
-        events = events_until(events, cutoff)
+        events = events_where(events, events.timestamps <= cutoff)
         trend = measure_trend(
             events, n_items, half_lives_days=config.half_lives_days, n_moments=config.moments, cutoff=cutoff
         )
         return cls(events, trend, n_items)
 
+    def knowing(self, trained: NDArray[np.bool_]) -> Corpus:
+        """The same events beside towers that know the ids of the items `trained`."""
+        return replace(self, trained=trained)
+
     @cached_property
     def known(self) -> NDArray[np.bool_]:
-        """bool[items]: whether anybody took the item."""
+        """bool[items]: whether anybody took the item, or its id was trained before."""
+        if self.trained is not None:
+            return self.trained
         return np.bincount(self.events.item_rows, minlength=self.n_items) > 0
 
     @property
@@ -42,9 +50,8 @@ class Corpus:
         return latest
 
 
-def events_until(events: TrainingEvents, cutoff: int) -> TrainingEvents:
-    """The events at or before `cutoff`, of the same users."""
-    kept = events.timestamps <= cutoff
+def events_where(events: TrainingEvents, kept: NDArray[np.bool_]) -> TrainingEvents:
+    """The events where `kept`, of the same users."""
     counts = np.bincount(events.user_rows[kept], minlength=len(events.indptr) - 1)
     return TrainingEvents(
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),

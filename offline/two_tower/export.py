@@ -19,6 +19,7 @@ from offline.two_tower.batches import Examples, gather_histories
 from offline.two_tower.config import TwoTowerConfig
 from offline.two_tower.corpus import Corpus
 from offline.two_tower.model import Histories, TwoTower
+from offline.two_tower.sequence import SequenceTower
 from recall_server.channels.vector import FACTS_FILE, INDEX_FILE, TOWER_FILE, VECTORS_FILE, UserTower, VectorFacts
 from recsys.bundle import IndexFacts
 from recsys.errors import ContractBroken
@@ -33,12 +34,14 @@ _CHUNK = 256
 _CHECKED_USERS = 200
 _NEIGHBOURS = 100
 _LEAST_EF = 512
+_MORE_LINKS = (1, 2, 4)
+_EQUAL = 1e-6
 
 
 class ServedUserTower(nn.Module):
     """The user tower with the latent vectors of items as a constant: the graph that is served."""
 
-    def __init__(self, model: TwoTower, latent: NDArray[np.float32]) -> None:
+    def __init__(self, model: TwoTower | SequenceTower, latent: NDArray[np.float32]) -> None:
         super().__init__()
         self.users = model.users
         self.latent: Tensor
@@ -50,7 +53,9 @@ class ServedUserTower(nn.Module):
         return torch.cat([vectors, torch.zeros_like(vectors[:, :1])], dim=1)
 
 
-def export_towers(model: TwoTower, snapshot: Snapshot, corpus: Corpus, config: TwoTowerConfig, folder: Path) -> None:
+def export_towers(
+    model: TwoTower | SequenceTower, snapshot: Snapshot, corpus: Corpus, config: TwoTowerConfig, folder: Path
+) -> None:
     """Writes the files of `VectorChannel`, and all vectors as Parquet for people.
 
     Raises:
@@ -60,13 +65,12 @@ def export_towers(model: TwoTower, snapshot: Snapshot, corpus: Corpus, config: T
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
     model.eval()
     items = of_one_length(model.item_vectors(corpus.latest, corpus.known))
-    tower = ServedUserTower(model, np.ascontiguousarray(items[:, : config.embedding_size])).eval()
+    tower = ServedUserTower(model, np.ascontiguousarray(items[:, : model.latent_size])).eval()
     users = user_vectors(tower, corpus, snapshot.cutoff, config.history_limit)
     export_tower(tower, folder / TOWER_FILE)
     check_parity(tower, folder / TOWER_FILE, _sample(corpus, snapshot.cutoff, config), config.parity_tolerance)
     np.save(folder / VECTORS_FILE, items)
-    index = build_index(items, config)
-    ef, recall = widen_until_exact(index, items, users[:: max(len(users) // _CHECKED_USERS, 1)], config.index_recall)
+    index, ef, recall = _searchable(items, users[:: max(len(users) // _CHECKED_USERS, 1)], config)
     index.save_index(str(folder / INDEX_FILE))
     facts = VectorFacts(
         index=IndexFacts(dim=items.shape[1], space="ip", count=len(items)),
@@ -157,6 +161,24 @@ def build_index(items: NDArray[np.float32], config: TwoTowerConfig) -> Any:
     return index
 
 
+def _searchable(
+    items: NDArray[np.float32], users: NDArray[np.float32], config: TwoTowerConfig
+) -> tuple[Any, int, float]:
+    """An index, the width of its search, and its recall; it has more links where those asked for miss items.
+
+    Cold items of the same genres and decade stand at one place, and few links lead to many of them.
+    """
+    for factor in _MORE_LINKS:
+        linked = config.model_copy(update={"index_links": config.index_links * factor})
+        index = build_index(items, linked)
+        try:
+            return index, *widen_until_exact(index, items, users, config.index_recall)
+        except ContractBroken:
+            if factor == _MORE_LINKS[-1]:
+                raise
+    raise AssertionError
+
+
 def widen_until_exact(
     index: Any, items: NDArray[np.float32], users: NDArray[np.float32], least: float
 ) -> tuple[int, float]:
@@ -166,10 +188,9 @@ def widen_until_exact(
         ContractBroken: even a search as wide as the catalogue stays below.
     """
     k = min(_NEIGHBOURS, len(items))
-    exact = [set(top_k(items @ user, k).tolist()) for user in users]
     ef = _LEAST_EF
     while True:
-        recall = _recall(index, users, exact, ef)
+        recall = _recall(index, items, users, k=k, ef=ef)
         if recall >= least:
             return ef, recall
         if ef >= len(items):
@@ -180,14 +201,21 @@ def widen_until_exact(
         ef *= 2
 
 
-def _recall(index: Any, users: NDArray[np.float32], exact: list[set[int]], ef: int) -> float:
-    """Mean share of the exact neighbours that the index finds; a graph that reaches too few items finds none."""
+def _recall(index: Any, items: NDArray[np.float32], users: NDArray[np.float32], *, k: int, ef: int) -> float:
+    """Mean share of what the index finds that is as good as the k-th best item, for equal items are equally right.
+
+    A graph that reaches too few items finds none.
+    """
     index.set_ef(ef)
     try:
-        labels, _ = index.knn_query(users, k=len(exact[0]), num_threads=1)
+        labels, _ = index.knn_query(users, k=k, num_threads=1)
     except RuntimeError:
         return 0.0
-    found = [len(best & set(row)) / len(best) for best, row in zip(exact, labels.tolist(), strict=True)]
+    found = []
+    for user, rows in zip(users, labels.astype(np.int64), strict=True):
+        scores = items @ user
+        worst = scores[top_k(scores, k)[-1]]
+        found.append(float((scores[rows] >= worst - _EQUAL * max(abs(worst), 1.0)).mean()))
     return float(np.mean(found))
 
 

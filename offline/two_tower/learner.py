@@ -79,7 +79,7 @@ class Learner:
 
 def batch_loss(model: TwoTower, batch: Batch, sample: ItemSample, trend: Trend) -> Tensor:
     """The loss of one batch over one sample of items; only items of the sample and of histories are embedded."""
-    n_items, device = trend.features.shape[1], model.items.content.device
+    n_items, device = trend.features.shape[1], model.device
     history_rows = batch.histories.rows.numpy()
     needed = np.unique(np.concatenate([sample.rows, history_rows.ravel()]))
     place = np.zeros(n_items, np.int64)

@@ -158,15 +158,24 @@ class TwoTower(nn.Module):
         self.items = ItemTower(content, config)
         self.users = UserTower(config, mean=mean, deviation=deviation)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.items.content.device
+
+    @property
+    def latent_size(self) -> int:
+        """Width of the part of an item vector that stands for it in a history."""
+        return self.items.identity.embedding_dim
+
     @torch.no_grad()
     def item_vectors(self, trend: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
         """float32[items, d + 1 + h] with popularity `trend` (float32[items, h]); not `known` ones go without their id.
 
         An item that nobody took has an id embedding that says nothing: genres and year give it its place.
         """
-        device = self.items.content.device
-        latent, bias = self.items(torch.arange(len(known), device=device))
-        unknown = torch.from_numpy(np.flatnonzero(~known)).to(device)
+        latent, bias = self.items(torch.arange(len(known), device=self.device))
+        unknown = torch.from_numpy(np.flatnonzero(~known)).to(self.device)
         latent[unknown] -= self.items.identity(unknown)
         bias[unknown] -= self.items.identity_bias(unknown)
         return np.concatenate([latent.cpu().numpy(), bias.cpu().numpy(), trend], axis=1).astype(np.float32)

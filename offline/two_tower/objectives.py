@@ -1,0 +1,132 @@
+"""Losses of next-item training: each position scores the item that came next against the others, or a sample of them.
+
+`users` is float32[n, d + 1] with a last column of ones, `items` float32[items, d + 1] with the bias in the last one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_MASKED = -1e4
+_CHUNK = 1024
+_TINY = 1e-30
+
+ObjectiveName = Literal["cross-entropy", "sampled-softmax", "gbce", "mse", "bpr", "mse+bpr"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one step scores: the chosen items of n positions, and c negatives that all positions share."""
+
+    users: Tensor
+    items: Tensor
+    targets: Tensor
+    """int64[n]: catalogue rows."""
+    negatives: Tensor
+    """int64[c]: catalogue rows, drawn uniformly with repetition; ignored where every item is scored."""
+    known: Tensor
+    """bool[items]: items somebody took; others are no negatives."""
+    calibration: float
+    """gBCE's t: 0 is plain BCE, 1 makes the scores those of a softmax over all items."""
+
+
+def objective_loss(name: ObjectiveName, sample: Sample) -> Tensor:
+    """The mean loss over positions."""
+    return _OBJECTIVES[name](sample)
+
+
+def _cross_entropy(sample: Sample) -> Tensor:
+    excluded = torch.where(sample.known, 0.0, _MASKED).to(sample.items.dtype)
+    loss: Tensor = FullSoftmax.apply(sample.users, sample.items, excluded, sample.targets)  # type: ignore[no-untyped-call]
+    return loss
+
+
+def _sampled_softmax(sample: Sample) -> Tensor:
+    """Every negative is drawn with the same probability, so logQ is one constant: log(items / negatives)."""
+    chosen, others = _scores(sample)
+    rest = torch.logsumexp(others, dim=1) + math.log(int(sample.known.sum()) / others.shape[1])
+    return functional.softplus(rest - chosen).mean()
+
+
+def _gbce(sample: Sample) -> Tensor:
+    """Petrov and Macdonald 2023, "gSASRec": BCE whose positive term is weakened to undo the sampling."""
+    chosen, others = _scores(sample)
+    rate = min(others.shape[1] / max(int(sample.known.sum()) - 1, 1), 1.0)
+    beta = rate * (sample.calibration * (1 - 1 / rate) + 1 / rate)
+    return (beta * functional.softplus(-chosen) + functional.softplus(others).sum(dim=1)).mean()
+
+
+def _mse(sample: Sample) -> Tensor:
+    """1 for what was chosen, 0 for a negative; both halves weigh the same."""
+    chosen, others = _scores(sample)
+    return ((chosen - 1) ** 2 + _mean_square(others)).mean()
+
+
+def _bpr(sample: Sample) -> Tensor:
+    chosen, others = _scores(sample)
+    return functional.softplus(others - chosen[:, None]).mean()
+
+
+def _mse_and_bpr(sample: Sample) -> Tensor:
+    return _mse(sample) + _bpr(sample)
+
+
+def _mean_square(others: Tensor) -> Tensor:
+    hits = others > _MASKED
+    return torch.where(hits, others**2, 0.0).sum(dim=1) / hits.sum(dim=1).clamp(min=1)
+
+
+def _scores(sample: Sample) -> tuple[Tensor, Tensor]:
+    """[n] of the chosen items and [n, c] of the negatives; a negative that was chosen is masked."""
+    chosen = (sample.users * functional.embedding(sample.targets, sample.items)).sum(dim=1)
+    others = sample.users @ functional.embedding(sample.negatives, sample.items).T
+    return chosen, others.masked_fill(sample.negatives[None, :] == sample.targets[:, None], _MASKED)
+
+
+class FullSoftmax(torch.autograd.Function):
+    """Cross-entropy over all items whose gradient is made on the way forward.
+
+    Scores are made for a chunk of positions at a time and overwritten by their gradient, so that neither [n, items]
+    array is ever kept: memory is bounded, and the chunk stays in the cache.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, users: Tensor, items: Tensor, excluded: Tensor, targets: Tensor) -> Tensor:
+        """Mean cross-entropy; `excluded` (float32[items]) is added to every score."""
+        users, items = users.detach().float(), items.detach().float()
+        users_grad, items_grad = torch.empty_like(users), torch.zeros_like(items)
+        total = users.new_zeros(())
+        for start in range(0, len(users), _CHUNK):
+            rows, chosen = users[start : start + _CHUNK], targets[start : start + _CHUNK, None]
+            scores = torch.addmm(excluded.float(), rows, items.T)
+            shares = torch.softmax(scores, dim=1, out=scores)
+            total -= shares.gather(1, chosen).clamp(min=_TINY).log().sum()
+            shares.scatter_add_(1, chosen, shares.new_full(chosen.shape, -1.0))
+            torch.mm(shares, items, out=users_grad[start : start + _CHUNK])
+            items_grad.addmm_(shares.T, rows)
+        n = max(len(users), 1)
+        ctx.save_for_backward(users_grad / n, items_grad / n)
+        return total / n
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        """Scales what forward made."""
+        users_grad, items_grad = ctx.saved_tensors
+        return users_grad * upstream[0], items_grad * upstream[0], None, None
+
+
+_OBJECTIVES: dict[ObjectiveName, Callable[[Sample], Tensor]] = {
+    "cross-entropy": _cross_entropy,
+    "sampled-softmax": _sampled_softmax,
+    "gbce": _gbce,
+    "mse": _mse,
+    "bpr": _bpr,
+    "mse+bpr": _mse_and_bpr,
+}
