@@ -10,6 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from offline import skew, verbs
 from offline.config import OfflineConfig
+from offline.report import verb as reporting
+from offline.report.config import ReportConfig
 from recsys.errors import RecsysError
 
 log = logging.getLogger("offline")
@@ -34,6 +36,7 @@ VERBS: dict[str, Verb[Any]] = {
     "publish": Verb("release the evaluation and the production bundle", OfflineConfig, verbs.publish),
     "rollback": Verb("release the bundle before the current one again", verbs.RollbackConfig, verbs.rollback),
     "replay": Verb("held-out requests, in time order, through a gateway", verbs.ReplayConfig, verbs.replay),
+    "report": Verb("pictures and tables of item and user vectors, in one folder", ReportConfig, reporting.report),
     "check-skew": Verb("features of a running rank server against training's", skew.SkewConfig, skew.check_skew),
     "run": Verb("ingest, train, evaluate and publish; what did not change is not run again", OfflineConfig, verbs.run),
     "serve": Verb("run, then serve all five processes until Ctrl-C", OfflineConfig, verbs.serve),
