@@ -1,4 +1,4 @@
-"""Cosine similarity of items with shrinkage, in blocks of rows, so that nothing is ever dense in items × items."""
+"""Similarity of items by their users, in blocks of rows, so that nothing is ever dense in items × items."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ def cosine_blocks(
     sources: NDArray[np.int64],
     targets: NDArray[np.int64],
     *,
-    shrink: float,
+    shrink: float | None,
     block_entries: int = 4 * 2**20,
 ) -> Iterator[tuple[slice, csr_array]]:
     """Yields (slice of `sources`, float32[block, items]): similarity of these source items with the target items.
 
-    The similarity of x and y is x·y / (|x| |y| + shrink); columns that are no target and the item itself are absent.
+    The similarity of x and y is x·y / (|x| |y| + shrink), the cosine with shrinkage, or x·y where `shrink` is None;
+    columns that are no target and the item itself are absent.
     `block_entries` bounds the entries of a block of more than one item, and with them memory: 8 bytes each.
     """
     events_per_user = np.diff(csr_array(users_by_items).indptr)
@@ -30,7 +31,8 @@ def cosine_blocks(
         product = csr_array(users_by_items[:, rows].T @ by_user)
         source = np.repeat(np.arange(len(rows)), np.diff(product.indptr))
         target = targets[product.indices]
-        product.data /= norms[rows[source]] * norms[target] + np.float32(shrink)
+        if shrink is not None:
+            product.data /= norms[rows[source]] * norms[target] + np.float32(shrink)
         product.data[rows[source] == target] = 0
         yield block, csr_array((product.data, target, product.indptr), shape=(len(rows), users_by_items.shape[1]))
 
@@ -53,3 +55,20 @@ def _cut(bounds: NDArray[np.int64], block_entries: int) -> Iterator[slice]:
         end = max(start + 1, int(np.searchsorted(ends, before + block_entries, side="right")))
         yield slice(start, end)
         start = end
+
+
+def bm25(users_by_items: csc_array, *, k1: float, b: float) -> csc_array:
+    """float32[users, items]: evidence as Okapi BM25 weighs it, with items as documents and users as their words.
+
+    Of an entry x of user u and item i: x (k1 + 1) / (k1 (1 - b + b |i| / mean |i|) + x) * max(0, log(items / (1 + n))),
+    where |i| sums the item's entries and n counts the user's: users of many items and popular items weigh less. It is
+    the weight of implicit's `BM25Recommender`, which takes inner products of it for similarities.
+    """
+    weighted = users_by_items.copy()
+    sums = np.asarray(weighted.sum(axis=0), np.float64).ravel()
+    lengths = 1 - b + b * sums / max(float(sums.mean()), np.finfo(np.float64).tiny)
+    counts = np.bincount(weighted.indices, minlength=weighted.shape[0])
+    rarity = np.maximum(np.log(max(weighted.shape[1], 1)) - np.log1p(counts), 0)
+    norms = np.repeat(k1 * lengths, np.diff(weighted.indptr))
+    weighted.data = (weighted.data * (k1 + 1) / (norms + weighted.data) * rarity[weighted.indices]).astype(np.float32)
+    return weighted

@@ -1,10 +1,12 @@
-"""Trains ItemCF: EASE among the most-rated items that fit the memory, cosine wherever another item is involved."""
+"""Trains ItemCF: EASE among the most-rated items that fit the memory, similarity wherever another item is involved."""
 
 from __future__ import annotations
 
 import logging
 import math
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csc_array
 from tqdm import tqdm
 
-from offline.cosine import cosine_blocks
+from offline.cosine import bm25, cosine_blocks
 from offline.ease import ease_weights
 from offline.interactions import Snapshot
 from offline.neighbours import NeighbourLists
@@ -43,11 +45,18 @@ class ItemCFConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     reg: float = Field(default=1_000, gt=0, description="L2 regularisation of EASE; more of it favours popular items")
+    similarity: Literal["cosine", "bm25"] = Field(
+        default="cosine", description="how items are linked that EASE does not cover; with ease_items 0, all of them"
+    )
     shrink: float = Field(default=20, ge=0, description="shrinkage of the cosine")
+    bm25_k1: float = Field(default=100, gt=0, description="how slowly BM25 saturates with the evidence of one user")
+    bm25_b: float = Field(default=0.8, ge=0, le=1, description="how much BM25 discounts popular items")
     n_neighbours: int = Field(default=200, ge=1, description="strongest weights kept for each past item")
     max_memory_mib: int = Field(default=2_048, ge=1, description="most memory that training adds to the events, MiB")
     ease_items: int = Field(
-        default=20_000, ge=0, description="most items with EASE; its time grows with their third power; 0: cosine only"
+        default=20_000,
+        ge=0,
+        description="most items with EASE; its time grows with their third power; 0: none",
     )
     training_value_floor: float = Field(
         default=0.2, ge=0, le=1, description="what the lowest rating counts in training; the highest counts 1"
@@ -110,32 +119,43 @@ def _link(users_by_items: csc_array, covered: NDArray[np.int64], config: ItemCFC
     rated = np.flatnonzero(np.diff(users_by_items.indptr))
     others = np.setdiff1d(rated, covered, assume_unique=True)
     lists = NeighbourLists(users_by_items.shape[1], config.n_neighbours)
+    if config.similarity == "bm25":
+        evidence = _Evidence(bm25(users_by_items, k1=config.bm25_k1, b=config.bm25_b), None)
+    else:
+        evidence = _Evidence(users_by_items, config.shrink)
     scale = 1.0
     if len(covered):
         weights = ease_weights(users_by_items[:, covered], config.reg)
         if len(others):
-            scale = _cosine_scale(users_by_items, covered, weights, config.shrink)
+            scale = _similarity_scale(evidence, covered, weights)
         for row, source in enumerate(tqdm(covered, desc="itemcf: EASE", unit="item", leave=False, disable=None)):
             lists.put(int(source), covered, weights[row])
         del weights
-        _link_by_cosine(lists, users_by_items, covered, targets=others, shrink=config.shrink, scale=scale)
-    _link_by_cosine(lists, users_by_items, others, targets=rated, shrink=config.shrink, scale=scale)
+        _link_by_similarity(lists, evidence, covered, targets=others, scale=scale)
+    _link_by_similarity(lists, evidence, others, targets=rated, scale=scale)
     return lists
 
 
-def _link_by_cosine(
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What similarities are made of; see `cosine_blocks`."""
+
+    users_by_items: csc_array
+    shrink: float | None
+
+
+def _link_by_similarity(
     lists: NeighbourLists,
-    users_by_items: csc_array,
+    evidence: _Evidence,
     sources: NDArray[np.int64],
     *,
     targets: NDArray[np.int64],
-    shrink: float,
     scale: float,
 ) -> None:
     if not len(sources) or not len(targets):
         return
-    with tqdm(total=len(sources), desc="itemcf: cosine", unit="item", leave=False, disable=None) as progress:
-        for block, similarity in cosine_blocks(users_by_items, sources, targets, shrink=shrink):
+    with tqdm(total=len(sources), desc="itemcf: similarity", unit="item", leave=False, disable=None) as progress:
+        for block, similarity in cosine_blocks(evidence.users_by_items, sources, targets, shrink=evidence.shrink):
             similarity.sort_indices()
             for row, source in enumerate(sources[block]):
                 links = slice(similarity.indptr[row], similarity.indptr[row + 1])
@@ -143,14 +163,14 @@ def _link_by_cosine(
             progress.update(block.stop - block.start)
 
 
-def _cosine_scale(
-    users_by_items: csc_array, covered: NDArray[np.int64], weights: NDArray[np.float32], shrink: float
-) -> float:
-    """What brings the cosine to the scale of EASE: the least-squares factor over positive weights of a sample."""
+def _similarity_scale(evidence: _Evidence, covered: NDArray[np.int64], weights: NDArray[np.float32]) -> float:
+    """What brings similarities to the scale of EASE: the least-squares factor over positive weights of a sample."""
     positions = np.unique(np.linspace(0, len(covered) - 1, _SCALE_SAMPLE).astype(np.int64))
     both = squares = 0.0
-    for block, similarity in cosine_blocks(users_by_items, covered[positions], covered, shrink=shrink):
-        cosine = similarity.toarray()[:, covered]
-        both += float((cosine * np.maximum(weights[positions[block]], 0)).sum())
-        squares += float((cosine**2).sum())
+    for block, similarity in cosine_blocks(
+        evidence.users_by_items, covered[positions], covered, shrink=evidence.shrink
+    ):
+        found = similarity.toarray()[:, covered]
+        both += float((found * np.maximum(weights[positions[block]], 0)).sum())
+        squares += float((found**2).sum())
     return both / squares if both > 0 else 1.0

@@ -8,17 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from implicit.nearest_neighbours import bm25_weight  # type: ignore[import-untyped]
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 from pydantic import ValidationError
-from scipy.sparse import csc_array, random_array
+from scipy.sparse import csc_array, csr_matrix, random_array
 
-from offline.cosine import cosine_blocks
+from offline.cosine import bm25, cosine_blocks
 from offline.ease import ease_weights, row_blocks
-from offline.itemcf import ItemCFConfig, _cosine_scale, ease_capacity, train
+from offline.itemcf import ItemCFConfig, _Evidence, _similarity_scale, ease_capacity, train
 from offline.neighbours import NeighbourLists
+from offline.taste_matrix import taste_matrix
+from recall_server.channels.evidence import ValueScale
 from recall_server.channels.itemcf import ItemCFChannel
-from recsys.domain import RecallQuery
+from recsys.domain import History, RecallQuery
 from recsys.errors import DataError
 from tests.recall_server.conformance import NOW, history_of
 from tests.recall_server.toy import checkerboard, snapshot_of
@@ -113,8 +116,8 @@ def test_cosine_takes_over_where_ease_ends(tmp_path: Path, ease_items: int) -> N
 def test_cosine_is_brought_to_the_scale_of_ease(matrix: csc_array) -> None:
     covered = np.arange(0, 40, 2)
     weights = (3 * dense_cosine(matrix, 7))[np.ix_(covered, covered)]
-    assert _cosine_scale(matrix, covered, weights, 7) == pytest.approx(3, rel=1e-5)
-    assert _cosine_scale(matrix, covered, -weights, 7) == 1
+    assert _similarity_scale(_Evidence(matrix, 7), covered, weights) == pytest.approx(3, rel=1e-5)
+    assert _similarity_scale(_Evidence(matrix, 7), covered, -weights) == 1
 
 
 def test_better_rated_items_are_stronger_evidence(tmp_path: Path) -> None:
@@ -204,3 +207,20 @@ def test_eighty_seven_thousand_items_train_within_the_limit(tmp_path: Path) -> N
     facts = (tmp_path / "itemcf/facts.json").read_text()
     assert '"items": 87000' in facts
     assert '"ease_items": 0' not in facts
+
+
+def test_bm25_weighs_as_implicit_does_and_links_by_inner_products(tmp_path: Path) -> None:
+    snapshot = checkerboard(12, 16)
+    matrix = csc_array(taste_matrix(snapshot, ValueScale(low=0, high=0, floor=1)))
+    reference = bm25_weight(csr_matrix(matrix).T, K1=2, B=0.5).toarray()
+    expected = reference @ reference.T
+    np.fill_diagonal(expected, 0)
+    weighted = bm25(matrix, k1=2, b=0.5)
+    [(_, similarity)] = cosine_blocks(weighted, np.arange(16), np.arange(16), shrink=None)
+    assert_allclose(similarity.toarray(), expected, rtol=1e-5)
+    config = ItemCFConfig(similarity="bm25", bm25_k1=2, bm25_b=0.5, ease_items=0, n_neighbours=3)
+    snapshot.catalogue.save(tmp_path)
+    train(snapshot, config, tmp_path)
+    channel = ItemCFChannel.open(tmp_path)
+    [found] = channel.recall([RecallQuery(History.of([1], [snapshot.cutoff]), snapshot.cutoff, 3)])
+    assert_allclose(found.scores, np.sort(expected[0])[::-1][:3], rtol=1e-5)
