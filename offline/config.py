@@ -17,7 +17,10 @@ from offline.datasets.registry import DEMO, PUBLISHED
 from offline.evaluate import BootstrapConfig
 from offline.itemcf import ItemCFConfig
 from offline.popularity import PopularityConfig
-from offline.ranker import RankerConfig
+from offline.rankers.config import RankerConfig, RankerConfigs
+from offline.rankers.network.config import NetworkConfig
+from offline.rankers.svd import RatingConfig
+from offline.rankers.trees import LightGBMConfig
 from offline.recall import CHANNELS, DEFAULT_CHANNELS, RecallConfig
 from offline.replay import PacingConfig
 from offline.samples import SamplesConfig
@@ -106,6 +109,9 @@ class OfflineConfig(TypedConfig):
     blend: BlendConfig = BlendConfig()
     samples: SamplesConfig = SamplesConfig()
     ranker: RankerConfig = RankerConfig()
+    lightgbm: LightGBMConfig = LightGBMConfig()
+    network: NetworkConfig = NetworkConfig()
+    rating: RatingConfig = RatingConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     pacing: PacingConfig = PacingConfig()
 
@@ -134,6 +140,11 @@ class OfflineConfig(TypedConfig):
     def recall(self) -> RecallConfig:
         """Configuration of every channel."""
         return RecallConfig(self.popularity, self.itemcf, self.two_tower, self.als, self.content, self.serving.channels)
+
+    @property
+    def rankers(self) -> RankerConfigs:
+        """Configuration of every ranker."""
+        return RankerConfigs(self.ranker, self.lightgbm, self.network, self.rating)
 
     def store(self, purpose: Purpose) -> BundleStore:
         """The bundles of one purpose."""

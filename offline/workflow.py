@@ -6,7 +6,7 @@ cut-offs  … windows … T1 ──────────── T2 ───�
 recall    trained at each one, the towers continuing from the cut-off before
 policy    blend weights and rank count, chosen on (T1, T2]
 samples   recall's real output at each cut-off, labelled by what follows, as far as was known at a moment
-ranker    rounds chosen on (T1, T2]; trained again on all that is known at T2 (evaluation), at the end (production)
+ranker    kind and rounds chosen on (T1, T2]; trained again on all known at T2 (evaluation), at the end (production)
 bundle    evaluation: nothing in it is later than T2; production: refitted to the end
 """
 
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 from gateway import fallback, filters, merge, pipeline, stages, state
 from gateway.fallback import Fallback
 from gateway.pipeline import Request
-from offline import blend, evaluate, evaluation, gateway_files, metrics, ranker, ranker_export, samples, targets
+from offline import blend, evaluate, evaluation, gateway_files, metrics, samples, targets
 from offline.config import OfflineConfig, Purpose
 from offline.evaluate import Models
 from offline.gateway_files import export_gateway
@@ -31,6 +32,9 @@ from offline.interactions import Dataset
 from offline.preparation import prepare_tables
 from offline.protocols import Fold, Knowledge, Plan, Stage, held_out, plan_of
 from offline.publish import REPORT_FOLDER, BundleFacts, publish
+from offline.rankers import svd
+from offline.rankers.choice import Choice
+from offline.rankers.steps import Moment, Rankers, Source
 from offline.recall import RecallModels, link_folders, train_recall
 from offline.splits import Split
 from offline.steps import Step, Workspace
@@ -46,7 +50,7 @@ from recsys import domain, ordering
 from recsys.bundle import ServingPolicy
 from recsys.domain import History
 from recsys.errors import DataError
-from recsys.features import crosses, items, store, user
+from recsys.features import crosses, items, rating, store, user
 
 log = logging.getLogger(__name__)
 
@@ -139,8 +143,7 @@ class Workflow:
     @cached_property
     def policy(self) -> ServingPolicy:
         """Channels, blend weights, rank count and order, chosen on validation."""
-        choice = json.loads((self.choice.folder / "choice.json").read_text("utf-8"))
-        return self.blend.model_copy(update={"ranking": choice["ranking"]})
+        return self.blend.model_copy(update={"ranking": Choice.load(self.choice.folder).ranking})
 
     @cached_property
     def blend(self) -> ServingPolicy:
@@ -184,45 +187,33 @@ class Workflow:
             code=[samples, *TARGET_MODULES, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
+    def rating_of(self, knowledge: Knowledge) -> Step:
+        """The rating model of one place of the plan."""
+        recall = self.recall_of(knowledge)
+        return self.workspace.run(
+            "rating",
+            lambda folder: svd.train_rating_model(recall.snapshot, folder, self.config.rating),
+            config=self.config.rating,
+            inputs=recall.parts[:1],
+            code=[svd, rating],
+        )
+
+    @cached_property
+    def rankers(self) -> Rankers:
+        """Every ranker that is tried, over this configuration's features."""
+        snapshot = self.recall_of(self.plan.judging.knowledge).snapshot
+        names = samples.feature_store(snapshot, self.blend).feature_names
+        return Rankers(self.workspace, self.config.rankers, names)
+
     @cached_property
     def choice(self) -> Step:
-        """How many rounds the ranker needs, and whether it beats the blended order, where the plan judges."""
-        training = [self.samples_of(fold) for fold in self.plan.choosing]
-        judging = self.samples_of(self.plan.judging)
-
-        def choose(folder: Path) -> None:
-            chosen = ranker.choose_rounds(
-                [step.folder for step in training],
-                judging.folder,
-                self.config.ranker,
-                feature_names=self._feature_names,
-            )
-            fields = {name: getattr(chosen, name) for name in chosen.__slots__}
-            (folder / "choice.json").write_text(json.dumps(fields, indent=1), "utf-8")
-
-        return self.workspace.run(
-            "choice", choose, config=self.config.ranker, inputs=[*training, judging], code=[ranker]
-        )
+        """Which ranker is published, with how many rounds, and whether it beats the blended order."""
+        moment = self._moment(self.plan.choosing, self.plan.judging.knowledge)
+        return self.rankers.choose(moment, self._source(self.plan.judging))
 
     def ranker_of(self, stage: Stage) -> Step:
-        """The ranker that learned from all folds of `stage`, with as many rounds as validation chose."""
-        training = [self.samples_of(fold) for fold in stage.training]
-        choice = self.choice
-        rounds = json.loads((choice.folder / "choice.json").read_text("utf-8"))["rounds"]
-        names = self._feature_names
-
-        def make(folder: Path) -> None:
-            ranker.train(
-                [step.folder for step in training], folder, self.config.ranker, rounds=rounds, feature_names=names
-            )
-
-        return self.workspace.run(
-            "ranker",
-            make,
-            config=self.config.ranker,
-            inputs=[choice, *training],
-            code=[ranker, ranker_export],
-        )
+        """The chosen ranker, which learned from all folds of `stage`."""
+        return self.rankers.train(self._moment(stage.training, stage.knowledge), self.choice)
 
     def parts(self, purpose: Purpose) -> BundleParts:
         """What the bundle of one purpose is made of; raises DataError where the protocol has no such bundle."""
@@ -326,10 +317,15 @@ class Workflow:
         snapshot = self.recall_of(fold.knowledge).snapshot
         return fold.ask(snapshot, self.plan.labels, max_users=max_users, seed=self.config.seed)
 
-    @cached_property
-    def _feature_names(self) -> tuple[str, ...]:
-        snapshot = self.recall_of(self.plan.judging.knowledge).snapshot
-        return samples.feature_store(snapshot, self.blend).feature_names
+    def _moment(self, folds: Sequence[Fold], knowledge: Knowledge) -> Moment:
+        return Moment(
+            [self._source(fold) for fold in folds],
+            self.recall_of(knowledge).snapshot.catalogue.item_ids,
+            self.rating_of(knowledge) if self.config.ranker.needs_rating else None,
+        )
+
+    def _source(self, fold: Fold) -> Source:
+        return Source(self.samples_of(fold), self.recall_of(fold.knowledge).snapshot.catalogue.item_ids)
 
     def _facts(self, fold: Fold) -> list[int | str]:
         return [*fold.identity, self.plan.labels, self.config.seed]

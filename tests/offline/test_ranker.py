@@ -1,4 +1,4 @@
-"""The ranker finds what the channels do not say, is never worse for it, and scores alike in ONNX."""
+"""LightGBM finds what the channels do not say, is held back by what is known, and scores alike in ONNX."""
 
 from __future__ import annotations
 
@@ -12,83 +12,67 @@ import pytest
 from numpy.typing import NDArray
 
 from offline.blend import BlendConfig, choose_policy, pool_policy
-from offline.ranker import RankerConfig, boost, choose_rounds, direction, fused_scores, quality, train, usable
-from offline.ranker_export import Base, export_onnx
-from offline.samples import Samples, collect, feature_store, record_queries
-from offline.splits import Window
+from offline.rankers.lesson import Lesson, Window, blended_quality, chosen_requests, quality
+from offline.rankers.trees import LightGBMConfig, boost, choose_rounds, direction, fused_scores, parts_of, train
+from offline.rankers.trees_export import Base, export_onnx
+from offline.samples import record_queries
+from offline.splits import Window as Span
 from offline.targets import targets_of
-from rank_server.scoring import GRAPH_FILE, Ranker
 from recsys.domain import RecallQuery
 from recsys.errors import ContractBroken, DataError
 from recsys.features import FUSED
-from tests.offline.tastes import DAY, NoiseChannel, TasteChannel, bare_samples, dataset_of_tastes, policy_of
+from tests.offline import lessons
+from tests.offline.lessons import DATASET, NAMES, T1, T2, World
+from tests.offline.tastes import TasteChannel, bare_samples, policy_of
 
-CONFIG = RankerConfig(max_rounds=30, round_step=5, min_leaf_rows=20, threads=1)
-T1, T2 = 70 * DAY, 85 * DAY
-DATASET = dataset_of_tastes()
-NAMES = feature_store(DATASET.snapshot(T1), policy_of()).feature_names
-
-
-def samples_of(window: Window) -> Samples:
-    snapshot = DATASET.snapshot(window.cutoff)
-    channels = [NoiseChannel(snapshot.catalogue), TasteChannel(snapshot.catalogue)]
-    return collect(snapshot, channels, targets_of("all", DATASET, snapshot, window), policy=policy_of())
+CONFIG = LightGBMConfig(max_rounds=30, round_step=5, min_leaf_rows=20, threads=1)
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Samples of two earlier windows, and of the validation window."""
-    root = tmp_path_factory.mktemp("samples")
-    for name, window in {"early": Window(40 * DAY, T1), "late": Window(55 * DAY, T1), "held": Window(T1, T2)}.items():
-        samples_of(window).save(root / name)
-    return {name: root / name for name in ("early", "late", "held")}
+def world() -> World:
+    return lessons.world()
 
 
-def test_rounds_are_chosen_on_validation_and_the_better_order_is_served(folders: dict[str, Path]) -> None:
-    choice = choose_rounds([folders["early"], folders["late"]], folders["held"], CONFIG, feature_names=NAMES)
-    assert list(choice.curve) == [5, 10, 15, 20, 25, 30]
-    assert choice.ranking == "ranked"
-    assert choice.ranked == choice.curve[choice.rounds] > choice.blended
-    again = choose_rounds([folders["early"], folders["late"]], folders["held"], CONFIG, feature_names=NAMES)
-    assert again == choice
+def relabelled(lesson: Lesson, labels: np.ndarray) -> Lesson:
+    """The last window only, labelled otherwise."""
+    window = lesson.windows[-1]
+    return replace(lesson, windows=(replace(window, samples=replace(window.samples, labels=labels)),))
 
 
-def test_a_ranker_that_learned_noise_is_not_served(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_rounds_are_chosen_on_validation(world: World) -> None:
+    trial = choose_rounds(world.lesson, world.held_out.samples, CONFIG)
+    assert list(trial.curve) == ["5", "10", "15", "20", "25", "30"]
+    found = quality(world.held_out.samples, trial.scores)
+    assert found == pytest.approx(trial.curve[str(trial.settings["rounds"])])
+    assert found > blended_quality(world.held_out.samples)
+    again = choose_rounds(world.lesson, world.held_out.samples, CONFIG)
+    assert (again.settings, again.curve, again.scores.tobytes()) == (
+        trial.settings,
+        trial.curve,
+        trial.scores.tobytes(),
+    )
+
+
+def test_a_ranker_that_learned_noise_is_worse_than_the_blended_order(world: World) -> None:
     """Where labels are the reverse of the truth in training, the blended order wins on validation."""
-    samples = Samples.open(folders["late"])
-    taste_rank = samples.features[:, NAMES.index("taste_rank")]
-    wrong = (taste_rank > 1_000).astype(np.int8)
-    replace(samples, labels=wrong).save(tmp_path)
+    wrong = relabelled(world.lesson, 1 - world.lesson.windows[-1].samples.labels)
     config = CONFIG.model_copy(update={"fused_weight": 0.0, "learning_rate": 0.3})
-    assert choose_rounds([tmp_path], folders["held"], config, feature_names=NAMES).ranking == "blended"
+    trial = choose_rounds(wrong, world.held_out.samples, config)
+    assert quality(world.held_out.samples, trial.scores) < blended_quality(world.held_out.samples)
 
 
-def test_nothing_to_learn_from_serves_the_blended_order(folders: dict[str, Path], tmp_path: Path) -> None:
-    samples = Samples.open(folders["late"])
-    nothing = np.zeros_like(samples.labels)
-    replace(samples, labels=nothing).save(tmp_path)
-    assert choose_rounds([tmp_path], folders["held"], CONFIG, feature_names=NAMES).ranking == "blended"
+def test_nothing_to_learn_from_is_an_error(world: World, tmp_path: Path) -> None:
+    nothing = relabelled(world.lesson, np.zeros_like(world.lesson.windows[-1].samples.labels))
+    assert world.lesson.teaches
+    assert not nothing.teaches
     with pytest.raises(DataError, match="nothing to learn from"):
-        train([tmp_path], tmp_path, CONFIG, rounds=5, feature_names=NAMES)
+        train(nothing, tmp_path / "ranker.onnx", CONFIG, rounds=5)
 
 
-def test_the_exported_graph_serves(folders: dict[str, Path], tmp_path: Path) -> None:
-    train([folders["early"], folders["late"]], tmp_path, CONFIG, rounds=10, feature_names=NAMES)
-    snapshot = DATASET.snapshot(T1)
-    snapshot.catalogue.save(tmp_path)
-    feature_store(snapshot, policy_of()).save(tmp_path)
-    ranker = Ranker.open(tmp_path)
-    channels = [NoiseChannel(snapshot.catalogue), TasteChannel(snapshot.catalogue)]
-    targets = targets_of("all", DATASET, snapshot, Window(T1, T2))
-    scores = np.concatenate(ranker.score(record_queries(snapshot, channels, targets, policy=policy_of())))
-    held_out = Samples.open(folders["held"])
-    assert quality(held_out, scores.astype(np.float64)) > quality(held_out, -np.arange(len(scores), dtype=np.float64))
-
-
-def test_training_twice_gives_the_same_graph(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_training_twice_gives_the_same_graph(world: World, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        train([folders["late"]], tmp_path / name, CONFIG, rounds=5, feature_names=NAMES)
-    assert (tmp_path / "one" / GRAPH_FILE).read_bytes() == (tmp_path / "two" / GRAPH_FILE).read_bytes()
+        train(world.lesson, tmp_path / name, CONFIG, rounds=5)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 class _Liar:
@@ -104,8 +88,8 @@ class _Liar:
         return self._booster.predict(features, **options) + 0.01
 
 
-def test_a_graph_that_scores_otherwise_is_an_error(folders: dict[str, Path], tmp_path: Path) -> None:
-    part = usable(Samples.open(folders["late"]), CONFIG)
+def test_a_graph_that_scores_otherwise_is_an_error(world: World, tmp_path: Path) -> None:
+    part = parts_of(world.lesson)[-1]
     booster = boost([part], 3, CONFIG, feature_names=NAMES)
     base = Base(NAMES.index(FUSED), 50.0)
     assert export_onnx(booster, tmp_path / "honest.onnx", base=base, probe=part.features) < 1e-4
@@ -128,13 +112,15 @@ def test_cold_requests_are_a_bounded_share() -> None:
     n = 160
     samples = bare_samples(np.zeros((2 * n, 1), np.float32), [1, 0] * n, [2] * n, [1] * n)
     samples = replace(samples, warm=np.arange(n) < 60)
-    assert len(usable(samples, CONFIG.model_copy(update={"cold_share": 0.5})).groups) == 90
-    assert len(usable(samples, CONFIG.model_copy(update={"cold_share": 0.0})).groups) == 60
+    assert [int(chosen_requests(samples, share, seed=1).sum()) for share in (0.5, 0.0)] == [90, 60]
+    assert chosen_requests(samples, 0.5, seed=1)[:60].all()
 
 
 def test_requests_without_both_kinds_teach_nothing() -> None:
     samples = bare_samples(np.zeros((7, 1), np.float32), [1, 1, 0, 0, 0, 1, 0], [2, 2, 0, 3], [1] * 4)
-    part = usable(samples, CONFIG)
+    assert chosen_requests(samples, 1.0, seed=1).tolist() == [False, False, False, True]
+    lesson = Lesson((Window(samples, np.asarray([7])),), np.asarray([7]), NAMES)
+    (part,) = parts_of(lesson)
     assert part.groups.tolist() == [3]
     assert part.labels.tolist() == [0, 1, 0]
 
@@ -164,7 +150,7 @@ class ContraryChannel(TasteChannel):
 def choose(weights: Sequence[float], retained: float) -> tuple[dict[str, float], int]:
     snapshot = DATASET.snapshot(T1)
     channels = [ContraryChannel(snapshot.catalogue), TasteChannel(snapshot.catalogue)]
-    targets = targets_of("all", DATASET, snapshot, Window(T1, T2))
+    targets = targets_of("all", DATASET, snapshot, Span(T1, T2))
     queries = record_queries(snapshot, channels, targets, policy=pool_policy(policy_of()))
     config = BlendConfig(weights=tuple(weights), rank_counts=(10, 30, 60), retained=retained)
     chosen = choose_policy(queries, targets, policy_of(noise=4.0), config)

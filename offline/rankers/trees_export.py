@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 
+from offline.rankers.graph import OPSET, PARITY
 from rank_server.scoring import open_session
 from recsys.errors import ContractBroken
-
-PARITY = 1e-4
-"""Largest difference between a score of ONNX Runtime and LightGBM's."""
-OPSET = 15
 
 
 @dataclass(frozen=True, slots=True)

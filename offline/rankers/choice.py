@@ -1,0 +1,117 @@
+"""Which ranker is published: one of those tried, or a weighted sum of them, and whether it beats the blended order."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.blend import METRIC
+from offline.rankers.config import RankerConfig
+from offline.rankers.lesson import Trial, blended_quality, quality, spread
+from offline.samples import Samples
+
+log = logging.getLogger(__name__)
+
+CHOICE_FILE = "choice.json"
+BLEND = "blend"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What validation says."""
+
+    ranker: str
+    """The kind that is published: one that was tried, or `blend`."""
+    weights: dict[str, float]
+    """Weight of each kind's score in the published one: 1 for a kind alone."""
+    settings: dict[str, dict[str, int | float]]
+    """By kind, what validation chose and training on everything is told."""
+    ranking: Literal["ranked", "blended"]
+    """Whether ranking pays at all."""
+    ranked: float
+    """Validation NDCG@10 of the published ranker."""
+    blended: float
+    """Validation NDCG@10 of the blended order."""
+    rankers: dict[str, float]
+    """Validation NDCG@10 by kind, and of the blend where there is one."""
+    curves: dict[str, dict[str, float]]
+    """By kind, validation NDCG@10 by rounds or epochs."""
+
+    def save(self, folder: Path) -> None:
+        """Writes `CHOICE_FILE`."""
+        (folder / CHOICE_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Reads what `save` wrote."""
+        return cls(**json.loads((folder / CHOICE_FILE).read_text("utf-8")))
+
+
+def choose_ranker(trials: Mapping[str, Trial], held_out: Samples, config: RankerConfig) -> Choice:
+    """The choice among `trials`, by kind: the best on `held_out` or the one that `config.kind` names; of equals the
+    first, and a kind alone before the blend. Without trials, nothing could be learned: the blended order is served.
+    """
+    blended = blended_quality(held_out)
+    if not trials:
+        return Choice(config.tried[0], {config.tried[0]: 1.0}, {}, "blended", 0.0, blended, {}, {})
+    figures = {kind: quality(held_out, trial.scores) for kind, trial in trials.items()}
+    shares: dict[str, float] = {}
+    if len(trials) > 1 and config.kind in ("auto", BLEND):
+        shares, figures[BLEND] = _best_shares(trials, held_out, config.blend_steps)
+    best = max(figures, key=lambda kind: figures[kind]) if config.kind == "auto" else config.kind
+    weights = {best: 1.0}
+    if best == BLEND:
+        weights = {kind: share / spread(held_out, trials[kind].scores) for kind, share in shares.items() if share > 0}
+    _report(figures, best, blended)
+    return Choice(
+        best,
+        weights,
+        {kind: trial.settings for kind, trial in trials.items()},
+        "ranked" if figures[best] > blended else "blended",
+        figures[best],
+        blended,
+        figures,
+        {kind: trial.curve for kind, trial in trials.items()},
+    )
+
+
+def _best_shares(trials: Mapping[str, Trial], held_out: Samples, steps: int) -> tuple[dict[str, float], float]:
+    """Shares of the trials' scores, each divided by its spread, that are best together, and how good they are.
+
+    A refitted ranker has as many rounds or epochs as the trial, so its scores spread alike.
+    """
+    scores = np.stack([trial.scores / spread(held_out, trial.scores) for trial in trials.values()])
+    best, best_value = np.eye(len(scores))[0], -1.0
+    for share in _simplex(len(scores), steps):
+        value = quality(held_out, share @ scores)
+        if value > best_value:
+            best, best_value = share, value
+    return dict(zip(trials, best.tolist(), strict=True)), best_value
+
+
+def _simplex(n: int, steps: int) -> Iterator[NDArray[np.float64]]:
+    """Every way to share 1 among n, in multiples of 1 / steps."""
+
+    def shares(left: int, parts: int) -> Iterator[list[int]]:
+        if parts == 1:
+            yield [left]
+            return
+        for first in range(left, -1, -1):
+            for rest in shares(left - first, parts - 1):
+                yield [first, *rest]
+
+    for counts in shares(steps, n):
+        yield np.asarray(counts, np.float64) / steps
+
+
+def _report(figures: Mapping[str, float], best: str, blended: float) -> None:
+    for kind, value in figures.items():
+        log.info("ranker: %s, validation %s %.4f%s", kind, METRIC, value, " (published)" if kind == best else "")
+    log.info("ranker: %s is %+.4f above the blended order", best, figures[best] - blended)
