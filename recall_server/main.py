@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from pydantic import Field, model_validator
 
-from recall_server.channels import channel_class
+from recall_server.channels import CHANNELS, channel_class
 from recall_server.channels.base import Channel
 from recall_server.servicer import SERVICE_NAME, RecallServicer, stage_name
 from recsys.bundle import Bundle, BundleStore, golden
@@ -20,22 +20,26 @@ from recsys.v1 import recall_pb2_grpc
 from recsys.versions import Versions
 
 
+def _by_channel(ports: Mapping[str, int]) -> str:
+    """The defaults of all channels but the first, for people."""
+    return ", ".join(f"{ports[name]} for {name}" for name in list(CHANNELS)[1:])
+
+
 class RecallConfig(ServerConfig):
     """What a recall server is told besides what every process is told."""
 
-    channel: str = Field(description="which channel to serve: popularity, itemcf or vector")
+    channel: str = Field(description=f"which channel to serve: {', '.join(CHANNELS)}")
     port: int = Field(
         default=PORTS["popularity"],
         ge=0,
         le=65_535,
-        description=f"gRPC port; {PORTS['itemcf']} for itemcf, {PORTS['vector']} for vector; 0 picks a free one",
+        description=f"gRPC port; {_by_channel(PORTS)}; 0 picks a free one",
     )
     metrics_port: int = Field(
         default=METRICS_PORTS["popularity"],
         ge=0,
         le=65_535,
-        description=f"port of /metrics, same host; {METRICS_PORTS['itemcf']} for itemcf, {METRICS_PORTS['vector']} for "
-        "vector; 0 picks a free one",
+        description=f"port of /metrics, same host; {_by_channel(METRICS_PORTS)}; 0 picks a free one",
     )
 
     @model_validator(mode="before")

@@ -20,6 +20,10 @@ class FakeServing:
     backend_names: frozenset[str] = frozenset({"itemcf", "vector", "rank"})
     ranker_name: str = "rank"
 
+    @property
+    def known_names(self) -> frozenset[str]:
+        return self.backend_names
+
 
 @dataclass
 class FakeBackend:
@@ -78,6 +82,18 @@ def test_nothing_is_active_before_anything_is_loaded_and_the_first_waits_for_nob
     world.publish("v1")
     assert world.step() == "v1"
     assert world.itemcf.wanted_version == "v1"
+
+
+def test_processes_of_the_active_and_of_the_released_bundle_are_asked_and_no_others() -> None:
+    world = World()
+    assert world.rollout.asked == frozenset()
+    world.publish("v1", backend_names=frozenset({"itemcf", "rank"}))
+    assert world.rollout.asked == {"itemcf", "rank"}
+    world.step()
+    world.publish("v2", backend_names=frozenset({"vector", "rank"}))
+    assert world.rollout.asked == {"itemcf", "vector", "rank"}
+    world.released = None
+    assert world.rollout.asked == {"itemcf", "rank"}
 
 
 def test_it_moves_when_all_are_ready_and_not_before(world: World) -> None:
