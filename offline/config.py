@@ -23,6 +23,7 @@ from offline.rankers.svd import RatingConfig
 from offline.rankers.trees import LightGBMConfig
 from offline.recall import CHANNELS, DEFAULT_CHANNELS, RecallConfig
 from offline.replay import PacingConfig
+from offline.rerank import RerankConfig
 from offline.samples import SamplesConfig
 from offline.splits import SplitConfig
 from offline.text.config import TextConfig
@@ -112,6 +113,7 @@ class OfflineConfig(TypedConfig):
     lightgbm: LightGBMConfig = LightGBMConfig()
     network: NetworkConfig = NetworkConfig()
     rating: RatingConfig = RatingConfig()
+    rerank: RerankConfig = RerankConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     pacing: PacingConfig = PacingConfig()
 

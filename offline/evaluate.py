@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.fallback import Fallback
 from gateway.pipeline import Pipeline
+from gateway.rerank import Reranker
 from offline.evaluation import FEWEST_WARM_USERS, Evaluation, Figure, Row
 from offline.interactions import Snapshot
 from offline.metrics import CUTS, LONGEST, coverage, hits_of, intervals, mean_popularity, padded, per_request
@@ -28,7 +29,7 @@ from recsys.domain import Ids, Scores
 
 log = logging.getLogger(__name__)
 
-BLENDED, RANKED = "blended", "ranked"
+BLENDED, RANKED, RERANKED = "blended", "ranked", "reranked"
 
 
 class BootstrapConfig(BaseModel):
@@ -50,6 +51,8 @@ class Models:
     policy: ServingPolicy
     fallback: Fallback | None = None
     """The gateway's; absent: short lists stay short."""
+    reranker: Reranker | None = None
+    """What changes the served order; absent: nothing does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +73,19 @@ def evaluate(models: Models, targets: Targets, *, name: str, kind: str, config: 
 
 
 def produce_lists(models: Models, targets: Targets) -> dict[str, Lists]:
-    """Lists by system: each channel alone, then `blended`, then `ranked` where there is a ranker."""
+    """Lists by system: each channel alone, `blended`, `ranked` by a ranker, `reranked` by a re-ranker."""
     systems = {channel.name: _alone(models, channel) for channel in models.channels}
     systems[BLENDED] = _pipeline(models, BLENDED)
     if models.ranker is not None:
         systems[RANKED] = _pipeline(models, RANKED)
+    if models.reranker is not None:
+        systems[RERANKED] = _served(models)
     return {system: _lists(pipeline, targets, system) for system, pipeline in systems.items()}
 
 
 def served_lists(models: Models, targets: Targets) -> Lists:
     """The lists of the order that the policy serves: what replay must find again."""
-    return _lists(_pipeline(models, models.policy.ranking), targets, models.policy.ranking)
+    return _lists(_served(models), targets, RERANKED if models.reranker is not None else models.policy.ranking)
 
 
 def measure(
@@ -149,6 +154,10 @@ def _pipeline(models: Models, ranking: str) -> Pipeline:
         RankerSource(models.ranker) if models.ranker is not None else None,
         models.fallback or no_fallback(catalogue),
     )
+
+
+def _served(models: Models) -> Pipeline:
+    return replace(_pipeline(models, models.policy.ranking), reranker=models.reranker)
 
 
 def _lists(pipeline: Pipeline, targets: Targets, title: str) -> Lists:

@@ -15,14 +15,16 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from gateway import fallback, filters, merge, pipeline, stages, state
+from gateway import rerank as gateway_rerank
 from gateway.fallback import Fallback
 from gateway.pipeline import Request
-from offline import blend, evaluate, evaluation, gateway_files, metrics, samples, targets
+from gateway.rerank import Reranker
+from offline import blend, evaluate, evaluation, exposure, gateway_files, metrics, rerank, samples, targets
 from offline.config import OfflineConfig, Purpose
 from offline.evaluate import Models
 from offline.gateway_files import export_gateway
@@ -143,7 +145,8 @@ class Workflow:
     @cached_property
     def policy(self) -> ServingPolicy:
         """Channels, blend weights, rank count and order, chosen on validation."""
-        return self.blend.model_copy(update={"ranking": Choice.load(self.choice.folder).ranking})
+        ranking = Choice.load(self.choice.folder).ranking
+        return self.blend.model_copy(update={"ranking": ranking, "rerank": self.config.rerank.policy()})
 
     @cached_property
     def blend(self) -> ServingPolicy:
@@ -220,6 +223,9 @@ class Workflow:
         stage = self.plan.evaluation if purpose == "evaluation" else self.plan.production
         if stage is None:
             raise self.plan.not_served()
+        return self._parts_of(stage)
+
+    def _parts_of(self, stage: Stage) -> BundleParts:
         model, recall = self.ranker_of(stage), self.recall_of(stage.knowledge)
         definition = samples.feature_store(recall.snapshot, self.blend)
         features = self.workspace.run(
@@ -240,20 +246,49 @@ class Workflow:
             inputs=[recall.view],
             code=[gateway_files, state],
         )
-        steps = (*recall.parts, model, features, gateway)
+        steps: tuple[Step, ...] = (*recall.parts, model, features, gateway)
+        if self.config.rerank.exposure:
+            steps = (*steps, self._exposure(recall, steps))
         return BundleParts(recall, steps, self.policy, definition.feature_names)
 
-    def models(self) -> Models:
-        """The channels and the ranker of the evaluation bundle, opened in this process."""
-        parts = self.parts("evaluation")
-        snapshot = parts.recall.snapshot
-        view = self.workspace.run("models", lambda folder: link_folders(parts.folders, folder), inputs=parts.steps)
+    def models(self, stage: Stage | None = None) -> Models:
+        """The channels, ranker and re-ranker of `stage`, the evaluation bundle's unless told, in this process."""
+        parts = self._parts_of(stage or self.plan.evaluation)
+        opened = self._opened(parts.recall, parts.steps)
+        if parts.policy.rerank is None:
+            return opened
+        folder, catalogue = self._side_by_side(parts.steps), parts.recall.snapshot.catalogue
+        return replace(opened, reranker=Reranker.open(folder, catalogue, parts.policy.rerank))
+
+    @property
+    def validation_stage(self) -> Stage:
+        """What models know when the validation fold is asked: `models(validation_stage)`."""
+        return Stage(self.plan.validation.knowledge, self.plan.choosing)
+
+    def _opened(self, recall: RecallModels, steps: Sequence[Step]) -> Models:
+        folder, policy = self._side_by_side(steps), self.policy
         return Models(
-            snapshot,
-            _channels(parts.recall, parts.policy),
-            Ranker.open(view.folder),
-            parts.policy,
-            Fallback.open(view.folder, snapshot.catalogue),
+            recall.snapshot,
+            _channels(recall, policy),
+            Ranker.open(folder),
+            policy,
+            Fallback.open(folder, recall.snapshot.catalogue),
+        )
+
+    def _side_by_side(self, steps: Sequence[Step]) -> Path:
+        folders = [step.folder for step in steps]
+        return self.workspace.run("models", lambda folder: link_folders(folders, folder), inputs=steps).folder
+
+    def _exposure(self, recall: RecallModels, steps: Sequence[Step]) -> Step:
+        """The bonuses of items, learned from the lists that `steps` make for users of the snapshot."""
+        config, seed = self.config.rerank, self.config.seed
+        return self.workspace.run(
+            "exposure",
+            lambda folder: rerank.train_bonus(self._opened(recall, steps), config, folder, seed=seed),
+            config=config,
+            facts=[self.policy.model_dump(mode="json"), seed],
+            inputs=steps,
+            code=[rerank, exposure, gateway_rerank, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
     def test_targets(self, kind: TargetKind) -> Targets:
@@ -282,7 +317,7 @@ class Workflow:
             config=self.config.bootstrap,
             facts=[kind, parts.policy.model_dump(mode="json"), self._facts(self.plan.test)],
             inputs=parts.steps,
-            code=[evaluate, evaluation, metrics, *TARGET_MODULES, *FEATURE_MODULES, *SERVING_MODULES],
+            code=[evaluate, evaluation, metrics, gateway_rerank, *TARGET_MODULES, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
     def publish(self, purpose: Purpose, *, report: Step | None = None) -> str:
