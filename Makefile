@@ -5,6 +5,8 @@ SHELL := /bin/bash
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
+PEERS_VENV ?= .venv-peers
+PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
@@ -19,7 +21,7 @@ OFFLINE_ARGS := --dataset "$(DATASET)" --root "$(DATA_ROOT)" $(if $(DATA_DIR),--
 # OpenMP threads that spin while they wait slow each other down tenfold on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
-.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline docs check images bench clean
+.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline docs check images bench peers clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -99,5 +101,22 @@ images: ## Builds, starts and tries every container image.
 bench: setup ## Latency of the served system, published before with `make run`. ARGS adds arguments.
 	@$(BIN)/python benchmarks/latency.py --dataset "$(DATASET)" --root "$(DATA_ROOT)" $(ARGS)
 
+# Made in two steps, each of which is skipped once it is done: an interrupted installation goes on where it was.
+$(PEERS_VENV)/bin/python:
+	$(PYTHON) -m venv $(PEERS_VENV)
+
+$(PEERS_VENV)/.torch: | $(PEERS_VENV)/bin/python
+	@if $(PEERS_VENV)/bin/python -c "import urllib.request as u; u.urlopen('$(TORCH_INDEX)/torch/', timeout=4).read(1)" 2>/dev/null; \
+	then echo "installing $(TORCH) from $(TORCH_INDEX)"; $(PEERS_PIP) install -q --index-url $(TORCH_INDEX) $(TORCH) || $(PEERS_PIP) install -q $(TORCH); \
+	else echo "installing $(TORCH) from the default index"; $(PEERS_PIP) install -q $(TORCH); fi
+	@touch $@
+
+$(PEERS_VENV)/.ready: benchmarks/peers/requirements.txt benchmarks/peers/constraints.txt $(PEERS_VENV)/.torch
+	@echo "installing the peers"
+	@$(PEERS_PIP) install -q -c benchmarks/peers/constraints.txt -r benchmarks/peers/requirements.txt
+	@touch $@
+
+peers: $(PEERS_VENV)/.ready ## Installs the peers of the benchmark in an environment of their own.
+
 clean: ## Removes the environment and caches, not the data.
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info
+	rm -rf $(VENV) $(PEERS_VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info

@@ -1,0 +1,200 @@
+"""One run of one peer on one rows folder: tuning on the validation rows within a CPU budget, refit, lists."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+
+from peers.cost import Meter, cpu_seconds, peak_memory_bytes
+from peers.lists import Scorer, list_items, measure, write_lists
+from peers.models import PEERS, Peer
+from peers.race import run_race
+from peers.rows import Requests, Rows, read_rows
+from peers.trials import Settings, best_of, open_study, seconds_of, table, told, tune
+
+JUDGED_REQUESTS = 2000
+
+
+@dataclass(frozen=True)
+class Run:
+    """One peer on one rows folder, with its study and its meter."""
+
+    name: str
+    peer: Peer
+    rows: Rows
+    study: optuna.Study
+    meter: Meter
+
+    @property
+    def seed(self) -> int:
+        """The seed of the rows, for every model."""
+        return int(self.rows.facts["seed"])
+
+    @property
+    def ratio(self) -> float:
+        """How many rows the refit has for each row of a trial's fit."""
+        return len(self.rows.refit.item) / max(len(self.rows.fit.item), 1)
+
+    def judged(self) -> tuple[Requests, np.ndarray]:
+        """The validation requests that settings are judged by, and their positions: all, or a fixed sample of them
+        for a peer that is judged after every epoch."""
+        positions = np.arange(len(self.rows.validation.ids))
+        if self.peer.epochs and len(positions) > JUDGED_REQUESTS:
+            positions = np.sort(np.random.default_rng(self.seed).choice(positions, JUDGED_REQUESTS, replace=False))
+        return self.rows.validation.part(positions), positions
+
+    def judge(self, scorer: Scorer) -> float:
+        """The protocol's metric of a scorer on the validation requests."""
+        requests, positions = self.judged()
+        lists, _ = list_items(scorer, requests, self.rows)
+        return measure(lists, self.rows.relevant[positions], str(self.rows.facts["metric"]))
+
+
+def tune_at_once(run: Run) -> None:
+    """Tunes a peer that is fitted in one go. The search stops where another trial as long as the longest, and the
+    refit after it, would overrun the budget."""
+    fit = run.peer.load()
+    tune(
+        run.study,
+        lambda settings: run.judge(fit(run.rows.fit, settings, run.seed)),
+        published=run.peer.published,
+        space=run.peer.space,
+        may_go_on=lambda longest: (
+            run.meter.left() > longest * (1 + run.ratio) and len(told(run.study)) < run.peer.most_trials
+        ),
+        seconds=cpu_seconds,
+    )
+
+
+def tune_by_epochs(run: Run) -> None:
+    """Races the settings of a peer that learns by epochs."""
+    build = run.peer.load()
+    run_race(
+        run.study,
+        run.meter,
+        build=lambda settings: build(run.peer.kind, run.rows.fit, settings, run.seed),
+        judge=run.judge,
+        offer=(list(run.peer.published), run.peer.space),
+        rows_ratio=run.ratio,
+        epochs=run.peer.epochs,
+    )
+
+
+def refit(run: Run, settings: Settings) -> Scorer:
+    """The peer learned from all rows before the test; one that learns by epochs does so for settings["epochs"]."""
+    load = run.peer.load()
+    if not run.peer.epochs:
+        fitted: Scorer = load(run.rows.refit, settings, run.seed)
+        return fitted
+    learner = load(run.peer.kind, run.rows.refit, settings, run.seed)
+    for _ in range(settings["epochs"]):
+        learner.epoch()
+    scorer: Scorer = learner
+    return scorer
+
+
+def chosen(run: Run) -> Settings:
+    """The best trial's settings, with the epochs to train for where the peer learns by epochs."""
+    best = best_of(run.study)
+    assert best is not None
+    epochs = {"epochs": best.user_attrs["epochs"]} if run.peer.epochs else {}
+    return {**best.user_attrs["settings"], **epochs}
+
+
+def outcome(run: Run) -> tuple[bool, str]:
+    """Whether the peer got what its published settings need, and a note for the table."""
+    best = best_of(run.study)
+    if not run.peer.epochs or best is None:
+        return True, ""
+    curve, seconds = best.user_attrs["curve"], best.user_attrs["epoch_seconds"]
+    trained = f"{len(curve)} epochs of {seconds:.0f} CPU-seconds, best after {best.user_attrs['epochs']}"
+    if best.user_attrs["converged"]:
+        return True, f"{trained}; stopped by validation"
+    hours = 2 * run.peer.epochs * seconds / 3600
+    return (
+        False,
+        f"needs {hours:.1f} CPU-hours ({run.peer.epochs} epochs and the refit); {trained}; stopped by the budget",
+    )
+
+
+def describe(run: Run, settings: Settings, note: str, *, finished: bool) -> dict[str, Any]:
+    """What run.json holds."""
+    return {
+        "model": run.name,
+        "package": run.peer.package,
+        "version": run.peer.version(),
+        "facts": run.rows.facts,
+        "rows": run.rows.fingerprint,
+        "settings": settings,
+        "published": list(run.peer.published),
+        "published_source": run.peer.source,
+        "searched_by": run.peer.searched_by,
+        "trials": table(run.study),
+        "budget_seconds": run.meter.budget_seconds,
+        "cpu_seconds": round(run.meter.spent(), 1),
+        "peak_memory_bytes": peak_memory_bytes(),
+        "finished": finished,
+        "note": note,
+    }
+
+
+def run_peer(options: argparse.Namespace) -> dict[str, Any]:
+    """Tunes, refits, writes lists.parquet and run.json; returns what run.json holds."""
+    rows = read_rows(options.rows)
+    study = open_study(options.out, f"{options.model}-{rows.fingerprint}", int(rows.facts["seed"]))
+    meter = Meter(options.budget_minutes * 60, before=seconds_of(study))
+    run = Run(options.model, PEERS[options.model], rows, study, meter)
+    if options.settings:
+        settings = json.loads(options.settings.read_text(encoding="utf-8"))
+    else:
+        (tune_by_epochs if run.peer.epochs else tune_at_once)(run)
+        settings = chosen(run)
+    lists = list_items(refit(run, settings), rows.test, rows)
+    empty = write_lists(options.out / "lists.parquet", rows.test, rows.items, lists)
+    finished, note = outcome(run)
+    if empty:
+        note = f"{note}; {empty} requests have no list".lstrip("; ")
+    record = describe(run, settings, note, finished=finished)
+    (options.out / "run.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return record
+
+
+def parse(arguments: list[str], description: str) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=Path, required=True, help="folder that the bench exported")
+    parser.add_argument("--model", choices=sorted(PEERS), required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder for lists.parquet, run.json, trials.sqlite")
+    parser.add_argument("--budget-minutes", type=float, default=60.0, help="CPU-minutes, tuning and refit included")
+    parser.add_argument("--settings", type=Path, help="JSON file: run.json's settings of an earlier run, not searched")
+    return parser.parse_args(arguments)
+
+
+def already_done(options: argparse.Namespace) -> bool:
+    """Whether run.json and lists.parquet are there from a run on the same rows with the same budget."""
+    path = options.out / "run.json"
+    if not path.is_file() or not (options.out / "lists.parquet").is_file() or options.settings:
+        return False
+    record = json.loads(path.read_text(encoding="utf-8"))
+    same_rows = record.get("rows") == read_rows(options.rows).fingerprint
+    return bool(same_rows and record.get("budget_seconds") == options.budget_minutes * 60)
+
+
+def main(arguments: list[str], description: str) -> None:
+    """Runs, and prints one line."""
+    options = parse(arguments, description)
+    if already_done(options):
+        print(f"{options.model}: already done, see {options.out / 'run.json'}")
+        return
+    record = run_peer(options)
+    best = max((trial["metric"] for trial in record["trials"] if trial["state"] == "complete"), default=float("nan"))
+    print(
+        f"{options.model}: {len(record['trials'])} trials, validation {record['facts']['metric']} {best:.4f}, "
+        f"{record['cpu_seconds']:.0f} CPU-seconds. {record['note']}"
+    )

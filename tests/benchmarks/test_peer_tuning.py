@@ -1,0 +1,150 @@
+"""Tuning of peers: published settings first, the budget held, interruptions survived."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from peers import race
+from peers.cost import Meter, cpu_seconds, peak_memory_bytes
+from peers.race import contestants_for, run_race
+from peers.trials import Settings, ask, best_of, open_study, seconds_of, table, tell, tune
+
+PUBLISHED = ({"x": 1.0, "kept": "as published"}, {"x": 4.0, "kept": "as published"})
+SPACE = {"x": FloatDistribution(0.0, 5.0)}
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> optuna.Study:
+    return open_study(tmp_path, "toy", 3)
+
+
+class Clock:
+    """CPU time that a test turns forward."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_published_settings_are_the_first_trials_and_the_rest_keeps_what_is_not_searched(study: optuna.Study) -> None:
+    tried: list[Settings] = []
+    clock = Clock()
+
+    def try_out(settings: Settings) -> float:
+        tried.append(settings)
+        clock.now += 10
+        return -abs(settings["x"] - 3)
+
+    tune(
+        study,
+        try_out,
+        published=PUBLISHED,
+        space=SPACE,
+        may_go_on=lambda longest: clock.now + longest <= 60,
+        seconds=clock,
+    )
+    assert tried[:2] == list(PUBLISHED)
+    assert len(tried) == 6
+    assert {settings["kept"] for settings in tried} == {"as published"}
+    best = best_of(study)
+    assert best is not None
+    assert best.user_attrs["settings"]["x"] == min((s["x"] for s in tried), key=lambda x: abs(x - 3))
+    assert seconds_of(study) == 60
+    assert [entry["cpu_seconds"] for entry in table(study)] == [10.0] * 6
+
+
+def test_an_interrupted_trial_is_repeated_and_not_counted(tmp_path: Path) -> None:
+    first = open_study(tmp_path, "toy", 3)
+    trial, settings = ask(first, PUBLISHED, SPACE)
+    tell(first, trial, 0.5, seconds=7)
+    ask(first, PUBLISHED, SPACE)
+    again = open_study(tmp_path, "toy", 3)
+    assert seconds_of(again) == 7
+    assert [entry["settings"] for entry in table(again)] == [settings]
+    assert ask(again, PUBLISHED, SPACE)[1] == PUBLISHED[1]
+
+
+def test_what_earlier_runs_used_counts_against_the_budget() -> None:
+    meter = Meter(100, before=60)
+    assert meter.left() == pytest.approx(40, abs=5)
+    assert peak_memory_bytes() > 2**20
+
+
+class Toy:
+    """Learns `x` a pass, up to a limit, and takes its CPU time from a clock."""
+
+    def __init__(self, settings: Settings, clock: Clock) -> None:
+        self.rate, self.clock, self.passes = settings["x"], clock, 0
+
+    def epoch(self) -> None:
+        self.passes += 1
+        self.clock.now += 10
+
+
+class Budget(Meter):
+    """A meter on a test's clock."""
+
+    def __init__(self, budget_seconds: float, clock: Clock) -> None:
+        self.clock = clock
+        super().__init__(budget_seconds)
+
+    def spent(self) -> float:
+        return self.clock.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(race, "cpu_seconds", clock)
+    return clock
+
+
+def race_on(study: optuna.Study, budget: Budget, clock: Clock, top: int) -> None:
+    run_race(
+        study,
+        budget,
+        build=lambda settings: Toy(settings, clock),
+        judge=lambda toy: toy.rate * min(toy.passes, top),
+        offer=(list(PUBLISHED), SPACE),
+        rows_ratio=1.0,
+        epochs=100,
+    )
+
+
+def test_the_better_contestant_trains_on_until_validation_stops_it(study: optuna.Study, clock: Clock) -> None:
+    race_on(study, Budget(1000, clock), clock, top=8)
+    loser, winner = table(study)
+    assert (loser["state"], winner["state"]) == ("pruned", "complete")
+    assert winner["settings"] == PUBLISHED[1]
+    assert winner["epochs"] == 8
+    assert winner["converged"] is True
+    assert len(winner["curve"]) == 8 + race.PATIENCE
+
+
+def test_the_budget_leaves_room_for_the_refit(study: optuna.Study, clock: Clock) -> None:
+    budget = Budget(300, clock)
+    race_on(study, budget, clock, top=100)
+    winner = table(study)[-1]
+    assert winner["converged"] is False
+    assert winner["epochs"] == len(winner["curve"])
+    assert clock.now + winner["epochs"] * 10 <= 300
+    assert clock.now + winner["epochs"] * 10 > 260
+
+
+def test_a_race_that_is_over_is_not_run_again(study: optuna.Study, clock: Clock) -> None:
+    race_on(study, Budget(300, clock), clock, top=2)
+    before = clock.now
+    race_on(study, Budget(300, clock), clock, top=2)
+    assert clock.now == before
+
+
+def test_more_contestants_race_for_larger_budgets() -> None:
+    assert [contestants_for(minutes * 60, 2) for minutes in (5, 25, 30, 60, 600)] == [2, 2, 3, 4, 4]
+
+
+def test_cpu_seconds_grow_with_work() -> None:
+    start = cpu_seconds()
+    assert sum(range(2_000_000)) > 0
+    assert cpu_seconds() > start
