@@ -22,7 +22,7 @@ from recsys.versions import Versions
 
 def _by_channel(ports: Mapping[str, int]) -> str:
     """The defaults of all channels but the first, for people."""
-    return ", ".join(f"{ports[name]} for {name}" for name in list(CHANNELS)[1:])
+    return ", ".join(f"{ports[name]} for {name}" for name in list(CHANNELS)[1:] if name in ports)
 
 
 class RecallConfig(ServerConfig):
