@@ -291,6 +291,11 @@ class Workflow:
             code=[rerank, exposure, gateway_rerank, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
+    def channels_alone(self, knowledge: Knowledge) -> Models:
+        """The configured channels at one place of the plan, without a blend and a ranker: nothing is chosen."""
+        recall, policy = self.recall_of(knowledge), self.config.serving.policy(self.config.dataset)
+        return Models(recall.snapshot, _channels(recall, policy), None, policy)
+
     def test_targets(self, kind: TargetKind) -> Targets:
         """What the test asks, and what should be found; raises DataError for targets that the protocol has not."""
         self.plan.check_kind(kind)
