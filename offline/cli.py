@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from offline import skew, verbs
+from offline.benchmark.config import BenchmarkConfig, TuneConfig
 from offline.config import OfflineConfig
 from offline.report import verb as reporting
 from offline.report.config import ReportConfig
@@ -33,6 +34,8 @@ VERBS: dict[str, Verb[Any]] = {
     "ingest": Verb("raw files, or recorded events with --events, to tables", verbs.IngestConfig, verbs.ingest),
     "train": Verb("train every recall channel and the ranker at every cut-off", OfflineConfig, verbs.train),
     "evaluate": Verb("judge channels, blended and ranked order on held-out data", verbs.EvaluateConfig, verbs.evaluate),
+    "benchmark": Verb("peers and ours on the same rows of a protocol, in one table", BenchmarkConfig, verbs.benchmark),
+    "tune": Verb("search settings of our models on validation, within a budget", TuneConfig, verbs.tune),
     "publish": Verb("release the evaluation and the production bundle", OfflineConfig, verbs.publish),
     "rollback": Verb("release the bundle before the current one again", verbs.RollbackConfig, verbs.rollback),
     "replay": Verb("held-out requests, in time order, through a gateway", verbs.ReplayConfig, verbs.replay),

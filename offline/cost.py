@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -45,7 +45,7 @@ class Meter:
     ) -> None:
         _note_peak()
         _OPEN.remove(self)
-        self.cost = Cost(round(cpu_seconds() - self._started, 2), self._peak)
+        self.cost = Cost(round(cpu_seconds() - self._started, 3), self._peak)
 
     def saw(self, peak: int) -> None:
         """Takes note of a peak."""
@@ -54,8 +54,8 @@ class Meter:
 
 def cpu_seconds() -> float:
     """CPU time of this process and of its children that have ended, user and system."""
-    times = os.times()
-    return times.user + times.system + times.children_user + times.children_system
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
 
 
 def peak_memory() -> int:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -72,15 +72,19 @@ def evaluate(models: Models, targets: Targets, *, name: str, kind: str, config: 
     return measure(produce_lists(models, targets), models.snapshot, targets, name=name, kind=kind, config=config)
 
 
-def produce_lists(models: Models, targets: Targets) -> dict[str, Lists]:
-    """Lists by system: each channel alone, `blended`, `ranked` by a ranker, `reranked` by a re-ranker."""
+def produce_lists(models: Models, targets: Targets, only: Collection[str] | None = None) -> dict[str, Lists]:
+    """Lists by system: each channel alone, `blended`, where there are any `ranked` and `reranked`; or `only` some."""
     systems = {channel.name: _alone(models, channel) for channel in models.channels}
     systems[BLENDED] = _pipeline(models, BLENDED)
     if models.ranker is not None:
         systems[RANKED] = _pipeline(models, RANKED)
     if models.reranker is not None:
         systems[RERANKED] = _served(models)
-    return {system: _lists(pipeline, targets, system) for system, pipeline in systems.items()}
+    return {
+        system: _lists(pipeline, targets, system)
+        for system, pipeline in systems.items()
+        if only is None or system in only
+    }
 
 
 def served_lists(models: Models, targets: Targets) -> Lists:
@@ -100,7 +104,7 @@ def measure(
     """Measures lists of any origin: those of `produce_lists`, or those that replay received."""
     groups = {"warm": targets.warm, "cold": ~targets.warm}
     rows = tuple(
-        _row(system, group, made, chosen, snapshot=snapshot, targets=targets, config=config)
+        row_of(system, group, made, chosen, snapshot=snapshot, targets=targets, config=config)
         for system, made in lists.items()
         for group, chosen in groups.items()
         if chosen.any()
@@ -108,7 +112,12 @@ def measure(
     return Evaluation(name, kind, snapshot.cutoff, len(snapshot.catalogue), rows)
 
 
-def _row(
+def request_values(made: Lists, targets: Targets) -> dict[str, NDArray[np.float64]]:
+    """Every metric at every cut as `name@K`: float64[requests]."""
+    return per_request(hits_of(made.item_ids, targets.relevant), targets.relevant.counts)
+
+
+def row_of(
     system: str,
     group: str,
     made: Lists,
@@ -118,7 +127,8 @@ def _row(
     targets: Targets,
     config: BootstrapConfig,
 ) -> Row:
-    values = per_request(hits_of(made.item_ids, targets.relevant)[chosen], targets.relevant.counts[chosen])
+    """The figures of one system on the requests `chosen`, bool[requests], which `group` names."""
+    values = {metric: figures[chosen] for metric, figures in request_values(made, targets).items()}
     table = np.stack(list(values.values()), axis=1)
     user_ids, shown = targets.user_ids[chosen], made.item_ids[chosen]
     bounds = intervals(table, user_ids, resamples=config.resamples, seed=config.seed)

@@ -15,6 +15,11 @@ from pydantic import Field
 from offline import download as downloading
 from offline import replay as replaying
 from offline.agreement import compare
+from offline.benchmark.config import BenchmarkConfig, TuneConfig
+from offline.benchmark.report import results_page
+from offline.benchmark.runs import run_benchmark
+from offline.benchmark.table import text_table
+from offline.benchmark.tracking import track_result, track_tuning
 from offline.config import OfflineConfig, Purpose
 from offline.evaluate import measure, served_lists
 from offline.local import serve_until_interrupted, served
@@ -25,6 +30,7 @@ from offline.steps import Step
 from offline.targets import TargetKind
 from offline.workflow import Workflow
 from recsys.bundle import Bundle
+from recsys.errors import CannotStart
 
 log = logging.getLogger(__name__)
 
@@ -148,6 +154,30 @@ def replay(config: ReplayConfig) -> None:
             f"equal, scores differ by {agreement.score_difference:.1e} at most, "
             f"NDCG@10 by {agreement.ndcg_difference:.1e}"
         )
+
+
+def benchmark(config: BenchmarkConfig) -> None:
+    """Prints and saves the table; with `--report` the page of all saved results."""
+    if config.report:
+        _say(results_page(config.results).rstrip())
+        return
+    result = run_benchmark(config)
+    _say(text_table(result))
+    log.info("saved as %s", result.save(config.results))
+    track_result(config.tracking, result)
+
+
+def tune(config: TuneConfig) -> None:
+    """Searches settings, model by model, and saves what was chosen; raises CannotStart without the extra `bench`."""
+    try:
+        from offline.benchmark.tuning import tune as search_settings
+    except ImportError as error:
+        raise CannotStart(f"tuning needs the extra `bench` ({error}); pip install -e '.[bench]'") from error
+    for model in config.models:
+        tuned = search_settings(config, model)
+        tuned.save(config.settings / config.place)
+        _say(f"{model}: validation {tuned.metric} {tuned.value:.4f}, {tuned.cpu_seconds:.0f} CPU s, {tuned.settings}")
+        track_tuning(config.tracking, config.place, tuned)
 
 
 def _find(config: OfflineConfig, version: str) -> Bundle:

@@ -1,0 +1,125 @@
+"""What the bench and its tuning are told."""
+
+from __future__ import annotations
+
+import argparse
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from offline.benchmark.spaces import SPACES
+from offline.config import OfflineConfig
+from offline.splits import Protocol
+from offline.targets import TargetKind
+from recsys.errors import CannotStart
+
+SETTINGS = Path("benchmarks/settings")
+
+
+class BenchConfig(OfflineConfig):
+    """What both are told: a protocol, a data set, a budget."""
+
+    protocol: Protocol = Field(default="time-to-split", description="who may learn from what, and what is asked")
+    targets: TargetKind | None = Field(
+        default=None, description="all, successive or last, where time is cut; absent: the protocol's own"
+    )
+    budget_minutes: float = Field(default=60.0, gt=0, description="CPU-minutes per model, tuning included")
+    settings: Path = Field(
+        default=SETTINGS, description="folder of chosen settings and trial tables, per protocol and data set"
+    )
+    tracking: str = Field(
+        default="sqlite:///mlflow.db", description="MLflow's tracking URI; empty: runs are not logged"
+    )
+
+    @property
+    def label(self) -> str:
+        """The data set's name in results: that of its folder, where one is given."""
+        return self.data_dir.name if self.data_dir is not None else self.dataset
+
+    @property
+    def place(self) -> str:
+        """The folder of the settings, below `settings`."""
+        return _place(self.protocol, self.label, self.targets)
+
+    @property
+    def bench_root(self) -> Path:
+        """Where the bench works: each data set folder, protocol and kind of targets by itself."""
+        return self.root / "benchmark" / self.label
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_protocol(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The protocol of the bench is that of the split; where only last events are asked for, so does validation."""
+        split = values.get("split")
+        if isinstance(split, dict) or split is None:
+            given = {**(split or {}), "protocol": values.get("protocol", "time-to-split")}
+            if values.get("targets") == "last" and given["protocol"] in ("temporal", "time-to-split"):
+                given = {"labels": "last", **given}
+            values = {**values, "split": given}
+        return values
+
+    @classmethod
+    def _preset(cls, arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
+        """The chosen settings of our models go before the defaults and behind everything else."""
+        preset = super()._preset(arguments, file)
+        for path in chosen_files(_folder(arguments, file)):
+            for section, chosen in tomllib.loads(path.read_text("utf-8")).items():
+                preset = {**preset, section: {**preset.get(section, {}), **chosen}}
+        return preset
+
+    def offline(self) -> Self:
+        """The configuration of the workflow: the same, in a work folder of its own."""
+        return self.model_copy(update={"root": self.bench_root})
+
+
+class BenchmarkConfig(BenchConfig):
+    """Peers and ours on the same rows."""
+
+    models: tuple[str, ...] = Field(
+        default=(),
+        description="peers, channels, blended, ranked: those that are run; empty: the protocol's peers and all of ours",
+    )
+    results: Path = Field(
+        default=Path("benchmarks/results"), description="where results are saved, and read for --report"
+    )
+    peers_python: Path = Field(
+        default=Path(".venv-peers/bin/python"), description="Python of the peers' environment, made by `make peers`"
+    )
+    report: bool = Field(default=False, description="run nothing; print the page of all saved results")
+
+
+class TuneConfig(BenchConfig):
+    """Settings of our models, chosen on validation."""
+
+    models: tuple[str, ...] = Field(default=("itemcf",), description=f"models to tune, any of {', '.join(SPACES)}")
+    max_trials: int = Field(
+        default=40, ge=1, description="most trials per model, finished ones of earlier runs included"
+    )
+    max_requests: int = Field(default=3_000, ge=1, description="most validation requests that a trial is judged on")
+
+
+def chosen_files(folder: Path) -> list[Path]:
+    """The chosen settings of our models below `folder`, in order of the models."""
+    return [folder / f"{model}.toml" for model in SPACES if (folder / f"{model}.toml").is_file()]
+
+
+def _folder(arguments: Sequence[str], file: dict[str, Any]) -> Path:
+    """Where the settings are that decide how the others are read: from flags, else from the file."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    defaults = {"protocol": "time-to-split", "dataset": "demo", "data_dir": None, "targets": None, "settings": SETTINGS}
+    for name, otherwise in defaults.items():
+        parser.add_argument(f"--{name.replace('_', '-')}", default=file.get(name, otherwise))
+    try:
+        early = parser.parse_known_args(arguments)[0]
+    except argparse.ArgumentError as error:
+        raise CannotStart(f"{error}; see --help") from None
+    label = Path(early.data_dir).name if early.data_dir else early.dataset
+    return Path(early.settings) / _place(early.protocol, label, early.targets)
+
+
+def _place(protocol: str, label: str, kind: str | None) -> str:
+    own = kind is None or kind == "all" or protocol not in ("temporal", "time-to-split")
+    return f"{protocol}-{label}" if own else f"{protocol}-{label}-{kind}"

@@ -1,0 +1,43 @@
+"""Figures that others published for a protocol."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from offline.benchmark.results import BenchmarkRow
+from offline.evaluation import Figure
+from offline.splits import Protocol
+from offline.targets import TargetKind
+
+FILE = Path(__file__).with_name("published.toml")
+
+
+class PublishedFigure(BaseModel):
+    """One entry of `published.toml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    protocol: Protocol
+    targets: TargetKind
+    dataset: str = Field(min_length=1, description="what the names of its data sets begin with")
+    system: str
+    source: str
+    values: dict[str, float]
+
+
+def published_rows(protocol: str, dataset: str, kind: str) -> list[BenchmarkRow]:
+    """The rows of this protocol, data set and kind of targets, in order of the file."""
+    entries = [PublishedFigure(**entry) for entry in tomllib.loads(FILE.read_text("utf-8"))["figure"]]
+    return [
+        BenchmarkRow(
+            entry.system,
+            "published",
+            {metric: Figure(value, value, value) for metric, value in entry.values.items()},
+            note=entry.source,
+        )
+        for entry in entries
+        if (entry.protocol, entry.targets) == (protocol, kind) and dataset.startswith(entry.dataset)
+    ]

@@ -1,0 +1,39 @@
+"""The page of all results: one section per benchmark, each with its command and machine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from offline.benchmark.results import BenchmarkResult, load_results
+from offline.benchmark.table import markdown_table, title
+
+ORDER = ("time-to-split", "temporal", "leave-one-out", "random-60-20-20", "strong-generalisation")
+
+
+def results_page(folder: Path) -> str:
+    """Markdown of every result below `folder`, in order of protocols, then of names."""
+    results = sorted(load_results(folder), key=lambda result: (ORDER.index(result.protocol), result.name))
+    if not results:
+        return "No benchmark was run yet: `python -m offline benchmark`.\n"
+    return "\n".join(_section(result) for result in results)
+
+
+def machines(results: Sequence[BenchmarkResult]) -> str:
+    """The machines of the results, each once."""
+    found = {
+        f"{result.machine['cores']} cores of {result.machine['cpu']}, {result.machine['memory_gib']} GiB": None
+        for result in results
+    }
+    return "; ".join(found)
+
+
+def _section(result: BenchmarkResult) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    return (
+        f"### {title(result)}\n\n"
+        f"```sh\n{result.command}\n```\n\n"
+        f"{markdown_table(result)}\n\n"
+        f"{result.date}, {machines([result])}; at most {result.budget_minutes:g} CPU-minutes per model, tuning "
+        f"included. {versions}.\n"
+    )

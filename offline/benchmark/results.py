@@ -1,0 +1,135 @@
+"""The result of one benchmark: what is committed, what the table and the page are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from offline.evaluation import Figure
+from recsys.errors import DataMalformed
+
+FORMAT = 1
+
+Origin = Literal["published", "peer", "channel", "ours"]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkRow:
+    """One system. What is not known is None; a system that was not run has no figures, and `note` says why."""
+
+    system: str
+    origin: Origin
+    figures: dict[str, Figure] | None = None
+    """By `metric@K`; published figures have no interval: low and high equal the mean."""
+    coverage: float | None = None
+    """Share of the catalogue in some list's first ten places."""
+    popularity: float | None = None
+    """Mean share of the catalogue that is less popular than a recommended item, first ten places."""
+    cpu_seconds: float | None = None
+    """Training and tuning."""
+    peak_memory_bytes: int | None = None
+    note: str = ""
+    """Where a published figure is from, which settings were used, or why there are no figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Ours less the best peer's, over the same users."""
+
+    ours: str
+    peer: str
+    metric: str
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """What the interval says."""
+        return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference shown"
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkResult:
+    """One protocol on one data set with one kind of target."""
+
+    protocol: str
+    dataset: str
+    targets: str
+    group: str
+    metrics: tuple[str, ...]
+    users: int
+    requests: int
+    catalogue: int
+    command: str
+    date: str
+    budget_minutes: float
+    machine: dict[str, str | int | float]
+    versions: dict[str, str]
+    rows: tuple[BenchmarkRow, ...]
+    differences: tuple[Difference, ...]
+    remarks: tuple[str, ...] = ()
+    """What a reader must know beside the figures."""
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the ending."""
+        return f"{self.protocol}-{self.dataset}-{self.targets}"
+
+    def row(self, system: str) -> BenchmarkRow:
+        """The row of one system; raises KeyError."""
+        for row in self.rows:
+            if row.system == system:
+                return row
+        raise KeyError(f"{system}: not among {[row.system for row in self.rows]}")
+
+    def save(self, folder: Path) -> Path:
+        """Writes `<name>.json` below `folder`; figures are rounded to six places."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.json"
+        path.write_text(json.dumps(_rounded({"format": FORMAT, **asdict(self)}), indent=1) + "\n", "utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> BenchmarkResult:
+        """Reads what `save` wrote; raises DataMalformed for anything else."""
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            found = content.pop("format")
+            if found != FORMAT:
+                raise DataMalformed(f"{path}: a result of format {found}, expected {FORMAT}; run its command again")
+            content["rows"] = tuple(_row(row) for row in content["rows"])
+            content["differences"] = tuple(Difference(**difference) for difference in content["differences"])
+            return cls(**{**content, "metrics": tuple(content["metrics"]), "remarks": tuple(content["remarks"])})
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataMalformed(f"{path}: not a result ({error}); run its command again") from error
+
+
+def load_results(folder: Path) -> list[BenchmarkResult]:
+    """All results below `folder`, in order of their names."""
+    return [BenchmarkResult.load(path) for path in sorted(folder.glob("*.json"))]
+
+
+def of_origin(rows: Sequence[BenchmarkRow], origin: Origin) -> list[BenchmarkRow]:
+    """The rows of one origin, in order."""
+    return [row for row in rows if row.origin == origin]
+
+
+def _row(content: dict[str, object]) -> BenchmarkRow:
+    figures = content.pop("figures")
+    if isinstance(figures, dict):
+        return BenchmarkRow(**content, figures={metric: Figure(**figure) for metric, figure in figures.items()})  # type: ignore[arg-type]
+    return BenchmarkRow(**content)  # type: ignore[arg-type]
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(inner) for inner in value]
+    return value

@@ -1,0 +1,211 @@
+"""One benchmark: rows for the peers, lists of theirs and ours, one measure, one result."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from offline.benchmark.config import BenchmarkConfig
+from offline.benchmark.headlines import chosen_metric, measured_group, shown_metrics
+from offline.benchmark.machine import machine, versions
+from offline.benchmark.ours import WHOLE, OwnRun, names_of_ours, run_ours
+from offline.benchmark.peers import ALL_PEERS, PEERS, PeerPlace, PeerRun, run_peer
+from offline.benchmark.published import published_rows
+from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference
+from offline.benchmark.rows import export_rows
+from offline.evaluate import Lists, request_values, row_of
+from offline.interactions import Snapshot
+from offline.metrics import paired_interval
+from offline.targets import TargetKind, Targets
+from offline.workflow import Workflow
+from recsys.errors import CannotStart
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What all systems of one benchmark share."""
+
+    config: BenchmarkConfig
+    workflow: Workflow
+    kind: TargetKind
+    snapshot: Snapshot
+    targets: Targets
+    group: str
+    measured: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, config: BenchmarkConfig) -> Bench:
+        """Reads the data and asks the test fold; nothing is trained yet."""
+        workflow = Workflow(config.offline())
+        plan = workflow.plan
+        kind = config.targets or plan.kinds[0]
+        plan.check_kind(kind)
+        known = plan.test.knowledge
+        snapshot = known.dataset.snapshot(known.cutoff)
+        targets = plan.test.ask(snapshot, kind)
+        return cls(config, workflow, kind, snapshot, targets, *measured_group(plan, kind, targets))
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The figures of the table."""
+        return shown_metrics(self.config.protocol, self.kind)
+
+    def row(self, run: OwnRun | PeerRun) -> BenchmarkRow:
+        """The row of one system."""
+        title = title_of(run) if isinstance(run, PeerRun) else run.system
+        if run.lists is None:
+            return BenchmarkRow(title, "peer", note=run.note)
+        found = row_of(
+            title,
+            self.group,
+            run.lists,
+            self.measured,
+            snapshot=self.snapshot,
+            targets=self.targets,
+            config=self.config.bootstrap,
+        )
+        seconds, memory = self._cost(run)
+        return BenchmarkRow(
+            title,
+            "peer" if isinstance(run, PeerRun) else "ours" if run.system in WHOLE else "channel",
+            dict(found.figures),
+            found.coverage[10],
+            found.popularity[10],
+            seconds,
+            memory,
+            run.note,
+        )
+
+    def _cost(self, run: OwnRun | PeerRun) -> tuple[float | None, int | None]:
+        if isinstance(run, PeerRun):
+            return run.facts.get("cpu_seconds"), run.facts.get("peak_memory_bytes")
+        if run.cost.cpu_seconds is None:
+            return None, None
+        tuned = tuning_seconds(self.config.settings / self.config.place, run.system)
+        return round(run.cost.cpu_seconds + tuned, 1), run.cost.peak_memory_bytes
+
+    def values(self, lists: Lists) -> NDArray[np.float64]:
+        """float64[measured requests, metrics]: the table's figures of every measured request."""
+        found = request_values(lists, self.targets)
+        return np.stack([found[metric][self.measured] for metric in self.metrics], axis=1)
+
+
+def run_benchmark(config: BenchmarkConfig) -> BenchmarkResult:
+    """All rows of one protocol on one data set. Raises CannotStart for a model that nobody has."""
+    bench = Bench.of(config)
+    peers, ours = chosen_models(config, names_of_ours(bench.workflow))
+    peer_runs = run_peers(bench, peers)
+    own_runs = run_ours(bench.workflow, bench.targets, ours)
+    runs: list[OwnRun | PeerRun] = [*peer_runs, *own_runs]
+    rows = [*published_rows(config.protocol, config.label, bench.kind), *(bench.row(run) for run in runs)]
+    return BenchmarkResult(
+        config.protocol,
+        config.label,
+        bench.kind,
+        bench.group,
+        bench.metrics,
+        users=len(np.unique(bench.targets.user_ids[bench.measured])),
+        requests=int(bench.measured.sum()),
+        catalogue=len(bench.snapshot.catalogue),
+        command=command_of(config),
+        date=datetime.now(UTC).date().isoformat(),
+        budget_minutes=config.budget_minutes,
+        machine=machine(),
+        versions=versions(),
+        rows=tuple(rows),
+        differences=tuple(differences(bench, own_runs, peer_runs)),
+    )
+
+
+def command_of(config: BenchmarkConfig) -> str:
+    """The command that makes the result anywhere: what differs from the defaults, without this machine's folders."""
+    words = ["python", "-m", "offline", "benchmark", "--protocol", config.protocol, "--dataset", config.dataset]
+    words += ["--data-dir", f"path/to/{config.label}"] if config.data_dir is not None else []
+    words += ["--targets", config.targets] if config.targets is not None else []
+    words += ["--models", ",".join(config.models)] if config.models else []
+    default = BenchmarkConfig.model_fields["budget_minutes"].default
+    words += ["--budget-minutes", f"{config.budget_minutes:g}"] if config.budget_minutes != default else []
+    channels = config.serving.channels
+    words += ["--serving.channels", ",".join(channels)] if channels != type(config.serving)().channels else []
+    return shlex.join(words)
+
+
+def chosen_models(config: BenchmarkConfig, ours: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Peers and our systems that are run. `peer:NAME` names a peer that is called like one of ours."""
+    if not config.models:
+        return list(PEERS[config.protocol]), list(ours)
+    peers, own = [], []
+    for name in config.models:
+        if name in ours:
+            own.append(name)
+        elif name.removeprefix("peer:") in ALL_PEERS:
+            peers.append(name.removeprefix("peer:"))
+        else:
+            raise CannotStart(
+                f"models: no model {name!r}; peers are {', '.join(sorted(ALL_PEERS))}, ours {', '.join(ours)} "
+                "(others with --serving.channels)"
+            )
+    return peers, own
+
+
+def run_peers(bench: Bench, names: Sequence[str]) -> list[PeerRun]:
+    """Writes the rows and runs the peers, one after another; without peers no rows are written."""
+    config = bench.config
+    folder = config.bench_root / "peers" / f"{config.protocol}-{bench.kind}"
+    place = PeerPlace(
+        config.peers_python, folder / "rows", folder, config.settings / config.place / "peers", config.budget_minutes
+    )
+    if names:
+        export_rows(
+            bench.workflow.plan,
+            bench.targets,
+            place.rows,
+            dataset=config.label,
+            kind=bench.kind,
+            metric=chosen_metric(config.protocol),
+            seed=config.seed,
+        )
+    return [run_peer(name, place, bench.targets, bench.snapshot.catalogue.item_ids) for name in names]
+
+
+def differences(bench: Bench, ours: Sequence[OwnRun], peers: Sequence[PeerRun]) -> list[Difference]:
+    """Each of our systems against the peer that is best by each of the table's figures."""
+    values = {title_of(run): bench.values(run.lists) for run in peers if run.lists is not None}
+    if not values:
+        return []
+    users, bootstrap = bench.targets.user_ids[bench.measured], bench.config.bootstrap
+    found = []
+    for column, metric in enumerate(bench.metrics):
+        best = max(values, key=lambda title: float(values[title][:, column].mean()))
+        for run in ours:
+            columns = [table[:, column : column + 1] for table in (bench.values(run.lists), values[best])]
+            (interval,) = paired_interval(
+                columns[0], columns[1], users, resamples=bootstrap.resamples, seed=bootstrap.seed
+            )
+            found.append(Difference(run.system, best, metric, *interval.tolist()))
+    return found
+
+
+def title_of(run: PeerRun) -> str:
+    """Model, package and version."""
+    facts: Mapping[str, object] = run.facts
+    if "package" not in facts:
+        return run.model
+    return f"{run.model} ({facts['package']} {facts.get('version', '')})".replace(" )", ")")
+
+
+def tuning_seconds(folder: Path, system: str) -> float:
+    """CPU time of the trials that chose the settings of one of our systems; of all of them for whole systems."""
+    tables = sorted(folder.glob("*.json"))
+    kept = tables if system in WHOLE else [path for path in tables if path.stem == system]
+    return sum(float(json.loads(path.read_text("utf-8"))["cpu_seconds"]) for path in kept)

@@ -1,0 +1,459 @@
+"""The bench on a small world: rows for peers, lists of peers, one table, and a search that goes on where it stopped."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from offline.benchmark import peers as peers_module
+from offline.benchmark.config import BenchmarkConfig, TuneConfig
+from offline.benchmark.costs import cost_of
+from offline.benchmark.headlines import measured_group, shown_metrics
+from offline.benchmark.peers import PeerPlace, read_lists, run_peer
+from offline.benchmark.published import published_rows
+from offline.benchmark.report import results_page
+from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference
+from offline.benchmark.rows import DIGEST_FILE, export_rows
+from offline.benchmark.runs import chosen_models, command_of
+from offline.benchmark.spaces import SPACES, Whole, overridden, present
+from offline.benchmark.table import text_table
+from offline.benchmark.tracking import track_result
+from offline.benchmark.tuning import search, toml_of
+from offline.cli import main
+from offline.config import OfflineConfig
+from offline.cost import Meter
+from offline.evaluation import Figure
+from offline.metrics import NO_ITEM
+from offline.protocols import Plan, plan_of
+from offline.splits import Protocol, SplitConfig
+from offline.steps import Step, Workspace
+from offline.targets import Targets
+from recsys.errors import CannotStart, ContractBroken, DataError, DataMalformed
+from tests.offline.tastes import ITEMS, dataset_of_tastes
+
+PEER = """
+import argparse, json, pathlib
+import pyarrow.parquet as pq, pyarrow as pa, numpy as np
+parser = argparse.ArgumentParser()
+for name in ("rows", "model", "out", "budget-minutes", "settings"):
+    parser.add_argument("--" + name)
+given = parser.parse_args()
+rows, out = pathlib.Path(given.rows), pathlib.Path(given.out)
+if given.model == "cosine":
+    raise SystemExit("cosine is out of memory")
+items = pq.read_table(rows / "catalogue.parquet")["item_id"].to_numpy()
+queries = pq.read_table(rows / "test_queries.parquet")
+histories = pq.read_table(rows / "test_histories.parquet")
+owners, seen = histories["request"].to_numpy(), histories["item_id"].to_numpy()
+lists = []
+for request in queries["request"].to_pylist():
+    kept = items[~np.isin(items, seen[owners == request])][:20]
+    lists += [(request, place, int(item), -float(place)) for place, item in enumerate(kept, start=1)]
+columns = list(zip(*lists))
+pq.write_table(pa.table({"request": columns[0], "rank": pa.array(columns[1], pa.int32()), "item_id": columns[2],
+    "score": pa.array(columns[3], pa.float32())}), out / "lists.parquet")
+run = {"model": given.model, "package": "toy", "version": "1.2", "settings": {"k": 7}, "cpu_seconds": 5.0,
+    "trials": [] if given.settings else [{"settings": {"k": 7}, "metric": 0.1, "cpu_seconds": 4.0}],
+    "peak_memory_bytes": 1 << 20, "finished": True, "note": "settings given" if given.settings else ""}
+(out / "run.json").write_text(json.dumps(run))
+"""
+"""A peer that lists items in order of their ids."""
+
+
+@pytest.fixture
+def leave_one_out() -> tuple[Plan, Targets]:
+    plan = plan_of(dataset_of_tastes(), SplitConfig(protocol="leave-one-out"))
+    known = plan.test.knowledge
+    return plan, plan.test.ask(known.dataset.snapshot(known.cutoff), "last")
+
+
+def exported(plan: Plan, targets: Targets, folder: Path, *, seed: int = 1) -> str:
+    return export_rows(plan, targets, folder, dataset="tastes", kind="last", metric="ndcg@10", seed=seed)
+
+
+# Rows
+
+
+def test_rows_are_what_the_contract_says(leave_one_out: tuple[Plan, Targets], tmp_path: Path) -> None:
+    plan, targets = leave_one_out
+    exported(plan, targets, tmp_path)
+    tables = {path.stem: pq.read_table(path) for path in tmp_path.glob("*.parquet")}
+    events = {"user_id": "int64", "item_id": "int64", "timestamp": "int64", "value": "float"}
+    queries = {"request": "int64", "user_id": "int64", "as_of": "int64"}
+    histories = {"request": "int64", "item_id": "int64", "timestamp": "int64", "value": "float"}
+    assert {
+        name: dict(zip(table.column_names, map(str, table.schema.types), strict=True)) for name, table in tables.items()
+    } == {
+        "fit": events,
+        "refit": events,
+        "validation_queries": queries,
+        "test_queries": queries,
+        "validation_histories": histories,
+        "test_histories": histories,
+        "validation_relevant": {"request": "int64", "item_id": "int64"},
+        "catalogue": {"item_id": "int64"},
+    }
+    fit, refit = (tables[name] for name in ("fit", "refit"))
+    assert refit.num_rows - fit.num_rows == tables["validation_relevant"].num_rows == len(targets)
+    assert tables["test_queries"]["as_of"].to_pylist() == [request.as_of for request in targets.requests]
+    own = tables["test_histories"].filter(pa.compute.equal(tables["test_histories"]["request"], 3))
+    assert own["item_id"].to_pylist() == targets.requests[3].history.item_ids.tolist()
+    assert json.loads((tmp_path / "facts.json").read_text()) == {
+        "protocol": "leave-one-out",
+        "dataset": "tastes",
+        "targets": "last",
+        "metric": "ndcg@10",
+        "list_length": 100,
+        "seed": 1,
+    }
+
+
+def test_what_the_test_should_find_is_in_no_file(leave_one_out: tuple[Plan, Targets], tmp_path: Path) -> None:
+    plan, targets = leave_one_out
+    exported(plan, targets, tmp_path)
+    wanted = set(zip(targets.user_ids.tolist(), targets.relevant.item_ids.tolist(), strict=True))
+    for name in ("fit", "refit"):
+        table = pq.read_table(tmp_path / f"{name}.parquet")
+        assert not set(zip(table["user_id"].to_pylist(), table["item_id"].to_pylist(), strict=True)) & wanted
+    assert not (tmp_path / "test_relevant.parquet").exists()
+
+
+def test_equal_rows_have_an_equal_digest(leave_one_out: tuple[Plan, Targets], tmp_path: Path) -> None:
+    digests = [exported(*leave_one_out, tmp_path / str(seed), seed=seed) for seed in (1, 1, 2)]
+    assert digests[0] == digests[1] != digests[2]
+    assert (tmp_path / "2" / DIGEST_FILE).read_text().strip() == digests[2]
+
+
+# Peers
+
+
+@pytest.fixture
+def place(leave_one_out: tuple[Plan, Targets], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PeerPlace:
+    exported(*leave_one_out, tmp_path / "rows")
+    (tmp_path / "run.py").write_text(PEER)
+    monkeypatch.setattr(peers_module, "PROGRAM", tmp_path / "run.py")
+    return PeerPlace(Path(sys.executable), tmp_path / "rows", tmp_path / "out", tmp_path / "settings", 1.0)
+
+
+CATALOGUE = np.arange(1, ITEMS + 1, dtype=np.int64)
+
+
+def test_a_peer_runs_once_on_the_same_rows_and_its_choice_is_recorded(
+    leave_one_out: tuple[Plan, Targets], place: PeerPlace
+) -> None:
+    _, targets = leave_one_out
+    first = run_peer("ease", place, targets, CATALOGUE)
+    assert first.lists is not None
+    request = targets.requests[5]
+    unseen = CATALOGUE[~np.isin(CATALOGUE, request.history.item_ids)][:20]
+    assert first.lists.item_ids[5][:20].tolist() == unseen.tolist()
+    assert (first.lists.item_ids[5][20:] == NO_ITEM).all()
+    record = json.loads((place.settings / "ease.json").read_text())
+    assert (record["settings"], len(record["trials"])) == ({"k": 7}, 1)
+    (place.out / "ease" / "run.json").write_text(json.dumps({**first.facts, "note": "from before"}))
+    assert run_peer("ease", place, targets, CATALOGUE).note == "from before"
+    (place.rows / DIGEST_FILE).write_text("other rows\n")
+    again = run_peer("ease", place, targets, CATALOGUE)
+    assert again.note == "settings given", "what was tuned once is not tuned again"
+    assert again.facts["cpu_seconds"] == 10.0, "the tuning counts all the same"
+
+
+def test_without_their_environment_peers_are_not_run(leave_one_out: tuple[Plan, Targets], place: PeerPlace) -> None:
+    absent = replace(place, python=place.out / "absent")
+    found = run_peer("ease", absent, leave_one_out[1], CATALOGUE)
+    assert (found.lists, found.note) == (None, "not run: make peers")
+
+
+def test_a_peer_that_fails_says_why(leave_one_out: tuple[Plan, Targets], place: PeerPlace) -> None:
+    found = run_peer("cosine", place, leave_one_out[1], CATALOGUE)
+    assert (found.lists, found.note) == (None, "not run: exit code 1, cosine is out of memory")
+
+
+def test_a_peer_that_did_not_fit_the_budget_says_what_it_needs(
+    leave_one_out: tuple[Plan, Targets], place: PeerPlace
+) -> None:
+    (out := place.out / "hstu").mkdir(parents=True)
+    (out / DIGEST_FILE).write_text((place.rows / DIGEST_FILE).read_text())
+    (out / "run.json").write_text(json.dumps({"finished": False, "note": "needs 7 CPU-hours"}))
+    found = run_peer("hstu", place, leave_one_out[1], CATALOGUE)
+    assert (found.lists, found.note) == (None, "not run: needs 7 CPU-hours")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"request": [0, 999]}, "requests must be 0 to"),
+        ({"rank": [0, 1]}, "ranks count from 1"),
+        ({"rank": [1, 1]}, "a place is given twice"),
+        ({"item_id": [10_000, 1]}, "item 10000 is not in the catalogue"),
+        ({"item_id": [-5, -5]}, "lists an item twice, or one that was seen"),
+    ],
+)
+def test_lists_that_break_the_contract_are_refused(
+    leave_one_out: tuple[Plan, Targets], tmp_path: Path, change: dict[str, list[int]], message: str
+) -> None:
+    _, targets = leave_one_out
+    unseen = CATALOGUE[~np.isin(CATALOGUE, targets.requests[0].history.item_ids)][:2].tolist()
+    columns = {"request": [0, 0], "rank": [1, 2], "item_id": unseen, "score": [2.0, 1.0], **change}
+    if change.get("item_id") == [-5, -5]:
+        columns["item_id"] = [int(targets.requests[0].history.item_ids[0]), unseen[1]]
+    pq.write_table(pa.table(columns), tmp_path / "lists.parquet")
+    with pytest.raises(ContractBroken, match=message):
+        read_lists(tmp_path / "lists.parquet", targets, CATALOGUE)
+
+
+# What is measured and shown
+
+
+def test_the_group_of_the_published_tables() -> None:
+    for protocol, kind, expected in (
+        ("temporal", "all", "warm users"),
+        ("temporal", "last", "all users"),
+        ("leave-one-out", "last", "all users"),
+        ("strong-generalisation", "all", "all users"),
+    ):
+        name: Protocol = protocol  # type: ignore[assignment]
+        plan = plan_of(dataset_of_tastes(), SplitConfig(protocol=name))
+        known = plan.test.knowledge
+        targets = plan.test.ask(known.dataset.snapshot(known.cutoff), kind)  # type: ignore[arg-type]
+        group, measured = measured_group(plan, kind, targets)  # type: ignore[arg-type]
+        assert group == expected
+        assert measured.tolist() == (targets.warm if group == "warm users" else np.ones(len(targets), bool)).tolist()
+    assert shown_metrics("random-60-20-20", "all")[0] == "precision@10"
+    assert shown_metrics("strong-generalisation", "all") == ("normalised_recall@20", "normalised_recall@50", "ndcg@100")
+
+
+def test_published_rows_are_those_of_the_protocol_and_the_data_set() -> None:
+    assert [row.system for row in published_rows("time-to-split", "ml-1m-rebuilt", "last")] == [
+        "SASRec+",
+        "BERT4Rec",
+        "GRU4Rec",
+    ]
+    assert published_rows("time-to-split", "ml-20m", "last") == []
+    (ials,) = [row for row in published_rows("strong-generalisation", "ml-20m", "all") if "iALS" in row.system]
+    assert ials.figures is not None
+    assert ials.figures["ndcg@100"] == Figure(0.425, 0.425, 0.425)
+    for row in published_rows("leave-one-out", "ml-1m", "last"):
+        assert row.note
+        assert set(row.figures or {}) <= set(shown_metrics("leave-one-out", "last"))
+
+
+def a_result() -> BenchmarkResult:
+    rows = (
+        BenchmarkRow("Famous", "published", {"ndcg@10": Figure(0.2, 0.2, 0.2)}, note="a paper"),
+        BenchmarkRow("ease (toy 1)", "peer", {"ndcg@10": Figure(0.1, 0.05, 0.15)}, 0.5, 0.9, 12.0, 1 << 20),
+        BenchmarkRow("hstu", "peer", note="not run: needs 7 CPU-hours"),
+        BenchmarkRow("ranked", "ours", {"ndcg@10": Figure(0.3, 0.25, 0.35)}, 0.4, 0.8, 99.0, 2 << 20, "served"),
+    )
+    return BenchmarkResult(
+        "leave-one-out", "tastes", "last", "all users", ("ndcg@10",), 160, 160, 60, "python -m offline benchmark",
+        "2026-01-02", 60.0, {"cpu": "toy", "cores": 2, "memory_gib": 8.0, "system": "x"}, {"python": "3.11"}, rows,
+        (Difference("ranked", "ease (toy 1)", "ndcg@10", 0.2, 0.1, 0.3),), ("imputed times",),
+    )  # fmt: skip
+
+
+def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> None:
+    result = a_result()
+    path = result.save(tmp_path)
+    assert path.name == "leave-one-out-tastes-last.json"
+    assert BenchmarkResult.load(path) == result
+    page, table = results_page(tmp_path), text_table(result)
+    for text in (page, table):
+        for part in ("0.3000 [0.2500, 0.3500]", "0.2000", "a paper", "not run: needs 7 CPU-hours", "imputed times"):
+            assert part in text
+        assert "ranked - ease (toy 1) = +0.2000 [+0.1000, +0.3000], paired over users: better" in text
+    assert "2 cores of toy, 8.0 GiB" in page
+    assert "python -m offline benchmark" in page
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
+    with pytest.raises(DataMalformed, match="format 0, expected 1"):
+        BenchmarkResult.load(path)
+    assert results_page(tmp_path / "none").startswith("No benchmark was run yet")
+
+
+def test_the_verdict_is_that_of_the_interval() -> None:
+    difference = a_result().differences[0]
+    assert difference.verdict == "better"
+    assert replace(difference, low=-0.1).verdict == "no difference shown"
+    assert replace(difference, low=-0.2, high=-0.1).verdict == "worse"
+
+
+def test_tracking_is_optional() -> None:
+    track_result("", a_result())
+
+
+# Costs
+
+
+def test_a_meter_counts_cpu_time_and_the_peak_also_where_meters_nest() -> None:
+    with Meter() as outer:
+        held = np.ones(30 << 20, np.uint8)
+        del held
+        with Meter() as inner:
+            sum(range(400_000))
+    assert outer.cost.cpu_seconds >= inner.cost.cpu_seconds > 0
+    assert outer.cost.peak_memory_bytes >= inner.cost.peak_memory_bytes > 1 << 20
+
+
+def test_a_step_costs_what_it_and_its_inputs_cost_each_once(tmp_path: Path) -> None:
+    workspace = Workspace(tmp_path / "work")
+
+    def make(name: str, seconds: float, inputs: list[Step]) -> Step:
+        step = workspace.run(name, lambda folder: (folder / "x").write_text(name), inputs=inputs)
+        receipt = json.loads((step.folder / "step.json").read_text())
+        assert set(receipt) >= {"cpu_seconds", "peak_memory_bytes"}
+        receipt |= {"cpu_seconds": seconds, "peak_memory_bytes": int(seconds)}
+        (step.folder / "step.json").write_text(json.dumps(receipt))
+        return step
+
+    shared = make("catalogue", 1.0, [])
+    one, other = make("itemcf", 10.0, [shared]), make("als", 100.0, [shared])
+    last = make("ranker", 1_000.0, [one, other])
+    assert cost_of([one]).cpu_seconds == 11.0
+    assert (cost_of([last]).cpu_seconds, cost_of([last]).peak_memory_bytes) == (1_111.0, 1_000)
+    workspace.release()
+
+
+# Configuration
+
+
+def test_the_protocol_is_said_once(tmp_path: Path) -> None:
+    config = BenchmarkConfig.from_arguments(
+        ["--protocol", "leave-one-out", "--split.judging-share", "0.3", "--data-dir", "some/ml-1m-timed"], "test"
+    )
+    assert (config.split.protocol, config.split.judging_share) == ("leave-one-out", 0.3)
+    assert (config.label, config.place) == ("ml-1m-timed", "leave-one-out-ml-1m-timed")
+    assert "path/to/ml-1m-timed" in command_of(config)
+    last = BenchmarkConfig.from_arguments(["--targets", "last", "--settings", str(tmp_path)], "test")
+    assert (last.split.protocol, last.split.labels, last.place) == ("time-to-split", "last", "time-to-split-demo-last")
+
+
+def test_chosen_settings_go_before_defaults_and_behind_flags(tmp_path: Path) -> None:
+    folder = tmp_path / "leave-one-out-shop"
+    folder.mkdir()
+    (folder / "itemcf.toml").write_text(toml_of({"itemcf.reg": 77.0, "itemcf.n_neighbours": 30}))
+    common = ["--protocol", "leave-one-out", "--dataset", "shop", "--settings", str(tmp_path)]
+    config = BenchmarkConfig.from_arguments([*common, "--itemcf.n-neighbours", "40"], "test")
+    assert (config.itemcf.reg, config.itemcf.n_neighbours) == (77.0, 40)
+    other = BenchmarkConfig.from_arguments([*common, "--protocol", "random-60-20-20"], "test")
+    assert other.itemcf.reg == OfflineConfig.from_arguments([], "test").itemcf.reg
+
+
+def test_models_are_chosen_by_name() -> None:
+    ours = ("popularity", "itemcf", "blended", "ranked")
+    config = BenchmarkConfig.from_arguments(["--models", "itemcf,ease,peer:popularity"], "test")
+    assert chosen_models(config, ours) == (["ease", "popularity"], ["itemcf"])
+    with pytest.raises(CannotStart, match="no model 'vasp'; peers are"):
+        chosen_models(config.model_copy(update={"models": ("vasp",)}), ours)
+
+
+@pytest.mark.parametrize("model", SPACES)
+def test_every_search_starts_from_what_is_configured(model: str) -> None:
+    config = OfflineConfig.from_arguments(["--dataset", "shop"], "test")
+    start = present(SPACES[model], config)
+    assert set(start) == set(SPACES[model]), "a default outside of its space is never tried"
+    assert overridden(config, start) == config
+
+
+# Tuning
+
+
+def test_a_search_finds_the_best_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPACES, "itemcf", {"itemcf.n_neighbours": Whole(1, 400)})  # type: ignore[misc]
+    arguments = ["--root", str(tmp_path), "--dataset", "shop", "--max-trials", "4", "--settings", str(tmp_path / "s")]
+    config = TuneConfig.from_arguments(arguments, "test")
+    tried: list[int] = []
+
+    def objective(settings: dict[str, object]) -> float:
+        tried.append(int(str(settings["itemcf.n_neighbours"])))
+        return -abs(tried[-1] - 100) + 0.0 * sum(range(200_000))
+
+    first = search(config, "itemcf", objective)
+    assert tried[0] == config.itemcf.n_neighbours, "the present settings are a trial"
+    assert len(tried) == len(first.trials) == 4
+    assert first.settings["itemcf.n_neighbours"] == min(tried, key=lambda value: abs(value - 100))
+    search(config.model_copy(update={"max_trials": 6}), "itemcf", objective)
+    assert len(tried) == 6
+    spent = search(config.model_copy(update={"max_trials": 99, "budget_minutes": 1e-9}), "itemcf", objective)
+    assert len(tried) == 6, "the CPU time of earlier runs counts"
+    spent.save(tmp_path / "s" / config.place)
+    table = json.loads((tmp_path / "s" / config.place / "itemcf.json").read_text())
+    assert [trial["settings"]["itemcf.n_neighbours"] for trial in table["trials"]] == tried
+    assert TuneConfig.from_arguments(arguments, "test").itemcf.n_neighbours == spent.settings["itemcf.n_neighbours"]
+
+
+# The command, on a small cut
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The tastes as a user's own interactions."""
+    folder = tmp_path_factory.mktemp("shop")
+    dataset = dataset_of_tastes()
+    with (folder / "interactions.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("user", "item", "timestamp", "rating"))
+        events = dataset.interactions
+        columns = (events.user_ids, events.item_ids, events.timestamps, events.values)
+        writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("protocol", "users", "metric"),
+    [
+        ("temporal", None, "ndcg@10"),
+        ("time-to-split", None, "ndcg@10"),
+        ("leave-one-out", 160, "hit_rate@10"),
+        ("random-60-20-20", None, "precision@10"),
+    ],
+)
+def test_the_command_prints_and_saves_one_table(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str, users: int | None, metric: str
+) -> None:
+    """Protocol facts, not scores."""
+    main(
+        [
+            "benchmark", "--protocol", protocol, "--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path),
+            "--models", "popularity,itemcf,ease", "--peers-python", str(tmp_path / "absent"), "--tracking", "",
+            "--results", str(tmp_path / "results"), "--settings", str(tmp_path / "settings"),
+            "--serving.channels", "popularity,itemcf", "--bootstrap.resamples", "20",
+        ]
+    )  # fmt: skip
+    (path,) = (tmp_path / "results").glob("*.json")
+    result = BenchmarkResult.load(path)
+    assert (result.protocol, result.dataset, result.metrics[0]) == (protocol, shop.name, metric)
+    assert users is None or (result.users, result.requests) == (users, users)
+    assert [(row.system, row.origin) for row in result.rows] == [
+        ("ease", "peer"),
+        ("popularity", "channel"),
+        ("itemcf", "channel"),
+    ]
+    assert result.row("ease").note == "not run: make peers"
+    found = result.row("itemcf")
+    assert found.figures is not None
+    assert found.cpu_seconds is not None
+    assert 0 < found.figures["recall@50"].mean <= 1
+    assert str(tmp_path) not in path.read_text(), "no folder of this machine"
+    printed = capsys.readouterr().out
+    assert printed.startswith(f"{protocol}, {shop.name}, targets ")
+    assert f"{found.figures[metric].mean:.4f}" in printed
+
+
+def test_what_does_not_cut_time_is_evaluated_and_never_published(shop: Path, tmp_path: Path) -> None:
+    arguments = ["--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path)]
+    with pytest.raises(SystemExit) as stopped:
+        main(["run", *arguments, "--split.protocol", "leave-one-out"])
+    assert stopped.value.code == 2
+    config = OfflineConfig.from_arguments([*arguments, "--split.protocol", "leave-one-out"], "test")
+    from offline.workflow import Workflow
+
+    with pytest.raises(DataError, match="leave-one-out does not cut time"):
+        _ = Workflow(config).split
