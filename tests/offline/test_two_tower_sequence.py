@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +17,14 @@ from offline.two_tower.model import Content, Histories
 from offline.two_tower.objectives import ObjectiveName
 from offline.two_tower.sequence import SequenceTower
 from offline.two_tower.sequence_learner import Schedule, SequenceLearner
-from offline.two_tower.side_data import ItemSideData
+from offline.two_tower.side_data import TEXT_VECTORS_FILE, ItemSideData
 from offline.two_tower.training import new_sequence_model
 from offline.two_tower.validation import Validation
 from offline.two_tower.windows import draw_windows, gather_windows
 from recall_server.channels.vector import FILES, VECTORS_FILE, VectorChannel, read_facts
 from recsys.domain import History, RecallQuery
-from recsys.errors import CannotStart, DataMissing
+from recsys.errors import CannotStart, DataMalformed, DataMissing
+from recsys.people import People, Role
 from tests.recall_server.toy import DAY, NOW, Event, snapshot_of
 
 CONFIG = TwoTowerConfig(
@@ -66,7 +68,7 @@ def trained(folder: Path, snapshot: Snapshot, config: TwoTowerConfig = CONFIG, *
 @pytest.fixture(scope="module")
 def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained towers of `rounds`; nobody may write here."""
-    longer = {"sequence_epochs": 30, "sequence_patience": 30}
+    longer = {"sequence_epochs": 24, "sequence_patience": 24}
     return trained(tmp_path_factory.mktemp("towers"), rounds(), CONFIG.model_copy(update=longer))
 
 
@@ -203,20 +205,83 @@ def test_a_new_item_enters_the_index_without_training(tmp_path: Path) -> None:
     assert read_facts(folder).index.count == N_ITEMS + 1
 
 
-def test_towers_of_another_shape_are_not_indexed(tmp_path: Path) -> None:
-    first = trained(tmp_path / "first", rounds(), CONFIG.model_copy(update={"sequence_epochs": 1}))
+def test_the_pooled_towers_take_a_new_item_in_likewise(tmp_path: Path) -> None:
+    config = TwoTowerConfig(
+        embedding_size=8, heads=2, hidden=16, least_examples=256, batch_size=64, epochs=3, averaging=0.5, threads=1
+    )
+    config = config.model_copy(update={"device": "cpu", "id_dropout": 0.3, "learning_rate": 0.02})
+    first, later = trained(tmp_path / "first", rounds(), config), rounds(newcomer="Comedy")
+    index_items(later, config, tmp_path / "later", trained=first)
+    vectors = np.load(tmp_path / "later" / VECTORS_FILE)[:, :8]
+    similarity = vectors[N_ITEMS] @ vectors[:N_ITEMS].T
+    assert similarity[6:].mean() > similarity[:6].mean()
+
+
+def side_of(people: dict[int, list[int]], text: np.ndarray | None = None) -> ItemSideData:
+    """Person ids by item row, one row more than `rounds` has."""
+    lists = [people.get(row, []) for row in range(N_ITEMS + 1)]
+    ids = np.unique([person for row in lists for person in row]).astype(np.int64)
+    return ItemSideData(
+        ids,
+        np.concatenate([[0], np.cumsum([len(row) for row in lists])]).astype(np.int64),
+        np.searchsorted(ids, [person for row in lists for person in row]).astype(np.int64),
+        np.zeros((N_ITEMS + 1, 0), np.float32) if text is None else text,
+    )
+
+
+@pytest.mark.parametrize("described_by", ["people", "text"])
+def test_a_cold_item_stands_with_its_people_and_its_text(tmp_path: Path, described_by: str) -> None:
+    group = [0] * 6 + [1] * 6 + [1]
+    people = {row: [70 + group[row]] for row in range(N_ITEMS + 1)} if described_by == "people" else {}
+    text = np.eye(2, dtype=np.float32)[group] if described_by == "text" else None
+    config = CONFIG.model_copy(update={"sequence_id_dropout": 0.3})
+    train(rounds(newcomer="None"), config, tmp_path, side=side_of(people, text))
+    vectors = np.load(tmp_path / VECTORS_FILE)[:, :16]
+    similarity = vectors[N_ITEMS] @ vectors[:N_ITEMS].T
+    assert similarity[6:].mean() > similarity[:6].mean() + 0.1
+
+
+def test_side_data_are_the_catalogues_people_and_the_folders_text(tmp_path: Path) -> None:
+    snapshot = rounds(4)
+    people = People(
+        np.asarray([0, 2, 2, *[3] * 10], np.int64),
+        np.asarray([1, 0, 1], np.int32),
+        np.asarray([Role.DIRECTOR, Role.CAST, Role.DIRECTOR], np.int8),
+        np.asarray([5, 9], np.int64),
+    )
+    catalogue = replace(snapshot.catalogue, people=people)
+    side = ItemSideData.of(catalogue, tmp_path)
+    assert side.person_ids[side.people[side.people_indptr[0] : side.people_indptr[1]]].tolist() == [9, 5]
+    assert side.person_ids[side.people[side.people_indptr[2] : side.people_indptr[3]]].tolist() == [9]
+    assert side.text.shape == (N_ITEMS, 0)
+    path = tmp_path / TEXT_VECTORS_FILE
+    path.parent.mkdir()
+    np.save(path, np.asarray([[3.0, 4.0]] + [[0.0, 0.0]] * (N_ITEMS - 1), np.float32))
+    assert_allclose(ItemSideData.of(catalogue, tmp_path).text[:2], [[0.6, 0.8], [0.0, 0.0]], rtol=1e-6)
+    np.save(path, np.zeros((3, 2), np.float32))
+    with pytest.raises(DataMalformed, match=r"float32\[3, 2\], expected finite float32\[12, d\]"):
+        ItemSideData.of(catalogue, tmp_path)
+
+
+def test_towers_of_another_shape_are_not_indexed(tmp_path: Path, towers: Path) -> None:
     with pytest.raises(DataMissing, match="this configuration needs"):
-        index_items(rounds(), CONFIG.model_copy(update={"sequence_size": 8}), tmp_path / "b", trained=first)
+        index_items(rounds(), CONFIG.model_copy(update={"sequence_size": 8}), tmp_path / "b", trained=towers)
     with pytest.raises(DataMissing, match="no towers to continue"):
         index_items(rounds(), CONFIG, tmp_path / "b", trained=tmp_path / "nowhere")
 
 
-def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(tmp_path: Path) -> None:
-    short = CONFIG.model_copy(update={"sequence_epochs": 2})
-    first, second = ({f: (trained(tmp_path / n, rounds(), short) / f).read_bytes() for f in FILES} for n in "ab")
-    assert first == second
-    other = trained(tmp_path / "c", rounds(), short.model_copy(update={"seed": 2}))
-    assert (other / VECTORS_FILE).read_bytes() != first[VECTORS_FILE]
+SHORT = CONFIG.model_copy(update={"sequence_epochs": 2, "sequence_refit_epochs": 2, "sequence_dropout": 0.2})
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Towers of a short training that nothing disturbed."""
+    return trained(tmp_path_factory.mktemp("short"), rounds(), SHORT)
+
+
+def test_another_seed_gives_other_towers(tmp_path: Path, short: Path) -> None:
+    other = trained(tmp_path, rounds(), SHORT.model_copy(update={"seed": 2}))
+    assert (other / VECTORS_FILE).read_bytes() != (short / VECTORS_FILE).read_bytes()
 
 
 class _Killed(Exception):
@@ -225,10 +290,8 @@ class _Killed(Exception):
 
 @pytest.mark.parametrize("epochs_done", [1, 3])
 def test_a_killed_training_continues_to_the_same_result(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs_done: int
+    tmp_path: Path, short: Path, monkeypatch: pytest.MonkeyPatch, epochs_done: int
 ) -> None:
-    config = CONFIG.model_copy(update={"sequence_epochs": 2, "sequence_refit_epochs": 2, "sequence_dropout": 0.2})
-    whole = trained(tmp_path / "whole", rounds(), config)
     epoch, calls = SequenceLearner.epoch, iter(range(100))
 
     def dying(self: SequenceLearner, *arguments: object, **named: object) -> float:
@@ -238,12 +301,12 @@ def test_a_killed_training_continues_to_the_same_result(
 
     monkeypatch.setattr(SequenceLearner, "epoch", dying)
     with pytest.raises(_Killed):
-        trained(tmp_path / "killed", rounds(), config)
+        trained(tmp_path / "killed", rounds(), SHORT)
     assert (tmp_path / "killed" / CHECKPOINT_FILE).is_file()
-    trained(tmp_path / "killed", rounds(), config)
+    trained(tmp_path / "killed", rounds(), SHORT)
     assert next(calls) == 1 + 4
     for name in FILES:
-        assert (tmp_path / "killed" / name).read_bytes() == (whole / name).read_bytes()
+        assert (tmp_path / "killed" / name).read_bytes() == (short / name).read_bytes()
 
 
 def test_towers_continue_those_of_an_earlier_cut_off(tmp_path: Path, towers: Path) -> None:
