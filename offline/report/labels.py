@@ -62,6 +62,7 @@ def _first_free(
         for turn in np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False):
             label = _label(axes, place, text, (distance * np.cos(turn), distance * np.sin(turn)), size)
             renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
+            label.update_positions(renderer)
             box = Text.get_window_extent(label, renderer).padded(1.5)  # without the line that leads to it
             inside = frame.contains(box.x0, box.y0) and frame.contains(box.x1, box.y1)
             if inside and not any(box.overlaps(other) for other in taken):
@@ -86,5 +87,6 @@ def _label(axes: Axes, place: NDArray[np.float64], text: str, offset: tuple[floa
         zorder=5,
     )
     label.set_parse_math(False)
+    label.set_in_layout(False)
     label.set_path_effects([withStroke(linewidth=2.2, foreground="white")])
     return label

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.text import Text
 from numpy.testing import assert_allclose
 
 from gateway.state import Histories, write_gateway_files
@@ -16,7 +20,7 @@ from offline.publish import BundleFacts, publish
 from offline.report import analysis
 from offline.report.config import ReportConfig
 from offline.report.embeddings import ITEMS_FILE, USERS_FILE, Embeddings
-from offline.report.labels import shortened
+from offline.report.labels import place_labels, shortened
 from offline.report.page import Section, write_page
 from offline.report.verb import report
 from recsys.bundle import ChannelPolicy, ServingPolicy
@@ -186,6 +190,21 @@ def test_a_bundle_without_vectors_is_refused_in_words(tmp_path: Path) -> None:
         report(published(tmp_path, with_vectors=False))
     with pytest.raises(BundleMissing, match="run `python -m offline run`"):
         report(ReportConfig(dataset="none", root=tmp_path))
+
+
+def test_labels_of_a_crowd_cover_neither_each_other_nor_the_edge() -> None:
+    figure = Figure((6, 5), dpi=100)
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    places = np.random.default_rng(2).normal(0, 0.05, (14, 2))
+    axes.scatter(places[:, 0], places[:, 1])
+    axes.set(xlim=(-0.5, 0.5), ylim=(-0.5, 0.5))
+    assert place_labels(axes, places, [f"A film with number {n}" for n in range(14)]) == 14
+    canvas.draw()
+    boxes = [Text.get_window_extent(text) for text in axes.texts]
+    frame = axes.get_window_extent()
+    assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
 
 
 def test_long_titles_are_cut_and_pages_escape_what_they_quote(tmp_path: Path) -> None:
