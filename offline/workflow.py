@@ -211,12 +211,17 @@ class Workflow:
     @cached_property
     def choice(self) -> Step:
         """Which ranker is published, with how many rounds, and whether it beats the blended order."""
-        moment = self._moment(self.plan.choosing, self.plan.judging.knowledge)
-        return self.rankers.choose(moment, self._source(self.plan.judging))
+        return self.rankers.choose(*self.judged_rankers(rating=self.config.ranker.needs_rating))
+
+    def judged_rankers(self, *, rating: bool) -> tuple[Moment, Source]:
+        """What rankers may know while they are judged, with a rating model where it is wanted, and what judges them."""
+        judging = self.plan.judging
+        return self._moment(self.plan.choosing, judging.knowledge, rating=rating), self._source(judging)
 
     def ranker_of(self, stage: Stage) -> Step:
         """The chosen ranker, which learned from all folds of `stage`."""
-        return self.rankers.train(self._moment(stage.training, stage.knowledge), self.choice)
+        moment = self._moment(stage.training, stage.knowledge, rating=self.config.ranker.needs_rating)
+        return self.rankers.train(moment, self.choice)
 
     def parts(self, purpose: Purpose) -> BundleParts:
         """What the bundle of one purpose is made of; raises DataError where the protocol has no such bundle."""
@@ -357,11 +362,11 @@ class Workflow:
         snapshot = self.recall_of(fold.knowledge).snapshot
         return fold.ask(snapshot, self.plan.labels, max_users=max_users, seed=self.config.seed)
 
-    def _moment(self, folds: Sequence[Fold], knowledge: Knowledge) -> Moment:
+    def _moment(self, folds: Sequence[Fold], knowledge: Knowledge, *, rating: bool) -> Moment:
         return Moment(
             [self._source(fold) for fold in folds],
             self.recall_of(knowledge).snapshot.catalogue.item_ids,
-            self.rating_of(knowledge) if self.config.ranker.needs_rating else None,
+            self.rating_of(knowledge) if rating else None,
         )
 
     def _source(self, fold: Fold) -> Source:

@@ -131,10 +131,14 @@ def warm_part(window: Window) -> Window:
 
 
 def quality(samples: Samples, scores: NDArray[np.float64]) -> float:
-    """NDCG@10 of the samples' requests in order of `scores`; items that recall missed count as misses.
+    """NDCG@10 in order of `scores`: the mean over warm requests, over all where hardly any is warm; 0 without any."""
+    values = request_quality(samples, scores)
+    chosen = samples.warm if samples.warm.sum() >= FEWEST_WARM else np.ones(len(values), np.bool_)
+    return float(values[chosen].mean()) if len(values) else 0.0
 
-    The mean over warm requests, over all where hardly any is warm; 0 without requests.
-    """
+
+def request_quality(samples: Samples, scores: NDArray[np.float64]) -> NDArray[np.float64]:
+    """float64[requests]: NDCG@10 of each request in order of `scores`; items that recall missed count as misses."""
     starts = np.cumsum(samples.groups) - samples.groups
     requests = np.repeat(np.arange(len(samples.groups)), samples.groups)
     order = np.lexsort((-scores, requests))
@@ -142,9 +146,7 @@ def quality(samples: Samples, scores: NDArray[np.float64]) -> float:
     top = places < LONGEST
     hits = np.zeros((len(samples.groups), LONGEST), np.bool_)
     hits[requests[top], places[top]] = samples.labels[order][top]
-    values = per_request(hits, samples.relevant_counts, cuts=(10,))[METRIC]
-    chosen = samples.warm if samples.warm.sum() >= FEWEST_WARM else np.ones(len(values), np.bool_)
-    return float(values[chosen].mean()) if len(values) else 0.0
+    return per_request(hits, samples.relevant_counts, cuts=(10,))[METRIC]
 
 
 def blended_quality(samples: Samples) -> float:

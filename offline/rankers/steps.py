@@ -56,7 +56,7 @@ class Rankers:
 
     def choose(self, moment: Moment, judging: Source) -> Step:
         """The choice on `judging` among all that learned from `moment`: `choice.json`; one step for each trial."""
-        trials: dict[str, Step] = {name: self._attempt(name, moment, judging) for name in self.configs.ranker.tried}
+        trials: dict[str, Step] = {name: self.attempt(name, moment, judging) for name in self.configs.ranker.tried}
 
         def choose(folder: Path) -> None:
             found = {name: Trial.load(step.folder) for name, step in trials.items()}
@@ -71,20 +71,8 @@ class Rankers:
             code=[choosing, lesson],
         )
 
-    def train(self, moment: Moment, choice: Step) -> Step:
-        """The ranker that `choice` says, learned from all of `moment`: `rank/ranker.onnx`."""
-        chosen = Choice.load(choice.folder)
-        parts = [self._train(name, moment, chosen) for name in chosen.weights]
-        if len(parts) == 1:
-            return parts[0]
-
-        def add(folder: Path) -> None:
-            paths = [step.folder / GRAPH_FILE for step in parts]
-            graph.add_graphs(paths, list(chosen.weights.values()), folder / GRAPH_FILE)
-
-        return self.workspace.run("ranker", add, facts=chosen.weights, inputs=parts, code=[graph])
-
-    def _attempt(self, name: str, moment: Moment, judging: Source) -> Step:
+    def attempt(self, name: str, moment: Moment, judging: Source) -> Step:
+        """The trial of one kind: what `Trial.load` reads, or nothing where there was nothing to learn from."""
         kind = kind_of(name, self.configs)
 
         def attempt(folder: Path) -> None:
@@ -100,6 +88,19 @@ class Rankers:
             inputs=[*moment.steps, judging.step],
             code=_code(kind),
         )
+
+    def train(self, moment: Moment, choice: Step) -> Step:
+        """The ranker that `choice` says, learned from all of `moment`: `rank/ranker.onnx`."""
+        chosen = Choice.load(choice.folder)
+        parts = [self._train(name, moment, chosen) for name in chosen.weights]
+        if len(parts) == 1:
+            return parts[0]
+
+        def add(folder: Path) -> None:
+            paths = [step.folder / GRAPH_FILE for step in parts]
+            graph.add_graphs(paths, list(chosen.weights.values()), folder / GRAPH_FILE)
+
+        return self.workspace.run("ranker", add, facts=chosen.weights, inputs=parts, code=[graph])
 
     def _train(self, name: str, moment: Moment, chosen: Choice) -> Step:
         kind, settings = kind_of(name, self.configs), chosen.settings.get(name, {})

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from offline.rankers.choice import BLEND, Choice, choose_ranker
+from offline.rankers.comparison import rows_of, table
 from offline.rankers.config import RankerConfig, RankerConfigs
-from offline.rankers.lesson import Trial
+from offline.rankers.lesson import Trial, Window
 from offline.rankers.network.config import NetworkConfig
 from offline.rankers.steps import Moment, Rankers, Source
 from offline.rankers.svd import RatingConfig, train_rating_model
@@ -71,6 +72,9 @@ def test_a_blend_of_one_is_refused() -> None:
 
 
 WINDOWS = ("early", "late", "held")
+NETWORK = NetworkConfig(
+    embedding_size=4, hidden=8, experts=2, epochs=1, batch_size=32, candidates=20, history_limit=4, threads=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +93,9 @@ def steps(root: Path, ranker: RankerConfig) -> tuple[Rankers, Moment, Source]:
     configs = RankerConfigs(
         ranker,
         LightGBMConfig(max_rounds=10, round_step=5, min_leaf_rows=20, threads=1),
-        NetworkConfig(embedding_size=4, hidden=8, experts=2, epochs=1, batch_size=32, candidates=20, threads=1),
+        NetworkConfig(
+            embedding_size=4, hidden=8, experts=2, epochs=1, batch_size=32, candidates=20, history_limit=4, threads=1
+        ),
         RatingConfig(),
     )
     world = lessons.world()
@@ -147,3 +153,16 @@ def test_a_blended_graph_is_the_weighted_sum_of_its_parts(root: Path) -> None:
         scores[name] = np.concatenate(lessons.served(served).score(lessons.queries()[:8]))
     expected = sum(weight * scores[name] for name, weight in weights.items())
     assert np.abs(scores["sum"] - expected).max() < 1e-4
+
+
+def test_rankers_are_compared_on_the_same_requests() -> None:
+    held_out = Window(SAMPLES, np.asarray([7]))
+    rows = rows_of({"lightgbm": FIRST, "network": SECOND}, held_out)
+    assert [row.ranker for row in rows] == ["blended order", "lightgbm", "network"]
+    assert [row.ndcg for row in rows] == pytest.approx([(1 / np.log2(3) + 0.5) / 2, 0.75, (1 + 1 / np.log2(3)) / 2])
+    assert rows[1].share == 1.0
+    assert rows[1].difference == (0.0, 0.0)
+    assert rows[2].share == pytest.approx(rows[2].ndcg / 0.75)
+    lines = table(rows).splitlines()
+    assert lines[2].split()[:3] == ["lightgbm", "0.7500", "1.000"]
+    assert "rounds=3" in lines[2]

@@ -46,7 +46,7 @@ def last(lesson: Lesson) -> Lesson:
 
 
 def test_the_network_learns_what_the_blended_order_does_not_say(world: World, tmp_path: Path) -> None:
-    trial = ranker.choose_epochs(world.lesson, world.held_out, CONFIG, folder=tmp_path)
+    trial = ranker.choose_epochs(last(world.lesson), world.held_out, CONFIG, folder=tmp_path)
     assert set(trial.settings) == {"epochs", *TASKS}
     assert list(trial.curve) == [str(epoch + 1) for epoch in range(len(trial.curve))]
     assert quality(world.held_out.samples, trial.scores) > blended_quality(world.held_out.samples)
@@ -130,7 +130,7 @@ def test_a_killed_training_continues_and_ends_in_the_same_network(world: World, 
 def test_training_stops_when_validation_does_not_improve(world: World) -> None:
     falling = iter([0.5, 0.6, 0.4, 0.3, 0.2, 0.1])
     requests = Requests(world.held_out, world.lesson.item_ids)
-    config = CONFIG.model_copy(update={"patience": 2})
+    config = CONFIG.model_copy(update={"patience": 2, "batch_size": 64})
     trained = Training(last(world.lesson), config).fit(6, validation=Validation(requests, lambda _: next(falling)))
     assert trained.curve == (0.5, 0.6, 0.4, 0.3)
     assert trained.epochs == 2

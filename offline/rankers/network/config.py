@@ -22,13 +22,13 @@ class NetworkConfig(BaseModel):
     hidden: int = Field(default=64, ge=2, description="width of the deep layers and of an expert")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="dropout of inputs of the deep layers and experts")
 
-    epochs: int = Field(default=12, ge=1, description="most passes over the requests; validation chooses")
-    patience: int = Field(default=3, ge=1, description="passes without a better validation before training stops")
+    epochs: int = Field(default=6, ge=1, description="most passes over the requests; validation chooses")
+    patience: int = Field(default=2, ge=1, description="passes without a better validation before training stops")
     batch_size: int = Field(default=16, ge=1, description="requests per step")
     candidates: int = Field(
         default=60, ge=2, description="most candidates of a request in a step, drawn anew each time"
     )
-    learning_rate: float = Field(default=2e-3, gt=0, description="of Adam; falls to a tenth along a cosine")
+    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam; falls to a tenth along a cosine")
     weight_decay: float = Field(default=1e-4, ge=0, description="decoupled weight decay of all but item vectors")
     fused_weight: float = Field(default=50.0, ge=0, description="weight of the fused order that training starts from")
     liked: float = Field(default=4.0, description="least rating that is a like")
