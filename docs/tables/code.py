@@ -164,6 +164,7 @@ def manifest() -> str:
         bundle.IndexFacts,
         bundle.ServingPolicy,
         bundle.ChannelPolicy,
+        bundle.RerankPolicy,
     )
     parts = []
     for kind in kinds:
