@@ -3,7 +3,8 @@
 
 A page holds its generated parts between `<!-- generated: NAME -->` and `<!-- end -->`; everything else is written by
 hand. The tables come from the code that they describe: protos, typed settings, metrics, the manifest, the id and event
-rules. `tests/docs` holds every page to what this script would write.
+rules; those of quality from the results in `benchmarks/results`. `tests/docs` holds every page to what this script
+would write.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
-from tables import code, protos, settings  # noqa: E402 - found beside this script, wherever it is started from
+from tables import code, protos, quality, settings  # noqa: E402 - found beside this script, wherever it is started from
 
 SECTION = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -45,6 +46,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "datasets": code.datasets,
     "manifest": code.manifest,
     "roles": code.roles,
+    "benchmarks": quality.benchmarks,
 }
 """What each generated part holds, by the name in its marker."""
 

@@ -22,9 +22,9 @@ class TrainingCost:
     peak_memory_bytes: int | None
 
 
-def cost_of(steps: Iterable[Step]) -> TrainingCost:
-    """Of `steps` and of everything that they were made from, each counted once."""
-    waiting = [step.folder for step in steps]
+def cost_of(steps: Iterable[Step], also: Iterable[Path] = ()) -> TrainingCost:
+    """Of `steps`, of the steps in the folders `also`, and of everything that they were made from, each counted once."""
+    waiting = [*(step.folder for step in steps), *also]
     receipts: dict[str, dict[str, Any]] = {}
     while waiting:
         folder = waiting.pop()
@@ -32,19 +32,8 @@ def cost_of(steps: Iterable[Step]) -> TrainingCost:
             continue
         receipts[folder.name] = receipt = json.loads((folder / RECEIPT).read_text("utf-8"))
         waiting += [folder.parent / name for name in receipt["inputs"]]
-    return cost_of_receipts(receipts.values())
-
-
-def cost_of_folders(root: Path, names: Iterable[str]) -> TrainingCost:
-    """Of the steps in these folders below `root`."""
-    paths = [root / name / RECEIPT for name in sorted(names)]
-    return cost_of_receipts(json.loads(path.read_text("utf-8")) for path in paths if path.is_file())
-
-
-def cost_of_receipts(receipts: Iterable[dict[str, Any]]) -> TrainingCost:
-    """The sum of their CPU seconds, the largest of their peaks."""
-    kept = [receipt for receipt in receipts if receipt["name"] not in NOT_TRAINING]
+    kept = [receipt for receipt in receipts.values() if receipt["name"] not in NOT_TRAINING]
     if not kept or not all("cpu_seconds" in receipt for receipt in kept):
         return TrainingCost(None, None)
     seconds = sum(float(receipt["cpu_seconds"]) for receipt in kept)
-    return TrainingCost(round(seconds, 1), max(int(receipt["peak_memory_bytes"]) for receipt in kept))
+    return TrainingCost(round(seconds, 3), max(int(receipt["peak_memory_bytes"]) for receipt in kept))

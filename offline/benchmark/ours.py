@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from offline.benchmark.costs import TrainingCost, cost_of, cost_of_folders
+from offline.benchmark.costs import TrainingCost, cost_of
 from offline.evaluate import BLENDED, RANKED, RERANKED, Lists, produce_lists
 from offline.targets import Targets
 from offline.workflow import Workflow
-
-log = logging.getLogger(__name__)
 
 WHOLE = (BLENDED, RANKED, RERANKED)
 """Systems that need every channel and, two of them, a ranker."""
@@ -42,15 +39,20 @@ def run_ours(workflow: Workflow, targets: Targets, wanted: Collection[str]) -> l
     whole = bool(set(WHOLE) & set(wanted))
     models = workflow.models() if whole else workflow.channels_alone(stage.knowledge)
     served = models.policy.ranking if whole else None
-    recall = workflow.recall_of(stage.knowledge)
-    lists = produce_lists(models, targets, wanted)
-    costs: dict[str, TrainingCost] = {}
-    for system in lists:
-        if system in WHOLE:
-            costs[system] = cost_of_folders(workflow.workspace.root, workflow.workspace.used)
-        else:
-            costs[system] = cost_of([part for part in recall.parts if part.name == STEPS.get(system, system)])
     return [
-        OwnRun(system, made, costs[system], "what validation chose to serve" if system == served else "")
-        for system, made in lists.items()
+        OwnRun(system, made, _cost(workflow, system), "what validation chose to serve" if system == served else "")
+        for system, made in produce_lists(models, targets, wanted).items()
     ]
+
+
+def _cost(workflow: Workflow, system: str) -> TrainingCost:
+    """Of a channel, its training for the test; of whole systems, also all that chose and taught them."""
+    root, used = workflow.workspace.root, workflow.workspace.used
+    if system not in WHOLE:
+        parts = workflow.recall_of(workflow.plan.evaluation.knowledge).parts
+        return cost_of([part for part in parts if part.name == STEPS.get(system, system)])
+    if system == BLENDED:
+        places = (workflow.plan.evaluation.knowledge, workflow.plan.validation.knowledge)
+        parts = tuple(part for place in places for part in workflow.recall_of(place).parts)
+        return cost_of(parts, [root / name for name in used if name.startswith("blend-")])
+    return cost_of([], [root / name for name in used])

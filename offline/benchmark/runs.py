@@ -92,7 +92,7 @@ class Bench:
         if run.cost.cpu_seconds is None:
             return None, None
         tuned = tuning_seconds(self.config.settings / self.config.place, run.system)
-        return round(run.cost.cpu_seconds + tuned, 1), run.cost.peak_memory_bytes
+        return round(run.cost.cpu_seconds + tuned, 3), run.cost.peak_memory_bytes
 
     def values(self, lists: Lists) -> NDArray[np.float64]:
         """float64[measured requests, metrics]: the table's figures of every measured request."""

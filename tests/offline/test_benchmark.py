@@ -36,6 +36,7 @@ from offline.protocols import Plan, plan_of
 from offline.splits import Protocol, SplitConfig
 from offline.steps import Step, Workspace
 from offline.targets import Targets
+from offline.workflow import Workflow
 from recsys.errors import CannotStart, ContractBroken, DataError, DataMalformed
 from tests.offline.tastes import ITEMS, dataset_of_tastes
 
@@ -367,7 +368,7 @@ def test_every_search_starts_from_what_is_configured(model: str) -> None:
 
 def test_a_search_finds_the_best_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SPACES, "itemcf", {"itemcf.n_neighbours": Whole(1, 400)})  # type: ignore[misc]
-    arguments = ["--root", str(tmp_path), "--dataset", "shop", "--max-trials", "4", "--settings", str(tmp_path / "s")]
+    arguments = ["--root", str(tmp_path), "--dataset", "shop", "--max-trials", "3", "--settings", str(tmp_path / "s")]
     config = TuneConfig.from_arguments(arguments, "test")
     tried: list[int] = []
 
@@ -377,12 +378,12 @@ def test_a_search_finds_the_best_and_goes_on_where_it_stopped(tmp_path: Path, mo
 
     first = search(config, "itemcf", objective)
     assert tried[0] == config.itemcf.n_neighbours, "the present settings are a trial"
-    assert len(tried) == len(first.trials) == 4
+    assert len(tried) == len(first.trials) == 3
     assert first.settings["itemcf.n_neighbours"] == min(tried, key=lambda value: abs(value - 100))
-    search(config.model_copy(update={"max_trials": 6}), "itemcf", objective)
-    assert len(tried) == 6
+    search(config.model_copy(update={"max_trials": 4}), "itemcf", objective)
+    assert len(tried) == 4
     spent = search(config.model_copy(update={"max_trials": 99, "budget_minutes": 1e-9}), "itemcf", objective)
-    assert len(tried) == 6, "the CPU time of earlier runs counts"
+    assert len(tried) == 4, "the CPU time of earlier runs counts"
     spent.save(tmp_path / "s" / config.place)
     table = json.loads((tmp_path / "s" / config.place / "itemcf.json").read_text())
     assert [trial["settings"]["itemcf.n_neighbours"] for trial in table["trials"]] == tried
@@ -401,7 +402,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer = csv.writer(file)
         writer.writerow(("user", "item", "timestamp", "rating"))
         events = dataset.interactions
-        columns = (events.user_ids, events.item_ids, events.timestamps, events.values)
+        values = np.where(events.values > 1, 4.0, 3.0)
+        columns = (events.user_ids, events.item_ids, events.timestamps, values)
         writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
     return folder
 
@@ -410,7 +412,6 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ("protocol", "users", "metric"),
     [
         ("temporal", None, "ndcg@10"),
-        ("time-to-split", None, "ndcg@10"),
         ("leave-one-out", 160, "hit_rate@10"),
         ("random-60-20-20", None, "precision@10"),
     ],
@@ -447,13 +448,33 @@ def test_the_command_prints_and_saves_one_table(
     assert f"{found.figures[metric].mean:.4f}" in printed
 
 
+@pytest.mark.parametrize("protocol", ["leave-one-out", "strong-generalisation"])
+def test_a_protocol_without_a_cut_in_time_has_a_ranker_too(shop: Path, tmp_path: Path, protocol: str) -> None:
+    main(
+        [
+            "benchmark", "--protocol", protocol, "--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path),
+            "--models", "itemcf,blended,ranked", "--results", str(tmp_path), "--tracking", "", "--serving.channels",
+            "popularity,itemcf", "--bootstrap.resamples", "20", "--lightgbm.max-rounds", "10",
+            "--lightgbm.min-leaf-rows", "20",
+        ]
+    )  # fmt: skip
+    result = BenchmarkResult.load(tmp_path / f"{protocol}-{shop.name}-{'last' if 'leave' in protocol else 'all'}.json")
+    assert [(row.system, row.origin) for row in result.rows] == [
+        ("itemcf", "channel"),
+        ("blended", "ours"),
+        ("ranked", "ours"),
+    ]
+    channel, ranked = (result.row(system).cpu_seconds for system in ("itemcf", "ranked"))
+    assert channel is not None
+    assert ranked is not None
+    assert ranked > channel > 0
+
+
 def test_what_does_not_cut_time_is_evaluated_and_never_published(shop: Path, tmp_path: Path) -> None:
     arguments = ["--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path)]
     with pytest.raises(SystemExit) as stopped:
         main(["run", *arguments, "--split.protocol", "leave-one-out"])
     assert stopped.value.code == 2
     config = OfflineConfig.from_arguments([*arguments, "--split.protocol", "leave-one-out"], "test")
-    from offline.workflow import Workflow
-
     with pytest.raises(DataError, match="leave-one-out does not cut time"):
         _ = Workflow(config).split
