@@ -141,7 +141,8 @@ class OfflineConfig(TypedConfig):
     @property
     def recall(self) -> RecallConfig:
         """Configuration of every channel."""
-        return RecallConfig(self.popularity, self.itemcf, self.two_tower, self.als, self.content, self.serving.channels)
+        channels = self.serving.channels
+        return RecallConfig(self.popularity, self.itemcf, self.two_tower, self.als, self.content, channels, self.text)
 
     @property
     def rankers(self) -> RankerConfigs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 
@@ -31,6 +31,8 @@ from offline.interactions import Dataset, Snapshot
 from offline.itemcf import ItemCFConfig
 from offline.popularity import PopularityConfig
 from offline.steps import RECEIPT, Step, Workspace
+from offline.text import documents, local, vectors
+from offline.text.config import TextConfig
 from offline.two_tower.config import TwoTowerConfig
 from recall_server.channels import evidence
 from recsys import catalogue as recsys_catalogue
@@ -56,6 +58,12 @@ class RecallConfig:
     als: ALSConfig
     content: ContentConfig
     channels: tuple[str, ...] = DEFAULT_CHANNELS
+    text: TextConfig = field(default_factory=TextConfig)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the towers are told what items' texts say."""
+        return "vector" in self.channels and self.two_tower.reads_text and self.text.source != "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +76,8 @@ class RecallModels:
     """The catalogue, then one step per channel, each a folder that a bundle takes over as it is."""
     view: Step
     """One folder with all parts side by side, for `Channel.open`."""
+    text: Step | None = None
+    """Text vectors of the items, where the towers read them; no part of a bundle."""
 
     @property
     def towers(self) -> Step | None:
@@ -109,7 +119,8 @@ def train_recall(
         inputs=[tables],
         code=[interactions, people, recsys_catalogue, recsys_people],
     )
-    trainers = _trainers(snapshot, config, tables=tables.folder, initial=earlier.towers if earlier else None)
+    text = _text_step(workspace, snapshot, config, inputs=(tables, catalogue), earlier=earlier)
+    trainers = _trainers(snapshot, config, tables=tables.folder, initial=earlier.towers if earlier else None, text=text)
     trained = [
         workspace.run(
             trainer.step,
@@ -123,14 +134,45 @@ def train_recall(
     ]
     parts = (catalogue, *trained)
     view = workspace.run("recall", lambda folder: link_folders([part.folder for part in parts], folder), inputs=parts)
-    return RecallModels(cutoff, snapshot, parts, view)
+    return RecallModels(cutoff, snapshot, parts, view, text)
 
 
-def _trainers(snapshot: Snapshot, config: RecallConfig, *, tables: Path, initial: Step | None) -> dict[str, _Trainer]:
+def _text_step(
+    workspace: Workspace,
+    snapshot: Snapshot,
+    config: RecallConfig,
+    *,
+    inputs: tuple[Step, Step],
+    earlier: RecallModels | None,
+) -> Step | None:
+    """Text vectors for the towers, in the space of those of an earlier cut-off; `inputs`: tables, catalogue."""
+    if not config.reads_text:
+        return None
+    before = earlier.text if earlier else None
+    return workspace.run(
+        "text",
+        lambda folder: vectors.text_vectors(
+            inputs[0].folder,
+            snapshot.catalogue,
+            folder,
+            config.text,
+            cache=workspace.root.with_name("text-vectors.sqlite"),
+            earlier=before.folder if before else None,
+        ),
+        config=config.text,
+        inputs=[*inputs, *([before] if before else [])],
+        code=[vectors, documents, local],
+    )
+
+
+def _trainers(
+    snapshot: Snapshot, config: RecallConfig, *, tables: Path, initial: Step | None, text: Step | None
+) -> dict[str, _Trainer]:
     """By channel. The catalogue among a step's inputs stands for the tables, from which it is made."""
 
     def train_towers(folder: Path) -> None:
-        two_tower.train(snapshot, config.two_tower, folder, initial=initial.folder if initial else None)
+        side = two_tower.ItemSideData.of(snapshot.catalogue, text.folder if text else None)
+        two_tower.train(snapshot, config.two_tower, folder, initial=initial.folder if initial else None, side=side)
 
     matrix = (taste_matrix, evidence)
     return {
@@ -151,7 +193,7 @@ def _trainers(snapshot: Snapshot, config: RecallConfig, *, tables: Path, initial
             train_towers,
             config.two_tower,
             _modules_of(two_tower),
-            (initial,) if initial else (),
+            tuple(step for step in (initial, text) if step),
         ),
         "als": _Trainer("als", lambda folder: als.train(snapshot, config.als, folder), config.als, [als, *matrix]),
         "content": _Trainer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from offline.two_tower.config import TwoTowerConfig
+from offline.two_tower.side_data import ItemSideData
 from offline.two_tower.training import index_items, train
 
-__all__ = ["TwoTowerConfig", "index_items", "train"]
+__all__ = ["ItemSideData", "TwoTowerConfig", "index_items", "train"]

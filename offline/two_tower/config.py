@@ -26,6 +26,9 @@ class SequenceConfig(BaseModel):
     sequence_id_dropout: float = Field(
         default=0.05, ge=0, lt=1, description="sequence tower: share of items shown without their id in a step"
     )
+    sequence_text: bool = Field(
+        default=False, description="sequence tower: describe items by the text vectors of the section [text], too"
+    )
     sequence_loss: ObjectiveName = Field(
         default="cross-entropy", description="sequence tower: what each position's next item is scored by"
     )
@@ -73,6 +76,7 @@ class TwoTowerConfig(SequenceConfig):
         default="pooled",
         description="user tower: pooled ranks what a user takes some day and knows trends, sequence what comes next",
     )
+
     embedding_size: int = Field(default=64, ge=2, description="width of the id embeddings and of the latent vectors")
     heads: int = Field(default=4, ge=1, description="attention heads that pool the history")
     hidden: int = Field(default=128, ge=2, description="width of the user tower's hidden layer")
@@ -131,3 +135,8 @@ class TwoTowerConfig(SequenceConfig):
     index_ef_construction: int = Field(default=300, ge=1, description="hnswlib ef_construction: width while building")
     index_recall: float = Field(default=0.99, gt=0, le=1, description="least recall@100 against exact search")
     parity_tolerance: float = Field(default=1e-4, gt=0, description="largest difference of the ONNX tower to PyTorch's")
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the towers are told what items' texts say."""
+        return self.tower == "sequence" and self.sequence_text

@@ -1,0 +1,95 @@
+"""The towers as steps of recall: text vectors reach them, and a later cut-off continues an earlier one's."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from offline.als import ALSConfig
+from offline.content import ContentConfig
+from offline.interactions import Dataset
+from offline.itemcf import ItemCFConfig
+from offline.popularity import PopularityConfig
+from offline.recall import RecallConfig, RecallModels, train_recall
+from offline.steps import Step, Workspace
+from offline.tables import SCHEMAS
+from offline.text.config import TextConfig
+from offline.text.vectors import VECTORS_FILE
+from offline.two_tower import TwoTowerConfig
+from offline.two_tower.checkpoint import WEIGHTS_FILE
+from recall_server.channels.vector import VectorChannel
+from recsys.domain import RecallQuery
+from tests.offline.tastes import DAY, DAYS, dataset_of_tastes
+
+TOWERS = TwoTowerConfig(
+    tower="sequence",
+    sequence_text=True,
+    sequence_size=8,
+    sequence_epochs=2,
+    sequence_refit_epochs=1,
+    sequence_continue_epochs=1,
+    threads=1,
+    device="cpu",
+)
+
+
+def config_of(towers: TwoTowerConfig, text: TextConfig) -> RecallConfig:
+    return RecallConfig(
+        PopularityConfig(), ItemCFConfig(), towers, ALSConfig(), ContentConfig(), ("popularity", "vector"), text
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return dataset_of_tastes()
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Step:
+    """Tables that say of an item only its title, which names its genre."""
+    folder = tmp_path_factory.mktemp("tables")
+    titles = ["drama love" if item % 2 else "western horse" for item in dataset.items.item_ids.tolist()]
+    pq.write_table(pa.table({"item_id": dataset.items.item_ids, "title": titles}), folder / "items.parquet")
+    for name in ("item_people", "item_texts"):
+        pq.write_table(SCHEMAS[name].empty_table(), folder / f"{name}.parquet")
+    return Step("tables", "0" * 16, folder, reused=False)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, tables: Step) -> list[RecallModels]:
+    """Of two cut-offs, the second continued from the first."""
+    workspace, trained = Workspace(tmp_path_factory.mktemp("recall") / "work"), []
+    for cutoff in (DAYS * DAY // 2, DAYS * DAY):
+        earlier = trained[-1] if trained else None
+        config = config_of(TOWERS, TextConfig(dimensions=2))
+        trained.append(train_recall(workspace, dataset, cutoff, config=config, tables=tables, earlier=earlier))
+    workspace.release()
+    return trained
+
+
+def test_towers_read_the_text_vectors_of_their_cut_off(models: list[RecallModels]) -> None:
+    for model in models:
+        assert model.text is not None
+        assert np.load(model.text.folder / VECTORS_FILE).shape == (60, 2)
+        assert model.towers is not None
+        with np.load(model.towers.folder / WEIGHTS_FILE) as weights:
+            assert weights["items.side.text.weight"].shape == (8, 2)
+        assert not (model.view.folder / VECTORS_FILE).exists()
+
+
+def test_what_recall_trained_serves(models: list[RecallModels]) -> None:
+    snapshot = models[1].snapshot
+    query = RecallQuery(snapshot.history(1).sequence(), snapshot.cutoff, 5)
+    [result] = VectorChannel.open(models[1].view.folder).recall([query])
+    assert len(set(result.item_ids.tolist())) == 5
+
+
+def test_towers_that_read_no_text_have_no_step_for_it() -> None:
+    pooled = TOWERS.model_copy(update={"tower": "pooled"})
+    silent = TOWERS.model_copy(update={"sequence_text": False})
+    assert config_of(TOWERS, TextConfig()).reads_text
+    assert not config_of(pooled, TextConfig()).reads_text
+    assert not config_of(silent, TextConfig()).reads_text
+    assert not config_of(TOWERS, TextConfig(source="none")).reads_text
