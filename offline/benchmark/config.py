@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from offline.targets import TargetKind
 from recsys.errors import CannotStart
 
 SETTINGS = Path("benchmarks/settings")
+PREFIX = str(OfflineConfig.model_config["env_prefix"])
 
 
 class BenchConfig(OfflineConfig):
@@ -88,6 +90,7 @@ class BenchmarkConfig(BenchConfig):
     peers_python: Path = Field(
         default=Path(".venv-peers/bin/python"), description="Python of the peers' environment, made by `make peers`"
     )
+    remark: str = Field(default="", description="what a reader must know beside the figures, e.g. of imputed times")
     report: bool = Field(default=False, description="run nothing; print the page of all saved results")
 
 
@@ -107,11 +110,12 @@ def chosen_files(folder: Path) -> list[Path]:
 
 
 def _folder(arguments: Sequence[str], file: dict[str, Any]) -> Path:
-    """Where the settings are that decide how the others are read: from flags, else from the file."""
+    """Where the settings are that decide how the others are read: from flags, else variables, else the file."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     defaults = {"protocol": "time-to-split", "dataset": "demo", "data_dir": None, "targets": None, "settings": SETTINGS}
     for name, otherwise in defaults.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", default=file.get(name, otherwise))
+        default = os.environ.get(f"{PREFIX}{name.upper()}", file.get(name, otherwise))
+        parser.add_argument(f"--{name.replace('_', '-')}", default=default)
     try:
         early = parser.parse_known_args(arguments)[0]
     except argparse.ArgumentError as error:

@@ -124,6 +124,7 @@ def run_benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         versions=versions(),
         rows=tuple(rows),
         differences=tuple(differences(bench, own_runs, peer_runs)),
+        remarks=(config.remark,) if config.remark else (),
     )
 
 
@@ -137,6 +138,7 @@ def command_of(config: BenchmarkConfig) -> str:
     words += ["--budget-minutes", f"{config.budget_minutes:g}"] if config.budget_minutes != default else []
     channels = config.serving.channels
     words += ["--serving.channels", ",".join(channels)] if channels != type(config.serving)().channels else []
+    words += ["--remark", config.remark] if config.remark else []
     return shlex.join(words)
 
 

@@ -331,7 +331,10 @@ def test_the_protocol_is_said_once(tmp_path: Path) -> None:
     )
     assert (config.split.protocol, config.split.judging_share) == ("leave-one-out", 0.3)
     assert (config.label, config.place) == ("ml-1m-timed", "leave-one-out-ml-1m-timed")
-    assert "path/to/ml-1m-timed" in command_of(config)
+    assert command_of(config.model_copy(update={"remark": "times imputed"})) == (
+        "python -m offline benchmark --protocol leave-one-out --dataset demo --data-dir path/to/ml-1m-timed "
+        "--remark 'times imputed'"
+    )
     last = BenchmarkConfig.from_arguments(["--targets", "last", "--settings", str(tmp_path)], "test")
     assert (last.split.protocol, last.split.labels, last.place) == ("time-to-split", "last", "time-to-split-demo-last")
 

@@ -65,10 +65,20 @@ def test_successive_asks_once_per_new_item_with_the_history_until_then() -> None
     assert targets.warm.tolist() == [True, True, True, False]
 
 
+def test_last_asks_once_per_user_for_the_last_new_item_with_the_history_until_then() -> None:
+    dataset = world()
+    targets = targets_of("last", dataset, dataset.snapshot(100), WINDOW)
+    asked = [(request.user_id, request.as_of, request.history.item_ids.tolist()) for request in targets.requests]
+    assert asked == [(2, 102, [1]), (1, 103, [1, 2, 3, 2]), (3, 106, [])]
+    assert targets.relevant.item_ids.tolist() == [4, 5, 7]
+    assert targets.values is not None
+    assert len(targets.values) == 3
+
+
 def test_what_comes_after_the_window_changes_nothing() -> None:
     dataset = world()
     short = replace(dataset, interactions=dataset.interactions.until(200))
-    for kind in ("all", "successive"):
+    for kind in ("all", "successive", "last"):
         whole = targets_of(kind, dataset, dataset.snapshot(100), WINDOW)
         cut = targets_of(kind, short, short.snapshot(100), WINDOW)
         assert whole.relevant.item_ids.tolist() == cut.relevant.item_ids.tolist()
