@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from offline.benchmark.command import command_of
 from offline.benchmark.config import BenchmarkConfig
 from offline.benchmark.headlines import chosen_metric, measured_group, shown_metrics
 from offline.benchmark.machine import machine, versions
@@ -126,20 +126,6 @@ def run_benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         differences=tuple(differences(bench, own_runs, peer_runs)),
         remarks=(config.remark,) if config.remark else (),
     )
-
-
-def command_of(config: BenchmarkConfig) -> str:
-    """The command that makes the result anywhere: what differs from the defaults, without this machine's folders."""
-    words = ["python", "-m", "offline", "benchmark", "--protocol", config.protocol, "--dataset", config.dataset]
-    words += ["--data-dir", f"path/to/{config.label}"] if config.data_dir is not None else []
-    words += ["--targets", config.targets] if config.targets is not None else []
-    words += ["--models", ",".join(config.models)] if config.models else []
-    default = BenchmarkConfig.model_fields["budget_minutes"].default
-    words += ["--budget-minutes", f"{config.budget_minutes:g}"] if config.budget_minutes != default else []
-    channels = config.serving.channels
-    words += ["--serving.channels", ",".join(channels)] if channels != type(config.serving)().channels else []
-    words += ["--remark", config.remark] if config.remark else []
-    return shlex.join(words)
 
 
 def chosen_models(config: BenchmarkConfig, ours: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from offline.benchmark import peers as peers_module
+from offline.benchmark.command import command_of
 from offline.benchmark.config import BenchmarkConfig, TuneConfig
 from offline.benchmark.costs import cost_of
 from offline.benchmark.headlines import measured_group, shown_metrics
@@ -22,7 +23,7 @@ from offline.benchmark.published import published_rows
 from offline.benchmark.report import results_page
 from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference
 from offline.benchmark.rows import DIGEST_FILE, export_rows
-from offline.benchmark.runs import chosen_models, command_of
+from offline.benchmark.runs import chosen_models
 from offline.benchmark.spaces import SPACES, Whole, overridden, present
 from offline.benchmark.table import text_table
 from offline.benchmark.tracking import track_result
@@ -333,7 +334,7 @@ def test_the_protocol_is_said_once(tmp_path: Path) -> None:
     assert (config.label, config.place) == ("ml-1m-timed", "leave-one-out-ml-1m-timed")
     assert command_of(config.model_copy(update={"remark": "times imputed"})) == (
         "python -m offline benchmark --protocol leave-one-out --dataset demo --data-dir path/to/ml-1m-timed "
-        "--remark 'times imputed'"
+        "--split.judging-share 0.3 --remark 'times imputed'"
     )
     last = BenchmarkConfig.from_arguments(["--targets", "last", "--settings", str(tmp_path)], "test")
     assert (last.split.protocol, last.split.labels, last.place) == ("time-to-split", "last", "time-to-split-demo-last")
