@@ -56,9 +56,11 @@ class Run:
         return measure(lists, self.rows.relevant[positions], str(self.rows.facts["metric"]))
 
 
-def tune_at_once(run: Run) -> None:
-    """Tunes a peer that is fitted in one go. The search stops where another trial as long as the longest, and the
-    refit after it, would overrun the budget."""
+def tune_at_once(run: Run) -> Any:
+    """Tunes a peer that is fitted in one go; returns None, for nothing that was learned is needed later.
+
+    The search stops where another trial as long as the longest, and the refit after it, would overrun the budget.
+    """
     fit = run.peer.load()
     tune(
         run.study,
@@ -70,12 +72,13 @@ def tune_at_once(run: Run) -> None:
         ),
         seconds=cpu_seconds,
     )
+    return None
 
 
-def tune_by_epochs(run: Run) -> None:
-    """Races the settings of a peer that learns by epochs."""
+def tune_by_epochs(run: Run) -> Any:
+    """Races the settings of a peer that learns by epochs; returns the winner, or None where an earlier run has."""
     build = run.peer.load()
-    run_race(
+    return run_race(
         run.study,
         run.meter,
         build=lambda settings: build(run.peer.kind, run.rows.fit, settings, run.seed),
@@ -86,16 +89,22 @@ def tune_by_epochs(run: Run) -> None:
     )
 
 
-def refit(run: Run, settings: Settings) -> Scorer:
-    """The peer learned from all rows before the test; one that learns by epochs does so for settings["epochs"]."""
+def refit(run: Run, settings: Settings, learned: Any) -> Scorer:
+    """The peer with all rows before the test: fitted anew, or, where it learns by epochs, continued for one pass.
+
+    `learned` is what tuning has left; where it is None, the winner is trained again for settings["epochs"].
+    """
     load = run.peer.load()
     if not run.peer.epochs:
         fitted: Scorer = load(run.rows.refit, settings, run.seed)
         return fitted
-    learner = load(run.peer.kind, run.rows.refit, settings, run.seed)
-    for _ in range(settings["epochs"]):
-        learner.epoch()
-    scorer: Scorer = learner
+    if learned is None:
+        learned = load(run.peer.kind, run.rows.fit, settings, run.seed)
+        for _ in range(settings["epochs"]):
+            learned.epoch()
+    continued = learned.continue_on(run.rows.refit)
+    continued.epoch()
+    scorer: Scorer = continued
     return scorer
 
 
@@ -116,7 +125,7 @@ def outcome(run: Run) -> tuple[bool, str]:
     trained = f"{len(curve)} epochs of {seconds:.0f} CPU-seconds, best after {best.user_attrs['epochs']}"
     if best.user_attrs["converged"]:
         return True, f"{trained}; stopped by validation"
-    hours = 2 * run.peer.epochs * seconds / 3600
+    hours = (run.peer.epochs + 1) * seconds / 3600
     return (
         False,
         f"needs {hours:.1f} CPU-hours ({run.peer.epochs} epochs and the refit); {trained}; stopped by the budget",
@@ -150,12 +159,13 @@ def run_peer(options: argparse.Namespace) -> dict[str, Any]:
     study = open_study(options.out, f"{options.model}-{rows.fingerprint}", int(rows.facts["seed"]))
     meter = Meter(options.budget_minutes * 60, before=seconds_of(study))
     run = Run(options.model, PEERS[options.model], rows, study, meter)
+    learned = None
     if options.settings:
         settings = json.loads(options.settings.read_text(encoding="utf-8"))
     else:
-        (tune_by_epochs if run.peer.epochs else tune_at_once)(run)
+        learned = (tune_by_epochs if run.peer.epochs else tune_at_once)(run)
         settings = chosen(run)
-    lists = list_items(refit(run, settings), rows.test, rows)
+    lists = list_items(refit(run, settings, learned), rows.test, rows)
     empty = write_lists(options.out / "lists.parquet", rows.test, rows.items, lists)
     finished, note = outcome(run)
     if empty:

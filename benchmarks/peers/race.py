@@ -25,6 +25,12 @@ class Learner(Protocol):
     def epoch(self) -> None:
         """One pass over the rows."""
 
+    def keep(self) -> None:
+        """Remembers the weights as they are now."""
+
+    def go_back(self) -> None:
+        """Takes the weights that were kept last."""
+
 
 @dataclass
 class Contestant:
@@ -43,6 +49,8 @@ class Contestant:
         self.learner.epoch()
         self.epoch_seconds = cpu_seconds() - start
         self.curve.append(judge(self.learner))
+        if not self.rested:
+            self.learner.keep()
         self.seconds += cpu_seconds() - start
         self.trial.set_user_attr("curve", [round(figure, 5) for figure in self.curve])
         self.trial.set_user_attr("epoch_seconds", round(self.epoch_seconds, 2))
@@ -89,9 +97,9 @@ def qualify(
 
 
 def may_learn(leader: Contestant, meter: Meter, rows_ratio: float, *, epochs: int) -> bool:
-    """Whether one more epoch leaves room for the refit that it may ask for, and patience and `epochs` allow it."""
+    """Whether one more epoch leaves room for the refit, one pass, and patience and `epochs` allow it."""
     step = leader.seconds / len(leader.curve)
-    refit = (len(leader.curve) + 1) * leader.epoch_seconds * rows_ratio
+    refit = leader.epoch_seconds * rows_ratio
     room = meter.left() - step - refit > RESERVE * meter.budget_seconds
     return room and leader.rested < PATIENCE and len(leader.curve) < epochs
 
@@ -112,15 +120,18 @@ def run_race(
     offer: tuple[list[Settings], Space],
     rows_ratio: float,
     epochs: int,
-) -> None:
-    """Qualification and training, recorded in the study; nothing where the study already has its winner.
+) -> Any:
+    """Qualification and training, recorded in the study; returns the winner as it was after its best epoch.
 
-    The winner's trial carries `epochs` (the best one), `converged`, `curve` and `epoch_seconds`.
+    None where the study already has its winner. The winner's trial carries `epochs` (the best one), `converged`,
+    `curve` and `epoch_seconds`.
     """
     if best_of(study) is not None:
-        return
+        return None
     leader = qualify(study, meter, build=build, judge=judge, offer=offer)
     converged = train(leader, meter, judge, rows_ratio=rows_ratio, epochs=epochs)
     leader.trial.set_user_attr("epochs", leader.best_epoch)
     leader.trial.set_user_attr("converged", converged)
     tell(study, leader.trial, max(leader.curve), seconds=leader.seconds)
+    leader.learner.go_back()
+    return leader.learner

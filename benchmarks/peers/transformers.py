@@ -1,4 +1,5 @@
-"""RecTools' SASRec, BERT4Rec and HSTU, trained one epoch at a time so that validation can stop them."""
+"""RecTools' SASRec, BERT4Rec and HSTU, trained one epoch at a time so that validation can stop them, and continued on
+newer rows."""
 
 from __future__ import annotations
 
@@ -20,6 +21,7 @@ from peers.rows import Events, Requests
 from peers.trials import Settings
 
 CLASSES = {"sasrec": SASRecModel, "bert4rec": BERT4RecModel, "hstu": HSTUModel}
+ITEM_VECTORS = "item_model.item_net_blocks.0.ids_emb.weight"
 
 
 def build_trainer() -> Trainer:
@@ -53,9 +55,12 @@ class Transformer:
     def __init__(self, kind: str, events: Events, settings: Settings, seed: int) -> None:
         quieten()
         seed_everything(seed, workers=True, verbose=False)
+        self.kind, self.settings, self.seed = kind, settings, seed
         self.n_items = events.n_items
         self.dataset = Dataset.construct(frame_of(events))
-        options: dict[str, Any] = {name: value for name, value in settings.items() if name != "logits_t"}
+        options: dict[str, Any] = {
+            name: value for name, value in settings.items() if name not in {"logits_t", "epochs"}
+        }
         if "logits_t" in settings:
             options["lightning_module_kwargs"] = {"logits_t": settings["logits_t"]}
         self.model = CLASSES[kind](get_trainer_func=build_trainer, **options)
@@ -63,6 +68,36 @@ class Transformer:
     def epoch(self) -> None:
         """One pass over the rows."""
         self.model.fit_partial(self.dataset, min_epochs=1, max_epochs=1)
+
+    def keep(self) -> None:
+        """Remembers the weights as they are now."""
+        self.kept = {name: value.detach().clone() for name, value in self.model.torch_model.state_dict().items()}
+
+    def go_back(self) -> None:
+        """Takes the weights that were kept last."""
+        self.model.torch_model.load_state_dict(self.kept)
+
+    def continue_on(self, events: Events) -> Transformer:
+        """The same model on other rows of the same vocabulary, with these weights to begin with.
+
+        RecTools numbers items anew for each set of rows, so item vectors go over by id; an item that is new starts
+        from the mean vector. The optimiser starts anew.
+        """
+        further = Transformer(self.kind, events, self.settings, self.seed)
+        further.model.fit_partial(further.dataset, min_epochs=0, max_epochs=0)
+        old, new = self.model.data_preparator, further.model.data_preparator
+        weights = self.model.torch_model.state_dict()
+        vectors = weights[ITEM_VECTORS]
+        extra = old.n_item_extra_tokens
+        moved = vectors[extra:].mean(dim=0).repeat(new.item_id_map.size, 1)
+        moved[:extra] = vectors[:extra]
+        shared, here, there = np.intersect1d(new.get_known_item_ids(), old.get_known_item_ids(), return_indices=True)
+        del shared
+        moved[extra + here] = vectors[extra + there]
+        further.model.torch_model.load_state_dict({**weights, ITEM_VECTORS: moved})
+        # Otherwise the first epoch would begin with random weights.
+        further.model.lightning_model.is_fitted = True
+        return further
 
     def __call__(self, requests: Requests) -> np.ndarray:
         """Scores of the model's whole vocabulary for each request's own history; none for a request without a known
