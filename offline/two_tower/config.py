@@ -14,7 +14,7 @@ class SequenceConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sequence_size: int = Field(default=64, ge=2, description="sequence tower: width of item vectors and of its layers")
+    sequence_size: int = Field(default=128, ge=2, description="sequence tower: width of item vectors and of its layers")
     sequence_blocks: int = Field(default=2, ge=1, description="sequence tower: self-attention layers")
     sequence_heads: int = Field(default=2, ge=1, description="sequence tower: attention heads; they divide the width")
     sequence_temperature: float = Field(
@@ -41,7 +41,7 @@ class SequenceConfig(BaseModel):
     sequence_events: int = Field(
         default=1_600, ge=1, description="sequence tower: events per step, padding counted; windows are cut to fit"
     )
-    sequence_learning_rate: float = Field(default=3e-3, gt=0, description="sequence tower: AdamW's largest step size")
+    sequence_learning_rate: float = Field(default=6e-3, gt=0, description="sequence tower: AdamW's largest step size")
     sequence_reg: float = Field(default=0.01, ge=0, description="sequence tower: AdamW's weight decay")
     sequence_warmup: float = Field(
         default=0.04, ge=0, le=1, description="sequence tower: share of the steps in which the step size rises"
@@ -50,16 +50,16 @@ class SequenceConfig(BaseModel):
         default=0.995, ge=0, lt=1, description="sequence tower: what averaged weights keep per step"
     )
     sequence_epochs: int = Field(
-        default=30, ge=1, description="sequence tower: epochs from scratch; the step size falls to 0 over them"
+        default=10, ge=1, description="sequence tower: epochs from scratch; the step size falls to 0 over them"
     )
     sequence_patience: int = Field(
-        default=5, ge=1, description="sequence tower: epochs without a better validation NDCG before stopping"
+        default=3, ge=1, description="sequence tower: epochs without a better validation NDCG before stopping"
     )
     sequence_refit_epochs: int = Field(
-        default=2, ge=0, description="sequence tower: epochs on everything, each user's latest event included"
+        default=1, ge=0, description="sequence tower: epochs on everything, each user's latest event included"
     )
     sequence_continue_epochs: int = Field(
-        default=3, ge=1, description="sequence tower: epochs when an earlier cut-off's towers are continued"
+        default=2, ge=1, description="sequence tower: epochs when an earlier cut-off's towers are continued"
     )
     precision: Literal["auto", "full", "mixed"] = Field(
         default="auto", description="sequence tower: 32-bit layers, or 16-bit ones; auto: mixed on CUDA"
