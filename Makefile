@@ -43,7 +43,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt $(VENV)/.torch
 
 $(VENV)/.dev: $(VENV)/.serve
 	@echo "installing the development tools"
-	@$(PIP) install -q -c constraints.txt -e '.[itemcf,vector,rank,offline,dev]'
+	@$(PIP) install -q -c constraints.txt -e '.[itemcf,vector,rank,offline,bench,dev]'
 	@touch $@
 
 setup: $(VENV)/.serve ## Creates the environment and installs the project.
