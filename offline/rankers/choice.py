@@ -65,7 +65,7 @@ def choose_ranker(trials: Mapping[str, Trial], held_out: Samples, config: Ranker
     shares: dict[str, float] = {}
     if len(trials) > 1 and config.kind in ("auto", BLEND):
         shares, figures[BLEND] = _best_shares(trials, held_out, config.blend_steps)
-    best = max(figures, key=lambda kind: figures[kind]) if config.kind == "auto" else config.kind
+    best = _best_of(figures, config) if config.kind == "auto" else config.kind
     weights = {best: 1.0}
     if best == BLEND:
         weights = {kind: share / spread(held_out, trials[kind].scores) for kind, share in shares.items() if share > 0}
@@ -80,6 +80,12 @@ def choose_ranker(trials: Mapping[str, Trial], held_out: Samples, config: Ranker
         figures,
         {kind: trial.curve for kind, trial in trials.items()},
     )
+
+
+def _best_of(figures: Mapping[str, float], config: RankerConfig) -> str:
+    """The best kind, or the blend where it leads that by enough: two graphs cost the time of both."""
+    alone = max((kind for kind in figures if kind != BLEND), key=lambda kind: figures[kind])
+    return BLEND if figures.get(BLEND, -1.0) > figures[alone] + config.blend_gain else alone
 
 
 def _best_shares(trials: Mapping[str, Trial], held_out: Samples, steps: int) -> tuple[dict[str, float], float]:

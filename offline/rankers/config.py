@@ -28,6 +28,11 @@ class RankerConfig(BaseModel):
         default=("lightgbm",), min_length=1, description="rankers that are trained and compared on validation"
     )
     blend_steps: int = Field(default=10, ge=1, description="a blend's weights are multiples of one divided by this")
+    blend_gain: float = Field(
+        default=0.002,
+        ge=0,
+        description="least NDCG@10 by which a blend must lead the best candidate to be published",
+    )
     cold_share: float = Field(
         default=0.3, ge=0, description="most requests without a history, per request with one, that are learned from"
     )

@@ -46,6 +46,13 @@ def test_a_blend_that_is_better_than_both_is_published() -> None:
     assert set(chosen.weights) == {"lightgbm", "network"}
 
 
+def test_a_blend_that_leads_by_little_is_not_worth_two_graphs() -> None:
+    trials = {"lightgbm": FIRST, "network": SECOND}
+    chosen = choose_ranker(trials, SAMPLES, RankerConfig(blend_gain=0.5))
+    assert chosen.ranker == "network"
+    assert chosen.rankers[BLEND] == 1.0
+
+
 def test_a_named_kind_is_published_whatever_is_better() -> None:
     config = RankerConfig(kind="network", candidates=("lightgbm",))
     assert config.tried == ("lightgbm", "network")
