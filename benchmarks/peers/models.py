@@ -16,6 +16,9 @@ WEIGHTS = CategoricalDistribution(["one", "value", "liked"])
 BINARY = CategoricalDistribution(["one", "liked"])
 LAST = CategoricalDistribution([0, 10, 50, 200])
 
+PERIODS = (0, 1, 3, 7, 14, 30, 60, 90, 180)
+"""Days, 0 for all time. So few that each is tried once: a sampler would repeat some and leave others out."""
+
 
 @dataclass(frozen=True)
 class Peer:
@@ -113,10 +116,11 @@ PEERS = {
     "popularity": Peer(
         package="RecTools",
         fit="dense:fit_popularity",
-        published=({"days": 0},),
-        space={"days": CategoricalDistribution([0, 1, 3, 7, 14, 30, 60, 90, 180])},
-        source="RecTools 0.19's default",
-        most_trials=15,
+        published=tuple({"days": days} for days in PERIODS),
+        space={"days": CategoricalDistribution(PERIODS)},
+        source="RecTools 0.19's default, all time",
+        most_trials=len(PERIODS),
+        searched_by="every period once",
     ),
     "itemknn": Peer(
         package="lenskit",
