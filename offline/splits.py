@@ -41,6 +41,11 @@ class SplitConfig(BaseModel):
         description="share of the validation users that choose the ranker's rounds; the others train it "
         "(leave-one-out, random-60-20-20)",
     )
+    moment: Literal["target", "history"] = Field(
+        default="target",
+        description="leave-one-out: when a request is made: at the time of its target, as a server is asked, or at "
+        "that of the last event before, which is all that a model without time can know",
+    )
     seed: int = Field(default=1, ge=0, description="of what a protocol draws: ratings, users that judge")
 
     @model_validator(mode="after")

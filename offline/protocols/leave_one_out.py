@@ -1,6 +1,7 @@
 """leave-one-out: each user's last event tests, the one before validates, in stable order of (time, file order).
 
-Users with fewer than three events are left out. The moment of a request is its target's time.
+Users with fewer than three events are left out. The moment of a request is its target's time, unless `split.moment`
+says that of the last event before it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def plan_leave_one_out(dataset: Dataset, config: SplitConfig) -> Plan:
     events = events.take(from_the_end(events.user_ids, counts=True) >= FEWEST_EVENTS)
     if not len(events):
         raise DataError(f"{dataset.name}: no user has {FEWEST_EVENTS} events; leave-one-out needs a longer log")
-    return plan_refitted(keep(dataset, events), last_two(events), config, moment="target", kind="last")
+    return plan_refitted(keep(dataset, events), last_two(events), config, moment=config.moment, kind="last")
 
 
 def last_two(events: Interactions) -> Parts:

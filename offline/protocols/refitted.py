@@ -53,7 +53,7 @@ def plan_refitted(dataset: Dataset, parts: Parts, config: SplitConfig, *, moment
     judges = drawn_share(users, config.judging_share, config.seed)
 
     def fold(name: str, knowledge: Knowledge, held_out: HeldOut) -> Fold:
-        identity = (config.protocol, config.seed, str(config.judging_share), name)
+        identity = (config.protocol, config.seed, str(config.judging_share), moment, name)
         return Fold(name, knowledge, held_out, identity)
 
     validation = fold("validation", fitted, wanted)

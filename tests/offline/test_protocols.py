@@ -165,6 +165,13 @@ def test_leave_one_out_by_hand() -> None:
     assert test.warm.all()
 
 
+def test_leave_one_out_can_ask_at_the_moment_of_the_last_known_event() -> None:
+    plan = plan_of(world(LOG), SplitConfig(protocol="leave-one-out", judging_share=0.5, moment="history"))
+    assert [request.as_of for request in asked(plan, plan.validation).requests] == [20, 11]
+    assert [request.as_of for request in asked(plan, plan.test).requests] == [30, 30]
+    assert plan.test.identity != plan_of(world(LOG), SplitConfig(protocol="leave-one-out")).test.identity
+
+
 def test_places_from_the_end_count_later_events_of_the_user() -> None:
     users = np.asarray([7, 3, 7, 7, 3, 9])
     assert from_the_end(users).tolist() == [2, 1, 1, 0, 0, 0]
