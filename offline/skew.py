@@ -39,6 +39,8 @@ from recsys.config import PORTS
 from recsys.domain import History, RankQuery
 from recsys.errors import BundleMismatch, ContractBroken, Unreachable
 from recsys.features import FeatureStore
+from recsys.features.rating import RatingModel
+from recsys.features.store import RATING_NAME
 from recsys.v1 import rank_pb2
 from recsys.v1.rank_pb2_grpc import RankServiceStub
 
@@ -141,7 +143,7 @@ def training_store(bundle: Bundle, config: OfflineConfig) -> FeatureStore | None
     """The features as training computes them, from the tables up to the bundle's cut-off.
 
     None where there are no tables on this machine, or they hold other recorded events than the bundle. Tables are
-    never made here. Raises BundleMismatch where they have other items at the cut-off.
+    never made here; the rating model is the bundle's. Raises BundleMismatch where they have other items at the cut-off.
     """
     manifest = bundle.manifest
     if not (config.tables / REPORT).is_file():
@@ -164,7 +166,9 @@ def training_store(bundle: Bundle, config: OfflineConfig) -> FeatureStore | None
             f"{config.tables}: {len(snapshot.catalogue)} items at the cut-off {manifest.cutoff}, not those of bundle "
             f"{bundle.version}: the tables were made again, or --split differs; train and publish again"
         )
-    return feature_store(snapshot, manifest.policy)
+    rated = RATING_NAME in manifest.feature_names
+    rating = RatingModel.open(bundle.folder) if rated else None
+    return feature_store(snapshot, manifest.policy, rating=rating)
 
 
 def differences(

@@ -62,8 +62,8 @@ class Workspace:
     ) -> Step:
         """Runs `make(folder)` unless a folder of the same key is there already.
 
-        `config` and `facts` (anything JSON) are what the step depends on beside its inputs; `code` the modules
-        whose source decides what it does.
+        `config` and `facts` (anything JSON) are what the step depends on beside its inputs; `code` the modules and
+        packages whose source decides what it does.
         """
         key = step_key(name, config=config, facts=facts, inputs=inputs, code=code)
         folder = self.root / f"{name}-{key}"
@@ -133,6 +133,13 @@ def step_key(
         "config": config.model_dump(mode="json") if config else None,
         "facts": facts,
         "inputs": [step.key for step in inputs],
-        "code": [hashlib.sha256(inspect.getsource(module).encode()).hexdigest() for module in code],
+        "code": [hashlib.sha256(source.encode()).hexdigest() for module in code for source in _sources(module)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sources(module: ModuleType) -> list[str]:
+    """The source of a module; of a package that of every module in it, in order of path."""
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    return [file.read_text("utf-8") for file in files] if files else [inspect.getsource(module)]

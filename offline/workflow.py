@@ -48,15 +48,16 @@ from recall_server.channels import als, base, channel_class, content, evidence, 
 from recall_server.channels.base import Channel
 from recall_server.channels.popularity import PopularityChannel
 from recall_server.channels.vector import read_facts
-from recsys import domain, ordering
+from recsys import domain, features, ordering
 from recsys.bundle import ServingPolicy
 from recsys.domain import History
 from recsys.errors import DataError
-from recsys.features import crosses, items, rating, store, user
+from recsys.features import FeatureStore, rating
+from recsys.features.rating import RatingModel
 
 log = logging.getLogger(__name__)
 
-FEATURE_MODULES = (crosses, items, store, user)
+FEATURE_MODULES = (features,)
 SERVING_MODULES = (
     pipeline,
     merge,
@@ -173,20 +174,39 @@ class Workflow:
         )
         return ServingPolicy.model_validate_json((step.folder / "policy.json").read_text("utf-8"))
 
-    def samples_of(self, fold: Fold) -> Step:
-        """Recall's output for the fold's requests, labelled by what they should find."""
-        recall, policy = self.recall_of(fold.knowledge), self.blend
+    def features_of(self, knowledge: Knowledge) -> Step:
+        """The arrays that features are made of, as they were known at one place of the plan."""
+        recall, policy = self.recall_of(knowledge), self.blend
+        model = self.rating_of(knowledge) if self.config.samples.svd_rating else None
 
         def make(folder: Path) -> None:
-            labelled = self._targets(fold, self.config.samples.max_users)
-            samples.collect(recall.snapshot, _channels(recall, policy), labelled, policy=policy).save(folder)
+            rated = RatingModel.open(model.folder) if model else None
+            samples.feature_store(recall.snapshot, policy, rating=rated).save(folder)
+
+        return self.workspace.run(
+            "features",
+            make,
+            facts=[channel.name for channel in policy.channels],
+            inputs=[recall.view, *([model] if model else [])],
+            code=FEATURE_MODULES,
+        )
+
+    def samples_of(self, fold: Fold, *, judged: bool = False) -> Step:
+        """Recall's output for the fold's requests, labelled by what they should find; all of it where it is judged."""
+        recall, policy = self.recall_of(fold.knowledge), self.blend
+        config, arrays = self.config.samples.outcome(judged=judged), self.features_of(fold.knowledge)
+
+        def make(folder: Path) -> None:
+            asked = samples.blocks_of(self._targets(fold, config.max_users), config.shard_requests)
+            source = samples.Source(recall.view.folder, arrays.folder, policy, config)
+            samples.write_samples(folder, source, asked, workers=self.config.samples.workers)
 
         return self.workspace.run(
             "samples",
             make,
-            config=self.config.samples,
+            config=config,
             facts=[policy.model_dump(mode="json"), self._facts(fold)],
-            inputs=[recall.view],
+            inputs=[recall.view, arrays],
             code=[samples, *TARGET_MODULES, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
@@ -204,8 +224,8 @@ class Workflow:
     @cached_property
     def rankers(self) -> Rankers:
         """Every ranker that is tried, over this configuration's features."""
-        snapshot = self.recall_of(self.plan.judging.knowledge).snapshot
-        names = samples.feature_store(snapshot, self.blend).feature_names
+        knowledge = self.plan.judging.knowledge
+        names = _feature_names(self.recall_of(knowledge), self.features_of(knowledge))
         return Rankers(self.workspace, self.config.rankers, names)
 
     @cached_property
@@ -216,7 +236,7 @@ class Workflow:
     def judged_rankers(self, *, rating: bool) -> tuple[Moment, Source]:
         """What rankers may know while they are judged, with a rating model where it is wanted, and what judges them."""
         judging = self.plan.judging
-        return self._moment(self.plan.choosing, judging.knowledge, rating=rating), self._source(judging)
+        return self._moment(self.plan.choosing, judging.knowledge, rating=rating), self._source(judging, judged=True)
 
     def ranker_of(self, stage: Stage) -> Step:
         """The chosen ranker, which learned from all folds of `stage`."""
@@ -232,14 +252,7 @@ class Workflow:
 
     def _parts_of(self, stage: Stage) -> BundleParts:
         model, recall = self.ranker_of(stage), self.recall_of(stage.knowledge)
-        definition = samples.feature_store(recall.snapshot, self.blend)
-        features = self.workspace.run(
-            "features",
-            definition.save,
-            facts=[list(definition.channels)],
-            inputs=[recall.view],
-            code=FEATURE_MODULES,
-        )
+        arrays = self.features_of(stage.knowledge)
         gateway = self.workspace.run(
             "gateway",
             lambda folder: export_gateway(
@@ -251,10 +264,10 @@ class Workflow:
             inputs=[recall.view],
             code=[gateway_files, state],
         )
-        steps: tuple[Step, ...] = (*recall.parts, model, features, gateway)
+        steps: tuple[Step, ...] = (*recall.parts, model, arrays, gateway)
         if self.config.rerank.exposure:
             steps = (*steps, self._exposure(recall, steps))
-        return BundleParts(recall, steps, self.policy, definition.feature_names)
+        return BundleParts(recall, steps, self.policy, _feature_names(recall, arrays))
 
     def models(self, stage: Stage | None = None) -> Models:
         """The channels, ranker and re-ranker of `stage`, the evaluation bundle's unless told, in this process."""
@@ -369,14 +382,18 @@ class Workflow:
             self.rating_of(knowledge) if rating else None,
         )
 
-    def _source(self, fold: Fold) -> Source:
-        return Source(self.samples_of(fold), self.recall_of(fold.knowledge).snapshot.catalogue.item_ids)
+    def _source(self, fold: Fold, *, judged: bool = False) -> Source:
+        return Source(self.samples_of(fold, judged=judged), self.recall_of(fold.knowledge).snapshot.catalogue.item_ids)
 
     def _facts(self, fold: Fold) -> list[int | str]:
         return [*fold.identity, self.plan.labels, self.config.seed]
 
     def _watermarks(self) -> dict[str, int]:
         return dict(IngestReport.load(self.tables.folder).events_watermarks)
+
+
+def _feature_names(recall: RecallModels, arrays: Step) -> tuple[str, ...]:
+    return FeatureStore.open(arrays.folder, recall.snapshot.catalogue).feature_names
 
 
 def _channels(recall: RecallModels, policy: ServingPolicy) -> list[Channel]:

@@ -3,10 +3,18 @@
 Nothing here reads a clock: a feature depends on the query's `as_of`, history and candidates, and on arrays that were
 computed at the bundle's cut-off. Every feature is finite; where there is nothing to say it is `MISSING`. Opinions from
 outside the interaction data (votes, revenue) are never features.
+
+What a name begins with says what a feature depends on:
+
+item_      the item, at the cut-off (`items`, `demand`, `people`)
+user_      the history, as of the moment (`user`, `sessions`)
+cross_     item and history (`crosses`, `similarity`, `people`, `rating`)
+among_     the other candidates of the request (`places`)
+the rest   what the recall channels said (`crosses.evidence`)
 """
 
 from recsys.features.crosses import FUSED
-from recsys.features.items import MISSING, ItemEvents
+from recsys.features.events import MISSING, ItemEvents
 from recsys.features.store import FACTS_FILE, MATRIX_FILE, FeatureStore
 
 __all__ = ["FACTS_FILE", "FUSED", "MATRIX_FILE", "MISSING", "FeatureStore", "ItemEvents"]

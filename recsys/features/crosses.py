@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.domain import Candidates
-from recsys.features.items import MISSING
+from recsys.features.events import MISSING
 from recsys.features.user import ItemTraits, Taste
 
 CROSS_NAMES = (
@@ -20,6 +20,8 @@ CROSS_NAMES = (
     "cross_recent_year_distance",
     "cross_rating_deviation",
     "cross_popularity_deviation",
+    "cross_recent_popularity_deviation",
+    "cross_new_since_last",
 )
 
 NOT_RETURNED_RANK = 2_001.0
@@ -53,6 +55,8 @@ def crosses(rows: NDArray[np.int64], traits: ItemTraits, taste: Taste) -> NDArra
     result[:, 5] = np.where(recent == MISSING, MISSING, np.abs(recent))
     result[:, 6] = _deviation(traits.ratings[rows], taste.mean_rating)
     result[:, 7] = _deviation(traits.popularity[rows], taste.mean_popularity)
+    result[:, 8] = _deviation(traits.popularity[rows], taste.recent_popularity)
+    result[:, 9] = _deviation(traits.days_since_first[rows], taste.days_since_last)
     return result
 
 

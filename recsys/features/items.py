@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from recsys.catalogue import NO_YEAR, Catalogue
-from recsys.domain import Ids
+from recsys.features.demand import WINDOW_DAYS, Demand
+from recsys.features.events import MISSING, ItemEvents, count, relative_log, share_below
+from recsys.features.people import REACH_NAMES, reach
 
-MISSING = -1000.0
-"""What a feature is where there is nothing to say. Finite, so that every tree library treats it alike."""
-
-DAY = 86_400.0
-WINDOW_DAYS = (7, 30, 90)
-DECAY_HALF_LIFE_DAYS = 30.0
 PRIOR_RATINGS = 10.0
 """Ratings of the overall mean that every item starts with, so that one rating is not an opinion of all."""
+RATING_HALF_LIFE_DAYS = 60.0
 
 ITEM_NAMES = (
     *(f"item_count_{days}d" for days in WINDOW_DAYS),
@@ -26,90 +22,96 @@ ITEM_NAMES = (
     "item_count_decayed",
     "item_trend_7d_30d",
     "item_trend_30d_90d",
-    "item_trend_90d_all",
+    "item_trend_90d_365d",
+    "item_trend_365d_all",
     "item_percentile_30d",
     "item_percentile_all",
+    *(f"item_returning_{days}d" for days in WINDOW_DAYS),
+    "item_returning_all",
+    "item_returning_share_90d",
+    "item_returning_share_all",
+    "item_mean_position",
+    "item_mean_user_events",
     "item_mean_rating",
     "item_rating_spread",
+    "item_rating_trend",
     "item_age_share",
+    "item_days_since_first",
     "item_days_since_last",
     "item_year",
     "item_genres",
+    *REACH_NAMES,
+    "item_runtime",
+    "item_budget",
 )
+"""Columns of `item_matrix`.
+
+    count_*              events in the window (days), in all, and with a half-life of 30 days
+    trend_A_B            daily rate in the shorter window against that in the longer one
+    percentile_*         share of items with fewer events
+    returning_*          events of users who came more than a day before (see `demand.RETURNING_AFTER_DAYS`)
+    returning_share_*    their part of all events of the item, shrunk to that of all items
+    mean_position        how many events users had before this one, mean logarithm, shrunk
+    mean_user_events     how many events the users of the item have in all, likewise
+    mean_rating, rating_spread    shrunk to those of all ratings
+    rating_trend         mean rating with a half-life of 60 days, less the mean rating
+    age_share            days since the first event, as a share of the log's length
+    days_since_first, days_since_last    logarithm of 1 + days; `MISSING` without any event
+    director_reach, cast_reach           see `people.reach`
+    runtime, budget      minutes; logarithm of 1 + budget; `MISSING` where the catalogue does not say
+"""
 
 
-@dataclass(frozen=True, slots=True)
-class ItemEvents:
-    """Events up to a cut-off, as three parallel arrays in any order."""
-
-    item_rows: NDArray[np.int32]
-    """Rows of the catalogue."""
-    timestamps: Ids
-    values: NDArray[np.float32]
-    """Rating or weight; NaN where there is none."""
-
-
-def item_matrix(catalogue: Catalogue, events: ItemEvents, cutoff: int) -> NDArray[np.float32]:
-    """float32[items, len(ITEM_NAMES)]: the item features at `cutoff`.
+def item_matrix(catalogue: Catalogue, events: ItemEvents, demand: Demand) -> NDArray[np.float32]:
+    """float32[items, len(ITEM_NAMES)]: the item features at the cut-off at which `demand` was counted.
 
     Counts are natural logarithms relative to the mean item, so that a busy and a quiet month compare; a trend is the
-    logarithm of the ratio of two daily rates; percentiles and the age share lie in [0, 1].
+    logarithm of the ratio of two daily rates; percentiles and shares lie in [0, 1].
     """
     n = len(catalogue)
-    ages = np.maximum(cutoff - events.timestamps, 0) / DAY
-    span = float(ages.max(initial=0.0))
-    counts = [_count(events.item_rows[ages <= days], n) for days in WINDOW_DAYS]
-    total = _count(events.item_rows, n)
-    decayed = _count(events.item_rows, n, np.exp2(-ages / DECAY_HALF_LIFE_DAYS))
-    lengths = [min(days, max(span, 1.0)) for days in WINDOW_DAYS] + [max(span, 1.0)]
-    mean, spread = _ratings(events, n)
+    ages = demand.ages
+    span = max(float(ages.max(initial=0.0)), 1.0)
+    lengths = [min(days, span) for days in WINDOW_DAYS] + [span]
     first, last = _first_and_last(events, ages, n)
     columns = [
-        *(_relative_log(count) for count in [*counts, total, decayed]),
-        *_trends([*counts, total], lengths),
-        _percentile(counts[1]),
-        _percentile(total),
-        mean,
-        spread,
-        np.where(total > 0, first / max(span, 1.0), 0.0),
-        np.where(total > 0, np.log1p(last), MISSING),
+        *(relative_log(counts) for counts in (*demand.counts, demand.decayed)),
+        *_trends(demand.counts, lengths),
+        share_below(demand.counts[1]),
+        share_below(demand.counts[-1]),
+        *(relative_log(counts) for counts in demand.returning),
+        demand.returning_share(2),
+        demand.returning_share(-1),
+        *demand.experience(),
+        *_ratings(events, ages, n),
+        np.where(demand.counts[-1] > 0, first / span, 0.0),
+        np.where(demand.counts[-1] > 0, np.log1p(first), MISSING),
+        np.where(demand.counts[-1] > 0, np.log1p(last), MISSING),
         np.where(catalogue.years != NO_YEAR, catalogue.years, MISSING),
         catalogue.genres.sum(axis=1),
+        *reach(catalogue, demand.counts[-1]),
+        _measure(catalogue.runtimes, n),
+        _measure(None if catalogue.budgets is None else np.log1p(catalogue.budgets), n),
     ]
     return np.stack(columns, axis=1).astype(np.float32).reshape(n, len(ITEM_NAMES))
 
 
-def _count(rows: NDArray[np.int32], n: int, weights: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
-    return np.bincount(rows, weights, minlength=n).astype(np.float64)
-
-
-def _relative_log(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    mean = float(counts.mean()) if len(counts) else 0.0
-    relative: NDArray[np.float64] = np.log1p(counts) - np.log1p(mean)
-    return relative
-
-
-def _trends(counts: list[NDArray[np.float64]], lengths: list[float]) -> list[NDArray[np.float64]]:
-    rates = [(count + 1.0) / length for count, length in zip(counts, lengths, strict=True)]
+def _trends(counts: tuple[NDArray[np.float64], ...], lengths: list[float]) -> list[NDArray[np.float64]]:
+    rates = [(found + 1.0) / length for found, length in zip(counts, lengths, strict=True)]
     return [np.log(recent / longer) for recent, longer in pairwise(rates)]
 
 
-def _percentile(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The share of items with fewer events."""
-    return np.searchsorted(np.sort(counts), counts, side="left") / max(len(counts), 1)
-
-
-def _ratings(events: ItemEvents, n: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Mean and standard deviation of the values of each item, both shrunk to those of all values."""
+def _ratings(events: ItemEvents, ages: NDArray[np.float64], n: int) -> tuple[NDArray[np.float64], ...]:
+    """Mean and standard deviation of the values of each item, and how far recent ones are above the mean; shrunk."""
     rated = np.isfinite(events.values)
     values = events.values[rated].astype(np.float64)
     if not len(values):
-        return np.full(n, MISSING), np.full(n, MISSING)
-    rows = events.item_rows[rated]
-    weight = _count(rows, n) + PRIOR_RATINGS
-    mean = (_count(rows, n, values) + PRIOR_RATINGS * values.mean()) / weight
-    squares = _count(rows, n, (values - mean[rows]) ** 2) + PRIOR_RATINGS * values.var()
-    return mean, np.sqrt(squares / weight)
+        return (np.full(n, MISSING),) * 3
+    rows, recency = events.item_rows[rated], np.exp2(-ages[rated] / RATING_HALF_LIFE_DAYS)
+    weight = count(rows, n) + PRIOR_RATINGS
+    mean = (count(rows, n, values) + PRIOR_RATINGS * values.mean()) / weight
+    squares = count(rows, n, (values - mean[rows]) ** 2) + PRIOR_RATINGS * values.var()
+    trend = count(rows, n, recency * (values - mean[rows])) / (count(rows, n, recency) + PRIOR_RATINGS)
+    return mean, np.sqrt(squares / weight), trend
 
 
 def _first_and_last(
@@ -120,3 +122,9 @@ def _first_and_last(
     np.maximum.at(first, events.item_rows, ages)
     np.minimum.at(last, events.item_rows, ages)
     return first, last
+
+
+def _measure(values: NDArray[np.float32] | None, n: int) -> NDArray[np.float64]:
+    if values is None:
+        return np.full(n, MISSING)
+    return np.where(np.isfinite(values), values, MISSING).astype(np.float64)

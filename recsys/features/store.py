@@ -15,67 +15,105 @@ from recsys.catalogue import Catalogue
 from recsys.domain import Ids, RankQuery
 from recsys.errors import BundleMismatch, InvalidRequest
 from recsys.features.crosses import CROSS_NAMES, crosses, evidence, evidence_names
-from recsys.features.items import ITEM_NAMES, ItemEvents, item_matrix
+from recsys.features.demand import STAGES, Demand
+from recsys.features.events import MISSING, ItemEvents
+from recsys.features.items import ITEM_NAMES, item_matrix
+from recsys.features.people import PEOPLE_NAMES, PeopleCrosses
+from recsys.features.places import PLACE_NAMES, PLACED, places
+from recsys.features.rating import RatingModel
+from recsys.features.sessions import SESSION_NAMES, sessions_of
+from recsys.features.similarity import SIMILARITY_NAMES, similarities
 from recsys.features.user import USER_NAMES, ItemTraits, taste_of
+from recsys.features.vectors import item_vectors
 
 MATRIX_FILE = "rank/features/items.npy"
+STAGES_FILE = "rank/features/stages.npy"
+VECTORS_FILE = "rank/features/vectors.npy"
 FACTS_FILE = "rank/features/facts.json"
+RATING_NAME = "cross_svd_rating"
+
+Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
 class FeatureStore:
-    """Item features at the cut-off, and everything needed to complete them for one query."""
+    """What was known of items at the cut-off, and everything needed to complete it for one query."""
 
     catalogue: Catalogue
-    items: NDArray[np.float32]
+    items: Floats
     """float32[items, len(ITEM_NAMES)] by catalogue row."""
+    stages: Floats
+    """float32[items, len(STAGES)]: see `Demand.stages`."""
+    vectors: Floats
+    """float32[items, d]: see `item_vectors`."""
     channels: tuple[str, ...]
     """Channels whose evidence has columns, in order."""
+    rating: RatingModel | None = None
+    """Adds the column `RATING_NAME`."""
 
     @classmethod
-    def build(cls, catalogue: Catalogue, events: ItemEvents, *, cutoff: int, channels: Sequence[str]) -> FeatureStore:
+    def build(
+        cls,
+        catalogue: Catalogue,
+        events: ItemEvents,
+        *,
+        cutoff: int,
+        channels: Sequence[str],
+        rating: RatingModel | None = None,
+    ) -> FeatureStore:
         """Computes the arrays from events up to `cutoff`."""
-        return cls(catalogue, item_matrix(catalogue, events, cutoff), tuple(channels))
+        demand = Demand.of(events, len(catalogue), cutoff)
+        items = item_matrix(catalogue, events, demand)
+        return cls(catalogue, items, demand.stages(), item_vectors(events, len(catalogue)), tuple(channels), rating)
 
     def save(self, folder: Path) -> None:
-        """Writes `MATRIX_FILE` and `FACTS_FILE` below `folder`; the catalogue is saved by itself."""
+        """Writes the arrays and `FACTS_FILE` below `folder`, and the rating model; the catalogue is saved by itself."""
         (folder / MATRIX_FILE).parent.mkdir(parents=True, exist_ok=True)
-        np.save(folder / MATRIX_FILE, self.items)
+        for name, array in ((MATRIX_FILE, self.items), (STAGES_FILE, self.stages), (VECTORS_FILE, self.vectors)):
+            np.save(folder / name, array)
         facts = {"channels": self.channels, "feature_names": self.feature_names}
         (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        if self.rating is not None:
+            self.rating.save(folder)
 
     @classmethod
-    def open(cls, folder: Path) -> FeatureStore:
-        """Reads what `save` wrote, and the catalogue beside it.
+    def open(cls, folder: Path, catalogue: Catalogue | None = None) -> FeatureStore:
+        """Reads what `save` wrote, and the catalogue beside it where none is given.
 
         Raises BundleMismatch where the files were written by software with other features.
         """
         facts = json.loads((folder / FACTS_FILE).read_text(encoding="utf-8"))
-        items = np.load(folder / MATRIX_FILE, allow_pickle=False)
-        store = cls(Catalogue.load(folder), items, tuple(facts["channels"]))
-        check_feature_names(str(folder / FACTS_FILE), tuple(facts["feature_names"]), store.feature_names)
-        expected = (len(store.catalogue), len(ITEM_NAMES))
-        if items.shape != expected:
-            raise BundleMismatch(f"{folder / MATRIX_FILE}: shape {items.shape}, expected {expected}; publish again")
-        return store
+        names = tuple(facts["feature_names"])
+        rating = RatingModel.open(folder) if RATING_NAME in names else None
+        channels = tuple(facts["channels"])
+        catalogue = Catalogue.load(folder) if catalogue is None else catalogue
+        expected = feature_names(channels, rated=rating is not None)
+        check_feature_names(str(folder / FACTS_FILE), names, expected)
+        items = _array(folder / MATRIX_FILE, len(catalogue), len(ITEM_NAMES))
+        stages = _array(folder / STAGES_FILE, len(catalogue), len(STAGES))
+        return cls(catalogue, items, stages, _array(folder / VECTORS_FILE, len(catalogue), None), channels, rating)
 
     @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """Columns of `features`, in order."""
-        return (*ITEM_NAMES, *USER_NAMES, *CROSS_NAMES, *evidence_names(self.channels))
+        return feature_names(self.channels, rated=self.rating is not None)
+
+    def item_column(self, name: str) -> Floats:
+        """float32[items]: the column of `items` with this name."""
+        return self.items[:, ITEM_NAMES.index(name)]
 
     @cached_property
     def traits(self) -> ItemTraits:
         """What tastes are made of, per item."""
-        columns = {name: self.items[:, column] for column, name in enumerate(ITEM_NAMES)}
         return ItemTraits.of(
             self.catalogue.genres,
-            columns["item_year"],
-            popularity=columns["item_percentile_all"],
-            ratings=columns["item_mean_rating"],
+            self.item_column("item_year"),
+            popularity=self.item_column("item_percentile_all"),
+            ratings=self.item_column("item_mean_rating"),
+            days_since_first=self.item_column("item_days_since_first"),
         )
 
-    def features(self, query: RankQuery) -> NDArray[np.float32]:
+    def features(self, query: RankQuery) -> Floats:
         """float32[n, len(feature_names)]: one row per candidate, in their order; every value is finite.
 
         Unknown items of the history are ignored. Raises InvalidRequest for an unknown candidate or genre.
@@ -84,15 +122,56 @@ class FeatureStore:
         history_rows = self.catalogue.rows(query.history.item_ids)
         known = history_rows >= 0
         history = query.history if known.all() else query.history.take(known)
+        history_rows = history_rows[known]
         preferred = self.catalogue.check_genres(query.preferred_genres, "preferred_genres")
-        taste = taste_of(history_rows[known], history, self.traits, as_of=query.as_of, preferred=preferred)
-        items, user = len(ITEM_NAMES), len(ITEM_NAMES) + len(USER_NAMES)
-        result = np.empty((len(rows), len(self.feature_names)), np.float32)
-        result[:, :items] = self.items[rows]
-        result[:, items:user] = taste.numbers
-        result[:, user : user + len(CROSS_NAMES)] = crosses(rows, self.traits, taste)
-        result[:, user + len(CROSS_NAMES) :] = evidence(query.candidates, self.channels)
-        return result
+        taste = taste_of(history_rows, history, self.traits, as_of=query.as_of, preferred=preferred)
+        sessions = sessions_of(history.timestamps, query.as_of)
+        similar = similarities(self.vectors[rows], self.vectors[history_rows], taste, in_session=sessions.in_last)
+        blocks = [
+            self.items[rows],
+            np.broadcast_to(np.concatenate([taste.numbers, sessions.numbers]), (len(rows), _USER_COLUMNS)),
+            crosses(rows, self.traits, taste),
+            self.stages[rows, taste.stage, None],
+            similar,
+            self._people(rows, history_rows, taste.deviations),
+        ]
+        if self.rating is not None:
+            blocks.append(self.rating.predict(history_rows, history.values, rows)[:, None])
+        found = np.concatenate(blocks, axis=1)
+        among = places([found[:, self._columns[name]] for name in PLACED])
+        return np.concatenate([found, among, evidence(query.candidates, self.channels)], axis=1)
+
+    def _people(self, rows: NDArray[np.int64], history_rows: NDArray[np.int64], deviations: Floats) -> Floats:
+        if self._known_people is None:
+            return np.full((len(rows), len(PEOPLE_NAMES)), MISSING, np.float32)
+        return self._known_people.crosses(rows, history_rows, deviations)
+
+    @cached_property
+    def _known_people(self) -> PeopleCrosses | None:
+        return None if self.catalogue.people is None else PeopleCrosses.of(self.catalogue.people)
+
+    @cached_property
+    def _columns(self) -> dict[str, int]:
+        return {name: column for column, name in enumerate(self.feature_names)}
+
+
+_USER_COLUMNS = len(USER_NAMES) + len(SESSION_NAMES)
+
+
+def feature_names(channels: Sequence[str], *, rated: bool) -> tuple[str, ...]:
+    """Columns of a store with evidence of `channels`, and with a rating model where `rated`."""
+    return (
+        *ITEM_NAMES,
+        *USER_NAMES,
+        *SESSION_NAMES,
+        *CROSS_NAMES,
+        "cross_stage_count",
+        *SIMILARITY_NAMES,
+        *PEOPLE_NAMES,
+        *((RATING_NAME,) if rated else ()),
+        *PLACE_NAMES,
+        *evidence_names(channels),
+    )
 
 
 def candidate_rows(catalogue: Catalogue, item_ids: Ids) -> NDArray[np.int64]:
@@ -115,3 +194,12 @@ def check_feature_names(where: str, found: tuple[str, ...], expected: tuple[str,
     else:
         detail, wanted = f"feature {place} is {found[place]!r}", f"{expected[place]!r}"
     raise BundleMismatch(f"{where}: {detail}, this software computes {wanted}; train and publish again")
+
+
+def _array(path: Path, n: int, columns: int | None) -> Floats:
+    """The array at `path`; raises BundleMismatch unless it is float32[n, columns]."""
+    array: Floats = np.load(path, allow_pickle=False)
+    if array.ndim != 2 or len(array) != n or (columns is not None and array.shape[1] != columns):
+        width = "any" if columns is None else columns
+        raise BundleMismatch(f"{path}: shape {array.shape}, expected ({n}, {width}); publish again")
+    return array

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.domain import History
-from recsys.features.items import DAY, MISSING
+from recsys.features.demand import stage_of
+from recsys.features.events import DAY, MISSING
 
 USER_NAMES = (
     "user_events",
@@ -25,6 +26,8 @@ USER_NAMES = (
     "user_popularity_spread",
     "user_mean_year",
     "user_year_spread",
+    "user_recent_rating",
+    "user_recent_popularity",
 )
 
 RECENT_HALF_LIFE_EVENTS = 20.0
@@ -47,6 +50,8 @@ class ItemTraits:
     """float32[items]: share of items with fewer events."""
     ratings: NDArray[np.float32]
     """float32[items]: the mean rating, `MISSING` in a world without ratings."""
+    days_since_first: NDArray[np.float32]
+    """float32[items]: logarithm of 1 + days since the item's first event, `MISSING` without any."""
 
     @classmethod
     def of(
@@ -56,11 +61,12 @@ class ItemTraits:
         *,
         popularity: NDArray[np.float32],
         ratings: NDArray[np.float32],
+        days_since_first: NDArray[np.float32],
     ) -> ItemTraits:
         """Derives shares of genres and decades."""
         shares = genres / np.maximum(genres.sum(axis=1, keepdims=True), 1)
         decades = np.clip((years // 10).astype(np.int64) - FIRST_DECADE, 0, DECADES - 1)
-        return cls(shares.astype(np.float32), years, decades, popularity, ratings)
+        return cls(shares.astype(np.float32), years, decades, popularity, ratings, days_since_first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,15 @@ class Taste:
     recent_year: float
     mean_rating: float
     mean_popularity: float
+    recent_popularity: float
+    days_since_last: float
+    """Logarithm of 1 + days since the last event."""
+    stage: int
+    """See `demand.stage_of`."""
+    recent: NDArray[np.float32]
+    """float32[events]: weight of recency, sums to 1."""
+    deviations: NDArray[np.float32]
+    """float32[events]: the rating less the user's mean; 0 for an event without a rating."""
 
 
 def taste_of(
@@ -92,7 +107,8 @@ def taste_of(
             genre_tastes[list(preferred), :2] = 1.0 / len(preferred)
         numbers = np.full(len(USER_NAMES), MISSING, np.float32)
         numbers[:4] = 0.0
-        return Taste(numbers, genre_tastes, np.zeros(DECADES, np.float32), MISSING, MISSING, MISSING, MISSING)
+        none = np.empty(0, np.float32)
+        return Taste(numbers, genre_tastes, np.zeros(DECADES, np.float32), *(MISSING,) * 6, 0, none, none)
     recent = np.exp2(-np.arange(len(rows) - 1, -1, -1) / RECENT_HALF_LIFE_EVENTS).astype(np.float32)
     recent /= recent.sum()
     genres = traits.genres[rows]
@@ -102,7 +118,8 @@ def taste_of(
     genre_tastes[:, 2] = (deviations @ genres) / np.maximum(genres.sum(axis=0), 1.0)
     mean_year, year_spread, recent_year, decades = _years(rows, recent, traits)
     popularity = traits.popularity[rows]
-    mean_popularity = float(popularity.mean())
+    mean_popularity, recent_popularity = float(popularity.mean()), float(popularity @ recent)
+    recent_rating = float(deviations @ recent) if mean_rating != MISSING else MISSING
     numbers = np.asarray(
         [
             *_activity(np.maximum(as_of - history.timestamps, 0) / DAY),
@@ -113,10 +130,25 @@ def taste_of(
             popularity.std(),
             mean_year,
             year_spread,
+            recent_rating,
+            recent_popularity,
         ],
         np.float32,
     )
-    return Taste(numbers, genre_tastes, decades, mean_year, recent_year, mean_rating, mean_popularity)
+    return Taste(
+        numbers,
+        genre_tastes,
+        decades,
+        mean_year,
+        recent_year,
+        mean_rating,
+        mean_popularity,
+        recent_popularity,
+        float(numbers[USER_NAMES.index("user_days_since_last")]),
+        int(stage_of(len(rows))),
+        recent,
+        deviations,
+    )
 
 
 def _activity(ages: NDArray[np.float64]) -> list[float]:

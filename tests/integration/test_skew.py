@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +23,17 @@ from recsys.bundle.manifest import MANIFEST_FILE
 from recsys.bundle.store import sha256_of
 from recsys.cluster import LocalCluster, Ports, programs
 from recsys.errors import BundleMismatch, BundleMissing, ContractBroken, Unreachable
-from recsys.features import MATRIX_FILE
+from recsys.features import MATRIX_FILE, FeatureStore
 from recsys.features.items import ITEM_NAMES
+from recsys.features.places import PLACE_NAMES
+from recsys.features.similarity import SIMILARITY_NAMES
 
 pytestmark = [pytest.mark.integration]
 
 BROKEN = "item_mean_rating"
 REQUESTS = 12
+ROUNDING = 2e-6
+"""Sums of another number of threads of linear algebra differ in the last digits."""
 
 
 @contextmanager
@@ -94,8 +100,10 @@ def test_a_sound_server_has_no_skew(trained: Workflow, sound: str, capsys: pytes
     shown = capsys.readouterr().out
     store = config.store("production")
     features = len(store.open(store.release().current).manifest.feature_names)
-    assert "against bundle: largest difference 0.0e+00" in shown
-    assert "against training: largest difference" in shown
+    for party in ("bundle", "training"):
+        found = re.search(rf"against {party}: largest difference (\S+)", shown)
+        assert found
+        assert float(found.group(1)) <= ROUNDING
     assert shown.endswith(f"no skew in 13 requests × {features} features\n")
 
 
@@ -153,6 +161,20 @@ def test_tables_of_other_items_are_refused(trained: Workflow) -> None:
     early = bundle.manifest.model_copy(update={"cutoff": trained.split.dataset.interactions.timestamps[200]})
     with pytest.raises(BundleMismatch, match="not those of bundle"):
         skew.training_store(type(bundle)(folder, early), config_of(trained, "nobody:1"))
+
+
+def test_a_broken_similarity_is_named(trained: Workflow) -> None:
+    """Vectors of other items reach the features that are made of them, and no other."""
+    bundles = trained.config.store("production")
+    bundle = bundles.open(bundles.release().current)
+    queries, store = record_queries(bundle, 3, seed=0), FeatureStore.open(bundle.folder)
+    mixed = replace(store, vectors=np.roll(store.vectors, 1, axis=0))
+    served = [(store.feature_names, mixed.features(query)) for query in queries]
+    found = differences(queries, served, [store.features(query) for query in queries], store.feature_names)
+    bad = {difference.name for difference in found if difference.amount > 1e-5}
+    of_vectors = {*SIMILARITY_NAMES, *(name for name in PLACE_NAMES if "similarity" in name)}
+    assert "cross_last_similarity" in bad
+    assert bad <= of_vectors
 
 
 def test_other_names_another_order_and_nan_are_differences(trained: Workflow) -> None:

@@ -25,7 +25,7 @@ from tests.offline import lessons
 from tests.offline.lessons import DATASET, NAMES, T1, T2, World
 from tests.offline.tastes import TasteChannel, bare_samples, policy_of
 
-CONFIG = LightGBMConfig(max_rounds=30, round_step=5, min_leaf_rows=20, threads=1)
+CONFIG = LightGBMConfig(max_rounds=30, round_step=5, leaves=4, min_leaf_rows=60, threads=1)
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,12 @@ CATALOGUE = Catalogue(
 )
 STORE = FeatureStore.build(
     CATALOGUE,
-    ItemEvents(np.asarray([0, 0, 1], np.int32), np.asarray([10, 20, 30], np.int64), np.ones(3, np.float32)),
+    ItemEvents(
+        np.asarray([0, 0, 1], np.int32),
+        np.asarray([10, 20, 30], np.int64),
+        np.ones(3, np.float32),
+        np.zeros(3, np.int32),
+    ),
     cutoff=100,
     channels=("itemcf",),
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ import pytest
 from recsys.catalogue import NO_YEAR, Catalogue
 from recsys.domain import Candidates, History, RankQuery
 from recsys.errors import BundleMismatch, InvalidRequest
-from recsys.features import FACTS_FILE, MISSING, FeatureStore, ItemEvents
+from recsys.features import FACTS_FILE, MATRIX_FILE, MISSING, FeatureStore, ItemEvents
+from recsys.features.rating import RatingModel
 
 DAY = 86_400
 CUTOFF = 1_000 * DAY
@@ -24,10 +26,12 @@ CATALOGUE = Catalogue(
     ("Comedy", "Drama"),
 )
 EVENTS = ItemEvents(
+    np.asarray([2, 0, 1, 1, 0, 0], np.int32),
+    CUTOFF - DAY * np.asarray([200, 100, 3, 50, 20, 1]),
+    np.asarray([1, 4, 3, np.nan, 5, 5], np.float32),
     np.asarray([0, 0, 0, 1, 1, 2], np.int32),
-    CUTOFF - DAY * np.asarray([1, 20, 100, 3, 50, 200]),
-    np.asarray([5, 5, 4, 3, np.nan, 1], np.float32),
 )
+"""Three users: one came 200, 100 and 3 days ago, one 50 and 20, one yesterday for the first time."""
 HISTORY = History.of([10, 20], [CUTOFF - 30 * DAY, CUTOFF - DAY], values=[5, 3])
 
 
@@ -70,10 +74,16 @@ def test_item_features_are_those_of_the_cutoff(store: FeatureStore) -> None:
     assert found["item_trend_30d_90d"] == pytest.approx(
         [math.log((m / 30) / (n / 90)) for m, n in ((3, 3), (2, 3), (1, 1), (1, 1))], abs=1e-6
     )
+    assert found["item_trend_365d_all"] == [0.0] * 4
+    assert found["item_returning_all"] == pytest.approx([math.log(n + 1) - math.log(1 + 3 / 4) for n in (2, 1, 0, 0)])
+    assert found["item_returning_30d"] == pytest.approx([math.log(n + 1) - math.log(1 + 2 / 4) for n in (1, 1, 0, 0)])
+    assert found["item_returning_share_all"] == pytest.approx([(2 + 5) / 13, (1 + 5) / 12, 5 / 11, 5 / 10])
     mean = (5 + 5 + 4 + 3 + 1) / 5
     assert found["item_mean_rating"] == pytest.approx(
         [(sum(r) + 10 * mean) / (len(r) + 10) for r in ([5, 5, 4], [3], [1], [])]
     )
+    assert found["item_rating_trend"][2:] == [pytest.approx((1 - (1 + 10 * mean) / 11) / (1 + 10 * 2 ** (200 / 60))), 0]
+    assert found["item_days_since_first"] == pytest.approx([*(math.log1p(days) for days in (100, 50, 200)), MISSING])
     assert found["item_age_share"] == pytest.approx([0.5, 0.25, 1.0, 0.0])
     assert found["item_days_since_last"] == pytest.approx([math.log1p(1), math.log1p(3), math.log1p(200), MISSING])
     assert found["item_year"] == [1994, 1999, 2001, MISSING]
@@ -97,6 +107,7 @@ def test_user_features_follow_history_and_as_of(store: FeatureStore) -> None:
         "user_events_30d",
         "user_days_since_last",
         "user_days_since_first",
+        "cross_new_since_last",
     }
 
 
@@ -107,6 +118,10 @@ def test_crosses_compare_item_and_habit(store: FeatureStore) -> None:
     assert found["cross_decade_share"] == [1.0, 1.0, 0.0, 0.0]
     assert found["cross_year_deviation"] == pytest.approx([-2.5, 2.5, 4.5, MISSING])
     assert found["cross_popularity_deviation"] == pytest.approx([0.125, -0.125, -0.375, -0.625])
+    newer = [math.log1p(days) - math.log1p(1) for days in (100, 50, 200)]
+    assert found["cross_new_since_last"] == pytest.approx([*newer, MISSING])
+    assert found["cross_stage_count"][0] > found["cross_stage_count"][1] > found["cross_stage_count"][2]
+    assert found["among_item_count_30d_rank"] == [1, 2, 3, 3]
 
 
 def test_channels_say_score_and_rank_or_nothing(store: FeatureStore) -> None:
@@ -143,7 +158,7 @@ def test_the_wall_clock_changes_nothing(store: FeatureStore, monkeypatch: pytest
 
 
 def test_a_world_without_ratings_has_finite_features() -> None:
-    silent = ItemEvents(EVENTS.item_rows, EVENTS.timestamps, np.full(6, np.nan, np.float32))
+    silent = replace(EVENTS, values=np.full(6, np.nan, np.float32))
     store = FeatureStore.build(CATALOGUE, silent, cutoff=CUTOFF, channels=("itemcf",))
     found = table(store, RankQuery(History.of([10], [CUTOFF]), CUTOFF, candidates(20)))
     assert found["item_mean_rating"] == [MISSING]
@@ -168,6 +183,27 @@ def test_what_is_saved_is_what_opens(store: FeatureStore, tmp_path: Path) -> Non
     query = RankQuery(HISTORY, CUTOFF, candidates(10, 20, 30, 40))
     assert opened.feature_names == store.feature_names
     assert opened.features(query).tobytes() == store.features(query).tobytes()
+
+
+def test_arrays_of_another_catalogue_are_refused(store: FeatureStore, tmp_path: Path) -> None:
+    CATALOGUE.save(tmp_path)
+    store.save(tmp_path)
+    np.save(tmp_path / MATRIX_FILE, store.items[:3])
+    with pytest.raises(BundleMismatch, match=r"items.npy: shape \(3, .*expected \(4, "):
+        FeatureStore.open(tmp_path)
+
+
+def test_a_rating_model_adds_its_prediction(store: FeatureStore, tmp_path: Path) -> None:
+    model = RatingModel(np.eye(4, dtype=np.float32), np.zeros(4, np.float32), 3.0, 1.0, 0.1, 1.0)
+    rated = replace(store, rating=model)
+    query = RankQuery(HISTORY, CUTOFF, candidates(10, 30))
+    column = rated.feature_names.index("cross_svd_rating")
+    expected = model.predict(np.asarray([0, 1]), HISTORY.values, np.asarray([0, 2]))
+    assert rated.features(query)[:, column].tolist() == expected.tolist()
+    assert np.delete(rated.features(query), column, axis=1).tobytes() == store.features(query).tobytes()
+    CATALOGUE.save(tmp_path)
+    rated.save(tmp_path)
+    assert FeatureStore.open(tmp_path).features(query).tobytes() == rated.features(query).tobytes()
 
 
 def test_features_of_other_software_are_refused(store: FeatureStore, tmp_path: Path) -> None:

@@ -1,0 +1,132 @@
+"""How fast training samples are made, and in how much memory: a generated log that yields as many rows as asked for.
+
+    python benchmarks/samples.py --rows 10000000 --workers 2 --root /tmp/samples
+
+The log has 20,000 items of Zipf popularity; every user has taken 20 of them before the cut-off and takes 10 after it.
+Recall (popularity and ItemCF) and features know the first 20,000 users; requests come from all of them, and are made
+block by block, so neither the log nor the samples are ever in memory as a whole. 300 million rows, the default, need
+about 160 GB of disk.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from gateway.pipeline import Request
+from offline import itemcf, popularity
+from offline.cost import cpu_seconds
+from offline.interactions import Interactions, Items, Snapshot
+from offline.itemcf import ItemCFConfig
+from offline.metrics import Relevant
+from offline.popularity import PopularityConfig
+from offline.samples import Samples, SamplesConfig, Source, feature_store, write_samples
+from offline.targets import Targets
+from recsys.bundle import ChannelPolicy, ServingPolicy
+from recsys.domain import History, Ids
+
+ITEMS, BEFORE, AFTER, KNOWN_USERS = 20_000, 20, 10, 20_000
+CUTOFF, DAY = 1_000 * 86_400, 86_400
+COUNT, BLOCK = 200, 256
+POLICY = ServingPolicy(
+    channels=tuple(ChannelPolicy(name=name, count=COUNT, weight=1.0) for name in ("popularity", "itemcf")),
+    rank_count=300,
+    ranking="ranked",
+    serving_clock="cutoff",
+)
+
+
+def taken(user: int) -> tuple[Ids, Ids]:
+    """What one user takes before and after the cut-off: Zipf within a taste of 2,000 items, or of all."""
+    rng = np.random.default_rng([7, user])
+    ranks = np.unique(np.floor(np.exp(rng.random(80) * np.log(2_000))).astype(np.int64))
+    ids = 1 + (ranks * 10 + (user % 10) * (ranks > 50)) % ITEMS
+    ids = rng.permutation(np.unique(ids))[: BEFORE + AFTER]
+    return ids[:BEFORE], ids[BEFORE:]
+
+
+def history(user: int, ids: Ids) -> History:
+    """One event a day, up to the cut-off."""
+    return History.of(ids, CUTOFF - (len(ids) - np.arange(len(ids))) * DAY - user % DAY, values=1.0 + ids % 5)
+
+
+def snapshot() -> Snapshot:
+    """What recall and features know."""
+    stories = [(user, history(user, taken(user)[0])) for user in range(KNOWN_USERS)]
+    columns = [np.concatenate([getattr(story, name) for _, story in stories]) for name in ("item_ids", "timestamps")]
+    users = np.repeat([user for user, _ in stories], [len(story) for _, story in stories])
+    values = np.concatenate([story.values for _, story in stories])
+    order = np.argsort(columns[1], kind="stable")
+    types = np.ones(len(users), np.int8)
+    events = Interactions(users, *columns, types, values).take(order)
+    ids = np.arange(1, ITEMS + 1)
+    genres = np.eye(18, dtype=np.bool_)[ids % 18]
+    texts = ids.astype(str).astype(object)
+    years = (1930 + ids % 90).astype(np.int16)
+    names = tuple(f"g{n:02d}" for n in range(18))
+    unknown = np.full(ITEMS, np.nan, np.float32)
+    items = Items(ids, texts, texts, years, np.zeros(ITEMS, np.int64), genres, names, None, unknown, unknown)
+    return Snapshot.build("generated", CUTOFF, items, events)
+
+
+def blocks(requests: int) -> Iterator[Targets]:
+    """The requests of users 0 to `requests` - 1."""
+    for start in range(0, requests, BLOCK):
+        users = range(start, min(start + BLOCK, requests))
+        stories = [taken(user) for user in users]
+        relevant = Relevant.of([after for _, after in stories])
+        yield Targets(
+            [Request(history(u, ids), CUTOFF, 10, user_id=u) for u, (ids, _) in zip(users, stories, strict=True)],
+            np.asarray(users, np.int64),
+            np.ones(len(users), np.bool_),
+            relevant,
+            (1.0 + relevant.item_ids % 5).astype(np.float32),
+        )
+
+
+def prepare(folder: Path) -> None:
+    """Trains both channels and computes the features."""
+    known = snapshot()
+    known.catalogue.save(folder)
+    popularity.train(known, PopularityConfig(), folder)
+    itemcf.train(known, ItemCFConfig(ease_items=0), folder)
+    feature_store(known, POLICY).save(folder)
+
+
+def main() -> None:
+    """Makes the samples and prints what they cost."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=300_000_000)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--root", type=Path, required=True, help="folder that is emptied first")
+    arguments = parser.parse_args()
+    shutil.rmtree(arguments.root, ignore_errors=True)
+    prepare(arguments.root / "models")
+    config = SamplesConfig(shard_requests=BLOCK)
+    source = Source(arguments.root / "models", arguments.root / "models", POLICY, config)
+    started, used = time.monotonic(), cpu_seconds()
+    requests = blocks(arguments.rows // POLICY.rank_count)
+    write_samples(arguments.root / "samples", source, requests, workers=arguments.workers)
+    report(arguments.root / "samples", time.monotonic() - started, cpu_seconds() - used)
+
+
+def report(folder: Path, seconds: float, used: float) -> None:
+    """Prints rows, speed, memory and disk."""
+    samples = Samples.open(folder)
+    rows, size = len(samples.labels), sum(path.stat().st_size for path in folder.iterdir())
+    print(f"{rows} rows of {samples.features.shape[1]} features, {len(samples.groups)} requests")
+    print(f"{rows / seconds:.0f} rows/s, {rows / used:.0f} rows per CPU second, {used:.0f} CPU seconds")
+    for who, name in ((resource.RUSAGE_SELF, "this process"), (resource.RUSAGE_CHILDREN, "largest worker")):
+        print(f"peak memory of {name}: {resource.getrusage(who).ru_maxrss / 1024:.0f} MiB")
+    hours = 3e8 / rows * used / 3_600
+    print(f"{size / 1e9:.2f} GB on disk; 300 million rows: {size / rows * 0.3:.0f} GB, {hours:.1f} CPU hours")
+
+
+if __name__ == "__main__":
+    main()
