@@ -109,7 +109,7 @@ PEERS = {
         package="RecTools",
         fit="dense:fit_ease",
         published=({**SEEN, "regularization": 500.0},),
-        space={"weights": WEIGHTS, "last": LAST, "regularization": FloatDistribution(10.0, 20000.0, log=True)},
+        space={"weights": WEIGHTS, "last": LAST, "regularization": FloatDistribution(10.0, 200000.0, log=True)},
         source="RecTools 0.19's default, Steck 2019",
         most_trials=40,
     ),
