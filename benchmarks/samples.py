@@ -4,8 +4,8 @@
 
 The log has 20,000 items of Zipf popularity; every user has taken 20 of them before the cut-off and takes 10 after it.
 Recall (popularity and ItemCF) and features know the first 20,000 users; requests come from all of them, and are made
-block by block, so neither the log nor the samples are ever in memory as a whole. 300 million rows, the default, need
-about 160 GB of disk.
+block by block, so neither the log nor the samples are ever in memory as a whole. 300 million rows, the default, take
+about 115 GB of disk.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def report(folder: Path, seconds: float, used: float) -> None:
     rows, size = len(samples.labels), sum(path.stat().st_size for path in folder.iterdir())
     print(f"{rows} rows of {samples.features.shape[1]} features, {len(samples.groups)} requests")
     print(f"{rows / seconds:.0f} rows/s, {rows / used:.0f} rows per CPU second, {used:.0f} CPU seconds")
-    for who, name in ((resource.RUSAGE_SELF, "this process"), (resource.RUSAGE_CHILDREN, "largest worker")):
+    for who, name in ((resource.RUSAGE_SELF, "this process"), (resource.RUSAGE_CHILDREN, "any worker, at most")):
         print(f"peak memory of {name}: {resource.getrusage(who).ru_maxrss / 1024:.0f} MiB")
     hours = 3e8 / rows * used / 3_600
     print(f"{size / 1e9:.2f} GB on disk; 300 million rows: {size / rows * 0.3:.0f} GB, {hours:.1f} CPU hours")
