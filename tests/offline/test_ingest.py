@@ -72,7 +72,12 @@ def test_movielens_becomes_a_star(tmp_path: Path, shipped: SimpleNamespace) -> N
         assert pq.read_schema(table_path(tables, name)) == schema, name
     described = {"item_people": 0, "item_texts": 0}
     assert report.rows == {
-        "ratings": 3, "items": 3, "item_genres": 6, "tags": 2, "links": 2, "users": 2,
+        "ratings": 3,
+        "items": 3,
+        "item_genres": 6,
+        "tags": 2,
+        "links": 2,
+        "users": 2,
         **described,
     }
     assert (report.first_timestamp, report.last_timestamp) == (964981247, 1445714835)

@@ -20,15 +20,19 @@ def parse(*arguments: str) -> RankLikeConfig:
 def test_ports_are_those_of_the_documentation() -> None:
     assert list(PORTS.values()) == [50050, 50051, 50052, 50053, 50054, 50055, 50056]
     assert list(METRICS_PORTS.values()) == [9150, 9151, 9152, 9153, 9154, 9155, 9156]
-    assert list(PORTS) == list(METRICS_PORTS) == [
-        "gateway",
-        "popularity",
-        "itemcf",
-        "vector",
-        "rank",
-        "als",
-        "content",
-    ]
+    assert (
+        list(PORTS)
+        == list(METRICS_PORTS)
+        == [
+            "gateway",
+            "popularity",
+            "itemcf",
+            "vector",
+            "rank",
+            "als",
+            "content",
+        ]
+    )
 
 
 def test_defaults_listen_on_this_machine_only() -> None:
