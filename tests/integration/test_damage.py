@@ -142,7 +142,7 @@ def test_a_damaged_file_costs_its_role_only_and_no_request(
     def release() -> None:
         published.append(publish_again(running.store, meddle=harm(name)))
 
-    samples = asyncio.run(under_load(running, release, ROLLOUT_SECONDS + 1.2))
+    samples = asyncio.run(under_load(running, release, ROLLOUT_SECONDS + 4))
     (new,) = published
     assert [sample.error for sample in samples if sample.error] == []
     given = [(sample.due, sample.response) for sample in samples if sample.response is not None]
