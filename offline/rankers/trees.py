@@ -37,7 +37,7 @@ class LightGBMConfig(BaseModel):
     max_rounds: int = Field(default=120, ge=1, description="most boosting rounds")
     round_step: int = Field(default=10, ge=1, description="rounds between two looks at validation")
     learning_rate: float = Field(default=0.05, gt=0, description="shrinkage of each tree")
-    leaves: int = Field(default=15, ge=2, description="most leaves of a tree")
+    leaves: int = Field(default=4, ge=2, description="most leaves of a tree")
     min_leaf_rows: int = Field(default=300, ge=1, description="fewest candidates in a leaf")
     feature_share: float = Field(default=0.5, gt=0, le=1, description="share of the features that each tree sees")
     truncation: int = Field(default=60, ge=1, description="places from the top that pairs are made of")
