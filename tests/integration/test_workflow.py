@@ -21,7 +21,7 @@ from offline.demo.catalogue import read_catalogue
 from offline.demo.world import generate
 from offline.ids import FIRST_ASSIGNED
 from offline.interactions import Dataset, Interactions
-from offline.publish import REPORT_FOLDER, ROLE_FOLDERS
+from offline.publish import REPORT_FOLDER
 from offline.splits import Split, SplitConfig
 from offline.steps import RECEIPT
 from offline.workflow import Workflow
@@ -38,7 +38,7 @@ PURPOSES: tuple[Purpose, ...] = ("evaluation", "production")
 TINY = (
     "--two-tower.epochs=1",
     "--two-tower.refit-epochs=0",
-    "--ranker.max-rounds=10",
+    "--lightgbm.max-rounds=10",
     "--samples.max-users=100",
     "--split.windows=0.65",
     "--bootstrap.resamples=50",
@@ -70,7 +70,7 @@ def _finished_steps(root: Path) -> dict[str, int]:
 @pytest.mark.parametrize("purpose", PURPOSES)
 def test_every_file_is_as_it_was_published(trained: Workflow, purpose: Purpose) -> None:
     bundle = _bundle(trained, purpose)
-    assert set(bundle.manifest.roles) == set(ROLE_FOLDERS)
+    assert set(bundle.manifest.roles) == {"gateway", "rank", *(each.name for each in bundle.manifest.policy.channels)}
     for role in bundle.manifest.roles:
         bundle.verify(role)
     on_disk = {path.relative_to(bundle.folder).as_posix() for path in bundle.folder.rglob("*") if path.is_file()}
