@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -100,7 +101,7 @@ def _fields(config: type[TypedConfig], names: Iterable[str]) -> str:
 
 def _nested(section: str, config: type[BaseModel]) -> str:
     rows = [
-        [*_facts(name, field), _flag(f"{section}.{name}"), _text(config, name)]
+        [*_facts(name, field), _flags(f"{section}.{name}", field), _text(config, name)]
         for name, field in config.model_fields.items()
     ]
     return table([name for name in HEADER if name != "environment"], rows)
@@ -126,6 +127,14 @@ def _text(config: type[BaseModel], name: str) -> str:
 
 def _flag(name: str) -> str:
     return quoted(f"--{name.replace('_', '-')}")
+
+
+def _flags(name: str, field: FieldInfo) -> str:
+    """The flag of a setting; one per part where the setting is an object that may be absent."""
+    parts = [kind for kind in get_args(field.annotation) if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    if not parts or NoneType not in get_args(field.annotation):
+        return _flag(name)
+    return ", ".join(_flag(f"{name}.{part}") for part in parts[0].model_fields)
 
 
 def _default(field: FieldInfo) -> str:
