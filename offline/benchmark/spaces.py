@@ -103,7 +103,7 @@ SPACES: dict[str, Space] = {
     },
     "ranker": {
         "lightgbm.learning_rate": Real(0.02, 0.2),
-        "lightgbm.leaves": Whole(7, 63),
+        "lightgbm.leaves": Whole(3, 63),
         "lightgbm.min_leaf_rows": Whole(50, 1_000),
         "lightgbm.feature_share": Real(0.3, 1.0, linear=True),
         "lightgbm.truncation": Whole(10, 100),
