@@ -283,8 +283,12 @@ def test_a_gateway_that_is_set_up_wrongly_says_what_is_where(running: System, tm
         assert len(response.items) == 10
         similar = stub.SimilarItems(SimilarItemsRequest(item_id=2, count=5), timeout=5)
         assert [entry.name for entry in similar.stages if entry.status != STAGE_STATUS_OK] == ["recall:vector"]
-        backends = {backend.name: backend for backend in stub.Status(StatusRequest(), timeout=5).backends}
-        assert backends["popularity"].cause == f"{itemcf} serves 'itemcf', not 'popularity': check the ports"
-        assert set(backends) == {"popularity", "itemcf", "rank"}
+
+        def causes() -> dict[str, str]:
+            return {backend.name: backend.cause for backend in stub.Status(StatusRequest(), timeout=5).backends}
+
+        assert set(causes()) == {"popularity", "itemcf", "rank"}
+        wrong_port = f"{itemcf} serves 'itemcf', not 'popularity': check the ports"  # known once it was probed
+        eventually(lambda: causes()["popularity"] == wrong_port, "the gateway says whom it found there")
     warnings = [json.loads(line)["message"] for line in (tmp_path / "gateway.log").read_text().splitlines()]
     assert any("no address of channel vector" in message for message in warnings)
