@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from offline.config import PRESET, OfflineConfig
+from offline.benchmark.config import BenchmarkConfig
+from offline.config import PRESETS, OfflineConfig
 from offline.samples import SamplesConfig
 from offline.two_tower.config import TwoTowerConfig
 from recall_server.channels import channel_class
 from recsys.errors import CannotStart
 
-PRESETS = tomllib.loads(PRESET.read_text("utf-8"))
-PATIENCE = PRESETS["two_tower"]["patience"]
+DEMO_PRESET = tomllib.loads((PRESETS / "demo.toml").read_text("utf-8"))
+PATIENCE = DEMO_PRESET["two_tower"]["patience"]
 """A setting of `demo` that no test below changes."""
 
 
@@ -32,7 +33,7 @@ def file(tmp_path: Path) -> Path:
 def test_demo_has_a_quick_preset() -> None:
     config = parse()
     assert config.dataset == "demo"
-    for section, settings in PRESETS.items():
+    for section, settings in DEMO_PRESET.items():
         found = getattr(config, section).model_dump(mode="json")
         assert {name: found[name] for name in settings} == settings
     assert config.itemcf == OfflineConfig().itemcf
@@ -153,3 +154,13 @@ def test_the_first_policy_asks_every_channel_alike() -> None:
         channel_class(channel.name).history_limit for channel in policy.channels
     ]
     assert policy.ranking == "blended"
+
+
+def test_ml_1m_serves_what_the_benchmark_chose() -> None:
+    """The bench and the served system read the same preset; the bench's own files go before it."""
+    chosen = tomllib.loads((PRESETS / "ml-1m.toml").read_text("utf-8"))
+    config = OfflineConfig.from_arguments(["--dataset", "ml-1m"], "test")
+    assert list(config.serving.channels) == chosen["serving"]["channels"] != list(OfflineConfig().serving.channels)
+    assert list(config.split.windows) == chosen["split"]["windows"]
+    bench = BenchmarkConfig.from_arguments(["--dataset", "ml-1m", "--settings", "nowhere"], "test")
+    assert (bench.serving, bench.ranker, bench.lightgbm) == (config.serving, config.ranker, config.lightgbm)
