@@ -15,26 +15,18 @@ FALLBACK = "fallback"
 
 
 def merge(results: Mapping[str, RecallResult]) -> Candidates:
-    """The union of the channels' items, in order of item id, with one score and rank column per channel."""
+    """The union of the channels' items, in order of item id, with one score, rank and seed column per channel."""
     names = tuple(results)
     item_ids = np.unique(np.concatenate([result.item_ids for result in results.values()] or [np.empty(0, np.int64)]))
-    n = len(item_ids)
-    merged = Candidates(
-        item_ids,
-        names,
-        np.zeros((n, len(names)), np.float32),
-        np.zeros((n, len(names)), np.int32),
-        np.zeros(n, np.int64),
-        np.full(n, -1, np.int8),
-    )
+    shape = (len(item_ids), len(names))
+    merged = Candidates.without_seeds(item_ids, names, np.zeros(shape, np.float32), np.zeros(shape, np.int32))
     for column, result in enumerate(results.values()):
         rows = np.searchsorted(item_ids, result.item_ids)
         merged.scores[rows, column] = result.scores
         merged.ranks[rows, column] = np.arange(1, len(result) + 1, dtype=np.int32)
         if result.seed_item_ids is not None and result.seed_present is not None:
-            seeded = rows[result.seed_present]
-            merged.seed_item_ids[seeded] = result.seed_item_ids[result.seed_present]
-            merged.seed_channel[seeded] = column
+            merged.seed_item_ids[rows, column] = result.seed_item_ids
+            merged.seed_present[rows, column] = result.seed_present
     return merged
 
 

@@ -28,19 +28,19 @@ def items_to_proto(answer: Answer, bundle: ServedBundle) -> list[recommend_pb2.R
 
 
 def reasons(candidates: Candidates, bundle: ServedBundle) -> list[list[recommend_pb2.Reason]]:
-    """Per item the channels that returned it, best place first; the one that named a seed item carries it."""
-    seeds = candidates.seed_item_ids.tolist()
-    rows = bundle.catalogue.rows(candidates.seed_item_ids).tolist()
+    """Per item the channels that returned it, best place first, each with the seed item that it named itself."""
+    seeds = candidates.seed_item_ids
+    rows = bundle.catalogue.rows(seeds.ravel()).reshape(seeds.shape)
     facts = []
-    for position, (ranks, named_by) in enumerate(
-        zip(candidates.ranks.tolist(), candidates.seed_channel.tolist(), strict=True)
+    for ranks, seed_ids, seed_rows, present in zip(
+        candidates.ranks.tolist(), seeds.tolist(), rows.tolist(), candidates.seed_present.tolist(), strict=True
     ):
         of_item = []
         for rank, column in sorted((rank, column) for column, rank in enumerate(ranks) if rank > 0):
             reason = recommend_pb2.Reason(channel=candidates.channels[column], rank=rank)
-            if column == named_by:
-                reason.seed_item_id = seeds[position]
-                reason.seed_title = bundle.texts.titles[rows[position]] if rows[position] >= 0 else ""
+            if present[column]:
+                reason.seed_item_id = seed_ids[column]
+                reason.seed_title = bundle.texts.titles[seed_rows[column]] if seed_rows[column] >= 0 else ""
             of_item.append(reason)
         facts.append(of_item)
     return facts

@@ -206,9 +206,17 @@ class Candidates:
     ranks: NDArray[np.int32]
     """int32[n, channels]; 1 is the channel's best, 0: not returned."""
     seed_item_ids: Ids
-    """int64[n]: the seed of the item, meaningless where `seed_channel` is -1."""
-    seed_channel: NDArray[np.int8]
-    """int8[n]: column of the channel that named the seed, -1 where there is none."""
+    """int64[n, channels]: the seed that the channel named, meaningless where `seed_present` is false."""
+    seed_present: Mask
+    """bool[n, channels]: whether the channel named a seed."""
+
+    @classmethod
+    def without_seeds(
+        cls, item_ids: Ids, channels: tuple[str, ...], scores: NDArray[np.float32], ranks: NDArray[np.int32]
+    ) -> Candidates:
+        """Candidates of which no channel named a seed."""
+        shape = (len(item_ids), len(channels))
+        return cls(item_ids, channels, scores, ranks, np.zeros(shape, np.int64), np.zeros(shape, np.bool_))
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -221,7 +229,7 @@ class Candidates:
             scores=self.scores[index],
             ranks=self.ranks[index],
             seed_item_ids=self.seed_item_ids[index],
-            seed_channel=self.seed_channel[index],
+            seed_present=self.seed_present[index],
         )
 
 

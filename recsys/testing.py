@@ -123,13 +123,11 @@ def toy_recall_query(count: int = 5) -> RecallQuery:
 def toy_rank_query(item_ids: Sequence[int] = (3, 1)) -> RankQuery:
     """A warm user's candidates, all from popularity."""
     n = len(item_ids)
-    candidates = Candidates(
+    candidates = Candidates.without_seeds(
         np.asarray(item_ids, np.int64),
         ("popularity",),
         np.linspace(1, 0, n, dtype=np.float32)[:, None],
         np.arange(1, n + 1, dtype=np.int32)[:, None],
-        np.zeros(n, np.int64),
-        np.full(n, -1, np.int8),
     )
     return RankQuery(History.of([2], [TOY_CUTOFF - 1], values=[4.0]), TOY_CUTOFF, candidates)
 

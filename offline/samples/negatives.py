@@ -76,12 +76,12 @@ class Mixture:
 
 def _with(candidates: Candidates, added: Ids) -> Candidates:
     """The candidates, and behind them items that no channel returned."""
-    n, channels = len(added), len(candidates.channels)
+    shape = (len(added), len(candidates.channels))
     return Candidates(
         np.concatenate([candidates.item_ids, added]),
         candidates.channels,
-        np.concatenate([candidates.scores, np.zeros((n, channels), np.float32)]),
-        np.concatenate([candidates.ranks, np.zeros((n, channels), np.int32)]),
-        np.concatenate([candidates.seed_item_ids, np.zeros(n, np.int64)]),
-        np.concatenate([candidates.seed_channel, np.full(n, -1, np.int8)]),
+        np.concatenate([candidates.scores, np.zeros(shape, np.float32)]),
+        np.concatenate([candidates.ranks, np.zeros(shape, np.int32)]),
+        np.concatenate([candidates.seed_item_ids, np.zeros(shape, np.int64)]),
+        np.concatenate([candidates.seed_present, np.zeros(shape, np.bool_)]),
     )

@@ -194,13 +194,11 @@ def _rank_query_to_json(query: RankQuery) -> Json:
 def _rank_query_from_json(content: Json) -> RankQuery:
     ids, channels = _ids(content["item_ids"]), tuple(content["channels"])
     shape = (len(ids), len(channels))
-    candidates = Candidates(
+    candidates = Candidates.without_seeds(
         ids,
         channels,
         np.asarray(content["scores"], np.float32).reshape(shape),
         np.asarray(content["ranks"], np.int32).reshape(shape),
-        np.zeros(len(ids), np.int64),
-        np.full(len(ids), -1, np.int8),
     )
     history = _history_from_json(content["history"])
     return RankQuery(history, content["as_of"], candidates, tuple(content["preferred_genres"]))

@@ -46,14 +46,7 @@ def candidates_from_proto(message: rank_pb2.RankQuery, field: str = "query") -> 
         scores[:, column] = _channel_scores(channel, n, where)
         unusable = (ranks[:, column] > 0) & ~np.isfinite(scores[:, column])
         refuse_where(unusable, scores[:, column], f"{where}.scores", "expected a finite number")
-    return Candidates(
-        ids,
-        tuple(channel.channel for channel in channels),
-        scores,
-        ranks,
-        np.zeros(n, np.int64),
-        np.full(n, -1, np.int8),
-    )
+    return Candidates.without_seeds(ids, tuple(channel.channel for channel in channels), scores, ranks)
 
 
 def _ranks(channel: rank_pb2.ChannelEvidence, n: int, field: str) -> NDArray[np.int32]:

@@ -15,13 +15,11 @@ DAY = 86_400
 
 
 def answer(request_id: str, *, time: int = 1000) -> LoggedAnswer:
-    candidates = Candidates(
+    candidates = Candidates.without_seeds(
         np.asarray([5, 3], np.int64),
         ("popularity", "itemcf"),
         np.asarray([[0.5, 0.0], [0.25, 0.75]], np.float32),
         np.asarray([[1, 0], [2, 4]], np.int32),
-        np.zeros(2, np.int64),
-        np.full(2, -1, np.int8),
     )
     scores = np.asarray([0.5, 0.25], np.float32)
     return LoggedAnswer(request_id, "Recommend", "7", time, 900, "v1", "ranked", False, candidates, scores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -158,6 +159,23 @@ def test_merging_keeps_what_each_channel_said() -> None:
     assert merged.channels == ("a", "b")
     assert merged.ranks.tolist() == [[2, 1], [1, 0], [0, 2]]
     assert merged.scores[merged.ranks > 0].tolist() == [0.5, 1.0, 1.0, 0.5]
+
+
+def test_merging_keeps_the_seed_that_each_channel_named() -> None:
+    """`plain` knows no seeds, and `b` named none for item 3."""
+    seeded = {"a": with_seeds([5, 3], [1, 2]), "plain": result_of([5]), "b": with_seeds([3, 5, 9], [None, 4, 6])}
+    merged = merge(seeded)
+    assert merged.item_ids.tolist() == [3, 5, 9]
+    assert merged.seed_present.tolist() == [[True, False, False], [True, False, True], [False, False, True]]
+    assert merged.seed_item_ids[merged.seed_present].tolist() == [2, 1, 4, 6]
+
+
+def with_seeds(item_ids: Sequence[int], seeds: Sequence[int | None]) -> RecallResult:
+    return replace(
+        result_of(item_ids),
+        seed_item_ids=np.asarray([seed or 0 for seed in seeds], np.int64),
+        seed_present=np.asarray([seed is not None for seed in seeds]),
+    )
 
 
 def result_of(item_ids: Sequence[int]) -> RecallResult:

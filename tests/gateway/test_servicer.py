@@ -56,6 +56,14 @@ async def test_a_warm_user_gets_ranked_unseen_items_with_reasons(world: World) -
     assert response.items[2].reasons[0].seed_title == "Film 1"
 
 
+async def test_each_reason_names_the_seed_of_its_own_channel(world: World) -> None:
+    """The channel that is merged last names another seed for item 6."""
+    world.processes["vector"].seed = 2
+    response = await recommend(world, user_id=4, count=3)
+    facts = [(reason.channel, reason.seed_item_id, reason.seed_title) for reason in response.items[2].reasons]
+    assert facts == [("itemcf", 1, "Film 1"), ("vector", 2, "Film 2")]
+
+
 async def test_the_stages_account_for_every_candidate(world: World) -> None:
     response = await recommend(world, user_id=4, debug=True)
     counts = [(stage.name, stage.status, stage.candidates_in, stage.candidates_out) for stage in response.stages]

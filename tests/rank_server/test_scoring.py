@@ -46,13 +46,11 @@ MENU = {
 def query(item_ids: Sequence[int], history: History | None = None, as_of: int = 100) -> RankQuery:
     n = len(item_ids)
     ranks = np.arange(1, n + 1, dtype=np.int32)[:, None]
-    candidates = Candidates(
+    candidates = Candidates.without_seeds(
         np.asarray(item_ids, np.int64),
         ("itemcf",),
         (1.0 / ranks).astype(np.float32),
         ranks,
-        np.zeros(n, np.int64),
-        np.full(n, -1, np.int8),
     )
     return RankQuery(History.empty() if history is None else history, as_of, candidates)
 

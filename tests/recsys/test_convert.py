@@ -182,8 +182,8 @@ def candidates() -> Candidates:
         ("popularity", "itemcf"),
         np.asarray([[0.5, 0.0], [0.25, 3.0]], np.float32),
         np.asarray([[1, 0], [2, 1]], np.int32),
-        np.asarray([0, 7], np.int64),
-        np.asarray([-1, 1], np.int8),
+        np.asarray([[0, 0], [0, 7]], np.int64),
+        np.asarray([[False, False], [False, True]]),
     )
 
 
@@ -194,7 +194,7 @@ def test_a_rank_query_survives_the_wire_but_for_seeds() -> None:
     for name in ("item_ids", "scores", "ranks"):
         assert_array_equal(getattr(found.candidates, name), getattr(query.candidates, name))
         assert getattr(found.candidates, name).dtype == getattr(query.candidates, name).dtype
-    assert found.candidates.seed_channel.tolist() == [-1, -1]
+    assert not found.candidates.seed_present.any()
     assert_same_history(found.history, query.history)
     assert (found.as_of, found.preferred_genres, found.user_id) == (NOW, ("Drama",), 3)
 

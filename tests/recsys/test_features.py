@@ -48,13 +48,11 @@ def candidates(*item_ids: int) -> Candidates:
     ranks = np.zeros((n, 2), np.int32)
     ranks[1:, 0] = np.arange(1, n)
     ranks[:, 1] = 1
-    return Candidates(
+    return Candidates.without_seeds(
         np.asarray(item_ids, np.int64),
         ("itemcf", "fallback"),
         scores,
         ranks,
-        np.zeros(n, np.int64),
-        np.full(n, -1, np.int8),
     )
 
 
