@@ -153,10 +153,21 @@ def describe(run: Run, settings: Settings, note: str, *, finished: bool) -> dict
     }
 
 
+def study_name(options: argparse.Namespace, rows: Rows) -> str:
+    """Which trials count for a run: those on its rows. A race is run for one budget, and its contestants learn for a
+    share of it, so another budget races anew; other searches go on where a smaller budget ended. A run with given
+    settings has no trials.
+    """
+    if options.settings:
+        return f"{options.model}-{rows.fingerprint}-given"
+    budget = f"-{options.budget_minutes:g}" if PEERS[options.model].epochs else ""
+    return f"{options.model}-{rows.fingerprint}{budget}"
+
+
 def run_peer(options: argparse.Namespace) -> dict[str, Any]:
     """Tunes, refits, writes lists.parquet and run.json; returns what run.json holds."""
     rows = read_rows(options.rows)
-    study = open_study(options.out, f"{options.model}-{rows.fingerprint}", int(rows.facts["seed"]))
+    study = open_study(options.out, study_name(options, rows), int(rows.facts["seed"]))
     meter = Meter(options.budget_minutes * 60, before=seconds_of(study))
     run = Run(options.model, PEERS[options.model], rows, study, meter)
     learned = None
@@ -187,13 +198,13 @@ def parse(arguments: list[str], description: str) -> argparse.Namespace:
 
 
 def already_done(options: argparse.Namespace) -> bool:
-    """Whether run.json and lists.parquet are there from a run on the same rows with the same budget."""
+    """Whether run.json and lists.parquet are there from a search on the same rows with the same budget."""
     path = options.out / "run.json"
     if not path.is_file() or not (options.out / "lists.parquet").is_file() or options.settings:
         return False
     record = json.loads(path.read_text(encoding="utf-8"))
     same_rows = record.get("rows") == read_rows(options.rows).fingerprint
-    return bool(same_rows and record.get("budget_seconds") == options.budget_minutes * 60)
+    return bool(same_rows and record.get("trials") and record.get("budget_seconds") == options.budget_minutes * 60)
 
 
 def main(arguments: list[str], description: str) -> None:

@@ -10,7 +10,7 @@ import json
 import logging
 import subprocess
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from recsys.errors import ContractBroken
 
 log = logging.getLogger(__name__)
 
-LISTS_FILE, RUN_FILE = "lists.parquet", "run.json"
+LISTS_FILE, RUN_FILE, ORIGIN_FILE = "lists.parquet", "run.json", "made-from.json"
 PROGRAM = Path("benchmarks/peers/run.py")
 
 _MEMORY_MODELS = ("popularity", "ials", "bm25", "cosine", "ease", "itemknn", "implicit-mf")
@@ -63,45 +63,92 @@ class PeerPlace:
     out: Path
     """One folder per peer below it."""
     settings: Path
-    """Records of earlier tunings, `<model>.json`: where there is one, a peer does not tune again."""
+    """Records of earlier tunings, `<model>.json`: one of this budget or a larger one is used instead of tuning."""
     budget_minutes: float
 
 
-def run_peer(model: str, place: PeerPlace, targets: Targets, catalogue_ids: Ids) -> PeerRun:
-    """Lists of a peer: those of an earlier run on the very same rows, else of one that is started now.
+@dataclass(frozen=True, slots=True)
+class ListsOrigin:
+    """What the lists of a peer were made from; kept beside them."""
 
-    What a run that tuned has chosen is recorded. Lists of a training that the budget ended are lists, too: the note
-    says what it would have needed. Raises ContractBroken where they are not lists of these requests.
+    rows: str
+    """The digest of the rows."""
+    budget_minutes: float
+    """That of the search that chose the settings, be it of this run or of an earlier one."""
+    recorded_seconds: float
+    """CPU time of the earlier run that chose the settings; 0 where this one did."""
+
+    def serves(self, rows: str, budget_minutes: float) -> bool:
+        """Whether a run on these rows, with this budget, may take the lists over."""
+        return self.rows == rows and self.budget_minutes >= budget_minutes
+
+
+def run_peer(model: str, place: PeerPlace, targets: Targets, catalogue_ids: Ids) -> PeerRun:
+    """Lists of a peer: those of an earlier run on the very same rows in no smaller budget, else of a run started now.
+
+    What a run that tuned has chosen is recorded with its budget. A search of a smaller budget than asked for is not
+    taken over; where one of a larger budget is, the note says so. Lists of a training that the budget ended are lists,
+    too: the note says what it would have needed. Raises ContractBroken where they are not lists of these requests.
     """
     out = place.out / model
-    rows = (place.rows / DIGEST_FILE).read_text("ascii")
-    made_from = out / DIGEST_FILE
-    if not (made_from.is_file() and made_from.read_text("ascii") == rows and (out / RUN_FILE).is_file()):
+    origin = _origin(out)
+    if origin is None or not origin.serves((place.rows / DIGEST_FILE).read_text("ascii"), place.budget_minutes):
         if not place.python.is_file() or not PROGRAM.is_file():
             return PeerRun(model, None, "not run: make peers")
-        failure = _start(model, place, out)
+        origin, failure = _make(model, place, out)
         if failure:
             return PeerRun(model, None, f"not run: {failure}")
-        made_from.write_text(rows, "ascii")
     facts = json.loads((out / RUN_FILE).read_text("utf-8"))
     note = str(facts.get("note") or "")
     if not (out / LISTS_FILE).is_file():
         return PeerRun(model, None, f"not run: {note or 'did not finish within the budget'}", facts)
     lists = read_lists(out / LISTS_FILE, targets, catalogue_ids)
-    return PeerRun(model, lists, note, _with_record(model, place, facts))
+    if origin.budget_minutes != place.budget_minutes:
+        note = "; ".join(filter(None, (note, f"tuned within {origin.budget_minutes:g} CPU-minutes")))
+    return PeerRun(model, lists, note, {**facts, "cpu_seconds": facts["cpu_seconds"] + origin.recorded_seconds})
 
 
-def _with_record(model: str, place: PeerPlace, facts: dict[str, Any]) -> dict[str, Any]:
-    """`facts` with the CPU time of the tuning that chose its settings; a tuning of this very run is recorded."""
-    record = place.settings / f"{model}.json"
-    if facts.get("trials") and not record.is_file():
-        record.parent.mkdir(parents=True, exist_ok=True)
-        kept = {name: facts.get(name) for name in ("model", "package", "version", "settings", "cpu_seconds", "trials")}
-        record.write_text(json.dumps(kept, indent=1) + "\n", "utf-8")
-    elif record.is_file() and not facts.get("trials"):
-        before = json.loads(record.read_text("utf-8"))
-        return {**facts, "cpu_seconds": facts["cpu_seconds"] + before["cpu_seconds"]}
-    return facts
+def _origin(out: Path) -> ListsOrigin | None:
+    """What the lists in a folder were made from; None where there are none, or where nobody wrote it down."""
+    if not (out / ORIGIN_FILE).is_file() or not (out / RUN_FILE).is_file():
+        return None
+    return ListsOrigin(**json.loads((out / ORIGIN_FILE).read_text("utf-8")))
+
+
+def _make(model: str, place: PeerPlace, out: Path) -> tuple[ListsOrigin, str]:
+    """Runs the peer, with recorded settings where their search had the budget; also returns why it failed, or nothing.
+
+    A run that tuned leaves its record.
+    """
+    record = _record(model, place)
+    rows = (place.rows / DIGEST_FILE).read_text("ascii")
+    origin = ListsOrigin(rows, place.budget_minutes, 0.0)
+    if record:
+        origin = ListsOrigin(rows, float(record["budget_minutes"]), float(record["cpu_seconds"]))
+    (out / ORIGIN_FILE).unlink(missing_ok=True)
+    failure = _start(model, place, out, record.get("settings"))
+    if not failure:
+        (out / ORIGIN_FILE).write_text(json.dumps(asdict(origin), indent=1) + "\n", "utf-8")
+        if not record:
+            _keep_record(model, place, json.loads((out / RUN_FILE).read_text("utf-8")))
+    return origin, failure
+
+
+def _record(model: str, place: PeerPlace) -> dict[str, Any]:
+    """The record of an earlier tuning in no smaller a budget; empty where there is none."""
+    path = place.settings / f"{model}.json"
+    record = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return record if record.get("budget_minutes", 0.0) >= place.budget_minutes else {}
+
+
+def _keep_record(model: str, place: PeerPlace, facts: Mapping[str, Any]) -> None:
+    """Writes down what a run has chosen and in which budget; one that tried nothing has chosen nothing."""
+    if not facts.get("trials"):
+        return
+    place.settings.mkdir(parents=True, exist_ok=True)
+    kept = {name: facts.get(name) for name in ("model", "package", "version", "settings", "cpu_seconds", "trials")}
+    record = {"budget_minutes": place.budget_minutes, **kept}
+    (place.settings / f"{model}.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 
 def read_lists(path: Path, targets: Targets, catalogue_ids: Ids) -> Lists:
@@ -131,15 +178,13 @@ def read_lists(path: Path, targets: Targets, catalogue_ids: Ids) -> Lists:
     return Lists(item_ids, values)
 
 
-def _start(model: str, place: PeerPlace, out: Path) -> str:
-    """Runs the peer; returns why it failed, or nothing."""
+def _start(model: str, place: PeerPlace, out: Path, settings: Mapping[str, Any] | None) -> str:
+    """Runs the peer, which tunes where it is given no settings; returns why it failed, or nothing."""
     out.mkdir(parents=True, exist_ok=True)
     command = [str(place.python), str(PROGRAM), "--rows", str(place.rows), "--model", model, "--out", str(out)]
     command += ["--budget-minutes", f"{place.budget_minutes:g}"]
-    record = place.settings / f"{model}.json"
-    if record.is_file():
-        chosen = json.loads(record.read_text("utf-8"))["settings"]
-        (out / "settings.json").write_text(json.dumps(chosen, indent=1) + "\n", "utf-8")
+    if settings is not None:
+        (out / "settings.json").write_text(json.dumps(settings, indent=1) + "\n", "utf-8")
         command += ["--settings", str(out / "settings.json")]
     log.info("peer %s: %s", model, " ".join(command))
     done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)  # noqa: S603

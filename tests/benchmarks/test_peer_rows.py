@@ -70,7 +70,10 @@ def test_the_fingerprint_follows_the_rows(folder: Path) -> None:
     before = read_rows(folder).fingerprint
     assert read_rows(folder).fingerprint == before
     write(folder / "refit.parquet", {**EVENTS, "item_id": np.array([30, 10, 10], dtype=np.int64)})
-    assert read_rows(folder).fingerprint != before
+    after = read_rows(folder).fingerprint
+    queries = pq.read_table(folder / "test_queries.parquet").to_pydict()
+    write(folder / "test_queries.parquet", {**queries, "as_of": np.array([5, 7], dtype=np.int64)})
+    assert len({before, after, read_rows(folder).fingerprint}) == 3, "another moment of a request is another row"
 
 
 def test_matrices_by_weight_and_by_the_last_events() -> None:

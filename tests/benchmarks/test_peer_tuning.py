@@ -1,15 +1,21 @@
 """Tuning of peers: published settings first, the budget held, interruptions survived."""
 
+from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from peers import race
 from peers.cost import Meter, cpu_seconds, peak_memory_bytes
+from peers.program import study_name
 from peers.race import contestants_for, run_race
+from peers.rows import Events, Requests, Rows
 from peers.trials import Settings, ask, best_of, open_study, seconds_of, table, tell, tune
+from scipy import sparse
 
 PUBLISHED = ({"x": 1.0, "kept": "as published"}, {"x": 4.0, "kept": "as published"})
 SPACE = {"x": FloatDistribution(0.0, 5.0)}
@@ -18,6 +24,15 @@ SPACE = {"x": FloatDistribution(0.0, 5.0)}
 @pytest.fixture
 def study(tmp_path: Path) -> optuna.Study:
     return open_study(tmp_path, "toy", 3)
+
+
+def toy() -> Rows:
+    """Rows without an event."""
+    nothing = np.zeros(0, dtype=np.int64)
+    events = Events(nothing, nothing, nothing, nothing.astype(np.float32), 0, 0)
+    requests = Requests(nothing, nothing, events)
+    relevant = sparse.csr_matrix((0, 1))
+    return Rows({}, nothing, nothing.astype(bool), events, events, requests, requests, relevant, "")
 
 
 class Clock:
@@ -149,6 +164,17 @@ def test_a_race_that_is_over_is_not_run_again(study: optuna.Study, clock: Clock)
 
 def test_more_contestants_race_for_larger_budgets() -> None:
     assert [contestants_for(minutes * 60, 2) for minutes in (5, 25, 30, 60, 600)] == [2, 2, 3, 4, 4]
+
+
+def test_a_larger_budget_races_anew_and_goes_on_with_other_searches() -> None:
+    rows = replace(toy(), fingerprint="1f")
+
+    def name(model: str, minutes: float, settings: Path | None = None) -> str:
+        return study_name(Namespace(model=model, budget_minutes=minutes, settings=settings), rows)
+
+    assert name("ease", 1.5) == name("ease", 40)
+    assert name("sasrec", 1.5) != name("sasrec", 40)
+    assert name("ease", 40) != name("ease", 40, Path("settings.json")), "trials of a search are no trials of this run"
 
 
 def test_cpu_seconds_grow_with_work() -> None:

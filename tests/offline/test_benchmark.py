@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,7 @@ from offline.benchmark.command import command_of
 from offline.benchmark.config import BenchmarkConfig, TuneConfig
 from offline.benchmark.costs import cost_of
 from offline.benchmark.headlines import measured_group, shown_metrics
-from offline.benchmark.peers import PeerPlace, read_lists, run_peer
+from offline.benchmark.peers import ORIGIN_FILE, ListsOrigin, PeerPlace, read_lists, run_peer
 from offline.benchmark.published import published_rows
 from offline.benchmark.report import results_page
 from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference
@@ -166,6 +166,37 @@ def test_a_peer_runs_once_on_the_same_rows_and_its_choice_is_recorded(
     again = run_peer("ease", place, targets, CATALOGUE)
     assert again.note == "settings given", "what was tuned once is not tuned again"
     assert again.facts["cpu_seconds"] == 10.0, "the tuning counts all the same"
+    assert run_peer("ease", place, targets, CATALOGUE).facts["cpu_seconds"] == 10.0, "also where lists are taken over"
+
+
+def test_a_larger_budget_tunes_anew_and_a_smaller_one_says_what_it_took_over(
+    leave_one_out: tuple[Plan, Targets], place: PeerPlace
+) -> None:
+    _, targets = leave_one_out
+
+    def run(minutes: float) -> tuple[str, float]:
+        found = run_peer("ease", replace(place, budget_minutes=minutes), targets, CATALOGUE)
+        assert found.lists is not None
+        return found.note, json.loads((place.settings / "ease.json").read_text())["budget_minutes"]
+
+    assert run(1.5) == ("", 1.5)
+    assert run(40.0) == ("", 40.0), "neither lists nor settings of a smaller budget are taken over"
+    assert run(10.0) == ("tuned within 40 CPU-minutes", 40.0)
+    (place.rows / DIGEST_FILE).write_text("other rows\n")
+    assert run(10.0) == ("settings given; tuned within 40 CPU-minutes", 40.0)
+
+
+def test_neither_lists_nor_records_of_an_unknown_budget_are_taken_over(
+    leave_one_out: tuple[Plan, Targets], place: PeerPlace
+) -> None:
+    _, targets = leave_one_out
+    run_peer("ease", place, targets, CATALOGUE)
+    (place.out / "ease" / ORIGIN_FILE).unlink()
+    record = json.loads((place.settings / "ease.json").read_text())
+    del record["budget_minutes"]
+    (place.settings / "ease.json").write_text(json.dumps(record))
+    assert run_peer("ease", place, targets, CATALOGUE).note == ""
+    assert json.loads((place.settings / "ease.json").read_text())["budget_minutes"] == 1.0
 
 
 def test_without_their_environment_peers_are_not_run(leave_one_out: tuple[Plan, Targets], place: PeerPlace) -> None:
@@ -183,7 +214,8 @@ def test_a_peer_that_did_not_fit_the_budget_says_what_it_needs(
     leave_one_out: tuple[Plan, Targets], place: PeerPlace
 ) -> None:
     (out := place.out / "hstu").mkdir(parents=True)
-    (out / DIGEST_FILE).write_text((place.rows / DIGEST_FILE).read_text())
+    origin = ListsOrigin((place.rows / DIGEST_FILE).read_text(), place.budget_minutes, 0.0)
+    (out / ORIGIN_FILE).write_text(json.dumps(asdict(origin)))
     (out / "run.json").write_text(json.dumps({"finished": False, "note": "needs 7 CPU-hours"}))
     found = run_peer("hstu", place, leave_one_out[1], CATALOGUE)
     assert (found.lists, found.note) == (None, "not run: needs 7 CPU-hours")
