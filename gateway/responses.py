@@ -32,15 +32,14 @@ def reasons(candidates: Candidates, bundle: ServedBundle) -> list[list[recommend
     seeds = candidates.seed_item_ids
     rows = bundle.catalogue.rows(seeds.ravel()).reshape(seeds.shape)
     facts = []
-    for ranks, seed_ids, seed_rows, present in zip(
-        candidates.ranks.tolist(), seeds.tolist(), rows.tolist(), candidates.seed_present.tolist(), strict=True
-    ):
+    for position, ranks in enumerate(candidates.ranks.tolist()):
         of_item = []
         for rank, column in sorted((rank, column) for column, rank in enumerate(ranks) if rank > 0):
             reason = recommend_pb2.Reason(channel=candidates.channels[column], rank=rank)
-            if present[column]:
-                reason.seed_item_id = seed_ids[column]
-                reason.seed_title = bundle.texts.titles[seed_rows[column]] if seed_rows[column] >= 0 else ""
+            if candidates.seed_present[position, column]:
+                row = rows[position, column]
+                reason.seed_item_id = int(seeds[position, column])
+                reason.seed_title = bundle.texts.titles[row] if row >= 0 else ""
             of_item.append(reason)
         facts.append(of_item)
     return facts
