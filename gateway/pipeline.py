@@ -92,6 +92,7 @@ class Pipeline:
     ranker: RankSource | None
     fallback: Fallback
     hidden: Callable[[], Ids] = lambda: NO_IDS
+    """What must not be shown now; the same array while the list is the same. Asked before recall and at the end."""
     recall_share: float = 0.5
     """The part of the remaining budget that recall may use."""
     rank_share: float = 0.9
@@ -112,6 +113,9 @@ class Pipeline:
         if self.reranker is not None:
             for work in batch:
                 self._rerank(work, self.reranker)
+        if (hidden_since := self.hidden()) is not hidden:
+            for work in batch:
+                self._hide(work, hidden_since)
         return [self._finish(work) for work in batch]
 
     def _begin(self, request: Request, hidden: Ids) -> _Work:
@@ -175,6 +179,14 @@ class Pipeline:
         order = reranker.order(work.candidates.item_ids, work.sequence, work.request.count)
         work.candidates, work.scores = work.candidates.take(order), place_scores(len(order))
         work.note("rerank", started, candidates_in)
+
+    def _hide(self, work: _Work, hidden: Ids) -> None:
+        """Cuts what was hidden while the request ran; the candidates behind take its place."""
+        started, candidates_in = time.perf_counter(), len(work.candidates)
+        shown = ~np.isin(work.candidates.item_ids, hidden)
+        if not shown.all():
+            work.candidates, work.scores = work.candidates.take(shown), work.scores[shown]
+            work.note("filter", started, candidates_in)
 
     def _finish(self, work: _Work) -> Answer:
         n = work.request.count

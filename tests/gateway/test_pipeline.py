@@ -286,6 +286,34 @@ async def test_without_any_channel_the_popular_items_are_served_best_first() -> 
     assert answer.degraded
 
 
+class Hiding(ById):
+    """While it scores, somebody hides `late`."""
+
+    def __init__(self, late: Sequence[int], *, broken: bool = False) -> None:
+        super().__init__(broken=broken)
+        self.late = np.asarray(late, np.int64)
+        self.hidden: Ids = np.asarray([3], np.int64)
+
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ASYNC109
+        scores = await super().score(queries, timeout)
+        self.hidden = self.late
+        return scores
+
+
+@pytest.mark.parametrize(("broken", "expected"), [(False, [6, 5, 2]), (True, [6, 5, 2])])
+async def test_an_item_hidden_while_ranking_runs_is_not_shown_and_the_next_takes_its_place(
+    broken: bool, expected: list[int]
+) -> None:
+    ranker = Hiding([1, 3, 7], broken=broken)
+    serving = replace(ranked(sources(), ranker), hidden=lambda: ranker.hidden)
+    answer = await one(serving, Request(History.empty(), 0, 3))
+    assert ids(answer) == expected
+    assert len(answer.scores) == 3
+    assert candidate_flow(answer)[-1] == ("filter", 5, 3)
+    ranker.hidden = ranker.late
+    assert candidate_flow(await one(serving, Request(History.empty(), 0, 3)))[-1][0] == "rank"
+
+
 async def test_hidden_and_seen_items_are_cut_whatever_the_channels_return() -> None:
     answer = await one(ranked(sources(), hidden=[7]), Request(History.of([6], [0]), 0, 10))
     assert not {6, 7} & set(ids(answer))
