@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gateway import sqlite
 from gateway.grouping import groups
+from gateway.stages import StageReport, Status
 from recsys.domain import Candidates, Scores
 
 logger = logging.getLogger(__name__)
@@ -31,7 +32,7 @@ CREATE TABLE IF NOT EXISTS answers (
     time            INTEGER NOT NULL,  -- Unix seconds on the gateway's clock
     as_of           INTEGER NOT NULL,  -- the moment that the request was answered for
     bundle_version  TEXT NOT NULL,
-    policy          TEXT NOT NULL,     -- ranked or blended: the order that was served
+    policy          TEXT NOT NULL,     -- ranked, blended or reranked: the order that was served, see served_order
     degraded        INTEGER NOT NULL,
     items           TEXT NOT NULL      -- JSON list: {"item_id", "position" from 1, "score", "channels": {name: rank}}
 ) STRICT;
@@ -47,6 +48,15 @@ _PRUNE = "DELETE FROM answers WHERE time < ?"
 _BATCH = 500
 _PAUSE_SECONDS = 0.2
 _SECONDS_PER_DAY = 86_400
+
+
+def served_order(stages: Sequence[StageReport]) -> str:
+    """What made the order: `reranked`: the last stage; `ranked`: the rank server; `blended`: neither.
+
+    What was ordered anew is the ranked list, or the blended one where the answer is degraded or its bundle says so.
+    """
+    worked = {stage.name for stage in stages if stage.status is Status.OK}
+    return "reranked" if "rerank" in worked else "ranked" if "rank" in worked else "blended"
 
 
 @dataclass(frozen=True, slots=True)

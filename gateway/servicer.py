@@ -12,7 +12,7 @@ from typing import Any
 import grpc
 
 from gateway import requests, responses
-from gateway.answers import AnswerLog, LoggedAnswer
+from gateway.answers import AnswerLog, LoggedAnswer, served_order
 from gateway.asking import Question, recommend_question, similar_question
 from gateway.backends import Backend
 from gateway.config import GatewayConfig
@@ -124,8 +124,7 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         response.request_id = self.new_request_id()
         response.bundle_version = serving.version
         response.degraded = answer.degraded
-        ranked = any(stage.name == "rank" and stage.status is Status.OK for stage in answer.stages)
-        policy = "ranked" if ranked else "blended"
+        policy = served_order(answer.stages)
         observe_stages(self.telemetry, answer.stages)
         self.telemetry.requests.labels("degraded" if answer.degraded else "ok").inc()
         note(answer=response.request_id, bundle=serving.version, policy=policy, items=len(answer.candidates))

@@ -5,11 +5,18 @@ from __future__ import annotations
 import json
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+import grpc
 import numpy as np
+import pytest
 
 from gateway.answers import AnswerLog, LoggedAnswer
+from recsys.bundle import RerankPolicy
 from recsys.domain import Candidates
+from recsys.v1 import recommend_pb2
+from tests.gateway.toy import policy
+from tests.gateway.world import gateway
 
 DAY = 86_400
 
@@ -32,6 +39,27 @@ def logged(path: Path) -> list[sqlite3.Row]:
         return connection.execute("SELECT * FROM answers ORDER BY row_id").fetchall()
     finally:
         connection.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "down", "order"),
+    [
+        ({}, False, "ranked"),
+        ({}, True, "blended"),
+        ({"ranking": "blended"}, False, "blended"),
+        ({"rerank": RerankPolicy(diversity=1)}, False, "reranked"),
+        ({"rerank": RerankPolicy(diversity=1)}, True, "reranked"),
+    ],
+)
+async def test_the_log_says_which_order_was_served(
+    changes: dict[str, Any], down: bool, order: str, tmp_path: Path
+) -> None:
+    async with gateway(tmp_path, policy().model_copy(update=changes)) as world:
+        if down:
+            world.processes["rank"].failure = grpc.StatusCode.UNAVAILABLE
+        await world.stub.Recommend(recommend_pb2.RecommendRequest(user_id=4, count=3))
+    (row,) = logged(tmp_path / "answers.sqlite")
+    assert (row["policy"], row["degraded"]) == (order, int(down))
 
 
 def test_an_answer_is_logged_with_positions_and_channels(tmp_path: Path) -> None:
