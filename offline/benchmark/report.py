@@ -34,6 +34,13 @@ def _section(result: BenchmarkResult) -> str:
         f"### {title(result)}\n\n"
         f"```sh\n{result.command}\n```\n\n"
         f"{markdown_table(result)}\n\n"
-        f"{result.date}, {machines([result])}; at most {result.budget_minutes:g} CPU-minutes per model, tuning "
-        f"included. {versions}.\n"
+        f"{result.date}, {machines([result])}; {_budget(result)}. {versions}.\n"
     )
+
+
+def _budget(result: BenchmarkResult) -> str:
+    """What models were given, and whether all of them kept to it."""
+    given = f"{result.budget_minutes:g} CPU-minutes per model, tuning included"
+    if any(result.overran(row) for row in result.rows):
+        return f"budget {given}, which the rows that say so overran"
+    return f"at most {given}"

@@ -79,6 +79,10 @@ class BenchmarkResult:
         """Of its file, without the ending."""
         return f"{self.protocol}-{self.dataset}-{self.targets}"
 
+    def overran(self, row: BenchmarkRow) -> bool:
+        """Whether training and tuning of a system cost more than the budget."""
+        return row.cpu_seconds is not None and row.cpu_seconds > self.budget_minutes * 60
+
     def row(self, system: str) -> BenchmarkRow:
         """The row of one system; raises KeyError."""
         for row in self.rows:

@@ -312,6 +312,18 @@ def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> Non
     assert results_page(tmp_path / "none").startswith("No benchmark was run yet")
 
 
+def test_a_row_says_when_it_overran_the_budget_and_the_page_claims_no_equal_one(tmp_path: Path) -> None:
+    result = a_result()
+    result.save(tmp_path)
+    assert "over the budget" not in text_table(result) + results_page(tmp_path)
+    assert "at most 60 CPU-minutes per model, tuning included" in results_page(tmp_path)
+    replace(result, budget_minutes=1.5).save(tmp_path)
+    page = results_page(tmp_path)
+    assert "| served; over the budget: 1.6 of 1.5 CPU-minutes |" in page
+    assert "budget 1.5 CPU-minutes per model, tuning included, which the rows that say so overran" in page
+    assert "at most" not in page
+
+
 def test_the_verdict_is_that_of_the_interval() -> None:
     difference = a_result().differences[0]
     assert difference.verdict == "better"
@@ -352,6 +364,30 @@ def test_a_step_costs_what_it_and_its_inputs_cost_each_once(tmp_path: Path) -> N
     last = make("ranker", 1_000.0, [one, other])
     assert cost_of([one]).cpu_seconds == 11.0
     assert (cost_of([last]).cpu_seconds, cost_of([last]).peak_memory_bytes) == (1_111.0, 1_000)
+    workspace.release()
+
+
+def test_towers_cost_what_the_cutoffs_cost_that_they_continue_from(tmp_path: Path) -> None:
+    """The towers of T2 go on from those of T1, these from a window's. Another channel of T1 costs them nothing, nor do
+    the tables; each catalogue counts once."""
+    workspace = Workspace(tmp_path / "work")
+
+    def make(name: str, seconds: float, inputs: list[Step], cutoff: int = 0) -> Step:
+        step = workspace.run(name, lambda folder: None, inputs=inputs, facts=cutoff)
+        receipt = json.loads((step.folder / "step.json").read_text())
+        receipt |= {"cpu_seconds": seconds, "peak_memory_bytes": 1}
+        (step.folder / "step.json").write_text(json.dumps(receipt))
+        return step
+
+    tables = make("tables", 10_000.0, [])
+    first, second, third = (make("catalogue", 1.0, [tables], cutoff) for cutoff in (1, 2, 3))
+    window = make("two-tower", 100.0, [first])
+    make("itemcf", 1_000.0, [second])
+    continued = make("two-tower", 20.0, [second, window])
+    towers = make("two-tower", 30.0, [third, continued])
+    assert cost_of([window]).cpu_seconds == 101.0
+    assert cost_of([towers]).cpu_seconds == 3 * 1.0 + 100.0 + 20.0 + 30.0
+    assert cost_of([towers, continued]).cpu_seconds == cost_of([towers]).cpu_seconds
     workspace.release()
 
 
