@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,9 @@ from recsys.telemetry import Telemetry
 
 OUR_METRIC = re.compile(r"\b(recsys_\w+|process_\w+)")
 RECORDED = re.compile(r"\w+:\w+(?::\w+)?")
+WORD = re.compile(r"\w+")
+NAMED_VALUES = {"part", "status", "state", "outcome", "cause", "result"}
+"""Labels whose values a metric's help names."""
 SUFFIXES = ("_bucket", "_count", "_sum", "_total")
 
 
@@ -29,6 +33,24 @@ def test_promtool_accepts_the_configuration(file: str, docker_folder: Path, prom
 
 def test_each_alert_fires_when_it_should_and_only_then(promtool_binary: str) -> None:
     run(promtool_binary, "test", "rules", "alert_cases.yml", folder=Path(__file__).parent)
+
+
+def test_the_series_of_the_cases_are_ones_that_a_process_exports() -> None:
+    """Also their labels, and the values of those labels whose values the metric's help names."""
+    telemetry = Telemetry.create()
+    metrics = [metric for field in fields(telemetry) if "_labelnames" in vars(metric := getattr(telemetry, field.name))]
+    exported = {family.name: (vars(metric)["_labelnames"], family) for metric in metrics for family in metric.collect()}
+    for series in filter(OUR_METRIC.match, series_of_cases()):
+        name, labels = series.rstrip("}").split("{")
+        found = dict(re.findall(r'(\w+)="([^"]*)"', labels))
+        names, family = exported[re.sub(r"_(bucket|count|sum|total)$", "", name)]
+        assert set(found) - {"le"} == {"job", *names}, series
+        assert {found[label] for label in NAMED_VALUES & found.keys()} <= {*WORD.findall(family.documentation)}, series
+
+
+def series_of_cases() -> list[str]:
+    worlds = yaml.safe_load((Path(__file__).parent / "alert_cases.yml").read_text())["tests"]
+    return [series["series"] for world in worlds for series in world["input_series"]]
 
 
 def test_each_alert_has_a_case(alerts: dict[str, str]) -> None:
