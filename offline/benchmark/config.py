@@ -18,6 +18,8 @@ from offline.targets import TargetKind
 from recsys.errors import CannotStart
 
 SETTINGS = Path("benchmarks/settings")
+BY_HAND = "base"
+"""The file of settings that people chose."""
 PREFIX = str(OfflineConfig.model_config["env_prefix"])
 
 
@@ -105,8 +107,11 @@ class TuneConfig(BenchConfig):
 
 
 def chosen_files(folder: Path) -> list[Path]:
-    """The chosen settings of our models below `folder`, in order of the models."""
-    return [folder / f"{model}.toml" for model in SPACES if (folder / f"{model}.toml").is_file()]
+    """The settings below `folder`, later ones before earlier ones: those that people chose, then each model's search.
+
+    `tune` writes a model's file anew and leaves people's alone.
+    """
+    return [path for name in (BY_HAND, *SPACES) if (path := folder / f"{name}.toml").is_file()]
 
 
 def _folder(arguments: Sequence[str], file: dict[str, Any]) -> Path:

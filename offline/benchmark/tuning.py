@@ -38,7 +38,7 @@ class Tuned:
     trials: list[dict[str, Any]]
 
     def save(self, folder: Path) -> None:
-        """Writes `<model>.toml`, which later commands read, and `<model>.json`, the trial table."""
+        """Writes `<model>.toml`, only what was chosen, which later commands read, and `<model>.json`, the trials."""
         folder.mkdir(parents=True, exist_ok=True)
         table = {"model": self.model, "metric": self.metric, "cpu_seconds": self.cpu_seconds, "trials": self.trials}
         (folder / f"{self.model}.json").write_text(json.dumps(table, indent=1) + "\n", "utf-8")

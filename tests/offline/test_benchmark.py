@@ -27,7 +27,7 @@ from offline.benchmark.runs import chosen_models
 from offline.benchmark.spaces import SPACES, Whole, overridden, present
 from offline.benchmark.table import text_table
 from offline.benchmark.tracking import track_result
-from offline.benchmark.tuning import search, toml_of
+from offline.benchmark.tuning import Tuned, search, toml_of
 from offline.cli import main
 from offline.config import OfflineConfig
 from offline.cost import Meter
@@ -417,6 +417,21 @@ def test_chosen_settings_go_before_defaults_and_behind_flags(tmp_path: Path) -> 
     assert (config.itemcf.reg, config.itemcf.n_neighbours) == (77.0, 40)
     other = BenchmarkConfig.from_arguments([*common, "--protocol", "random-60-20-20"], "test")
     assert other.itemcf.reg == OfflineConfig.from_arguments([], "test").itemcf.reg
+
+
+def test_a_search_leaves_what_people_chose_alone_and_goes_before_it(tmp_path: Path) -> None:
+    """Sections of the same name are joined key by key, also with those of the data set's preset."""
+    common = ["--protocol", "leave-one-out", "--dataset", "ml-1m", "--settings", str(tmp_path)]
+    config = TuneConfig.from_arguments(common, "test")
+    by_hand = '[itemcf]\nreg = 5.0\nhalf_life_days = 30.0\n\n[ranker]\ncandidates = ["lightgbm"]\n'
+    (tmp_path / config.place).mkdir()
+    (tmp_path / config.place / "base.toml").write_text(by_hand)
+    Tuned("itemcf", "ndcg@10", {"itemcf.reg": 77.0}, 0.1, 3.0, []).save(tmp_path / config.place)
+    assert (tmp_path / config.place / "base.toml").read_text() == by_hand
+    found = BenchmarkConfig.from_arguments(common, "test")
+    assert (found.itemcf.reg, found.itemcf.half_life_days) == (77.0, 30.0)
+    assert (found.ranker.candidates, found.ranker.cold_share) == (("lightgbm",), config.ranker.cold_share)
+    assert config.ranker.cold_share != OfflineConfig.from_arguments([], "test").ranker.cold_share
 
 
 def test_models_are_chosen_by_name() -> None:
