@@ -13,6 +13,7 @@ from offline.benchmark.config import BenchmarkConfig, TuneConfig
 from offline.config import OfflineConfig
 from offline.report import verb as reporting
 from offline.report.config import ReportConfig
+from offline.rerank_verb import RerankCurveConfig, rerank
 from recsys.errors import RecsysError
 
 log = logging.getLogger("offline")
@@ -36,6 +37,9 @@ VERBS: dict[str, Verb[Any]] = {
     "evaluate": Verb("judge channels, blended and ranked order on held-out data", verbs.EvaluateConfig, verbs.evaluate),
     "benchmark": Verb("peers and ours on the same rows of a protocol, in one table", BenchmarkConfig, verbs.benchmark),
     "tune": Verb("search settings of our models on validation, within a budget", TuneConfig, verbs.tune),
+    "rerank": Verb(
+        "choose how to re-rank for coverage on validation, and show it on the test", RerankCurveConfig, rerank
+    ),
     "publish": Verb("release the evaluation and the production bundle", OfflineConfig, verbs.publish),
     "rollback": Verb("release the bundle before the current one again", verbs.RollbackConfig, verbs.rollback),
     "replay": Verb("held-out requests, in time order, through a gateway", verbs.ReplayConfig, verbs.replay),

@@ -28,6 +28,10 @@ from recsys.errors import DataError
 CUT = 10
 EXPOSURES = (0.0, 1.0, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.25, 5.5, 6.0)
 """Swept by default; where coverage comes from."""
+WEIGHTS = (0.5, 1.0, 2.0, 4.0)
+"""Swept by default of each other part."""
+PARTS = ("exposure", "genre_calibration", "decade_calibration", "diversity")
+"""The weights of `RerankConfig`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +57,16 @@ class Point:
 
 
 def sweep(
-    exposures: Sequence[float] = EXPOSURES, weights: Sequence[float] = (0.5, 1.0, 2.0, 4.0)
+    exposures: Sequence[float] = EXPOSURES,
+    weights: Sequence[float] = WEIGHTS,
+    *,
+    base: RerankConfig | None = None,
 ) -> list[RerankConfig]:
-    """No re-ranking, then exposure, both calibrations and diversity, each alone."""
-    found = [RerankConfig(exposure=exposure) for exposure in exposures]
-    for part in ("genre_calibration", "decade_calibration", "diversity"):
-        found += [RerankConfig.model_validate({part: weight}) for weight in weights]
-    return found
+    """Exposure, both calibrations and diversity, each alone. What is no weight is as in `base`."""
+    fixed = {name: value for name, value in (base or RerankConfig()) if name not in PARTS}
+    found = [{"exposure": exposure} for exposure in exposures]
+    found += [{part: weight} for part in PARTS[1:] for weight in weights]
+    return [RerankConfig.model_validate({**fixed, **weight}) for weight in found]
 
 
 def curve(
@@ -100,13 +107,20 @@ def ndcg_at(points: Sequence[Point], coverage: float) -> float | None:
     return None
 
 
-def save_curve(points: Sequence[Point], folder: Path, *, name: str, systems: Mapping[str, tuple[float, float]]) -> None:
+def save_curve(
+    points: Sequence[Point],
+    folder: Path,
+    *,
+    name: str,
+    systems: Mapping[str, tuple[float, float]],
+    remark: str = "",
+) -> None:
     """Writes `<name>.json` and `<name>.png` into `folder`; `systems` are drawn beside: coverage and NDCG@10 by name."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = [{**asdict(point), "settings": point.settings.model_dump(exclude_defaults=True)} for point in points]
-    text = json.dumps({"points": facts, "systems": systems}, indent=1)
+    text = json.dumps({"remark": remark, "points": facts, "systems": systems}, indent=1)
     (folder / f"{name}.json").write_text(text + "\n", "utf-8")
-    draw(points, folder / f"{name}.png", title=name, systems=systems)
+    draw(points, folder / f"{name}.png", title=f"{name}: {remark}" if remark else name, systems=systems)
 
 
 def draw(points: Sequence[Point], path: Path, *, title: str, systems: Mapping[str, tuple[float, float]]) -> None:

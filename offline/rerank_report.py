@@ -1,50 +1,95 @@
-"""The price of coverage, in full: the curve on validation, the setting it chooses, and both on the test."""
+"""The price of coverage: the curve on validation, the setting it chooses, and that setting on the test."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from offline.evaluate import RANKED, measure, produce_lists
+from offline.evaluate import RERANKED, measure, produce_lists
+from offline.evaluation import Row
 from offline.rerank import RerankConfig
-from offline.rerank_curve import CUT, Point, choose, curve, save_curve, sweep
+from offline.rerank_curve import CUT, Point, choose, curve, save_curve
+from offline.rerank_result import CurvePoint, RerankRow
 from offline.targets import TargetKind
 from offline.workflow import Workflow
 
-COVERAGE = 0.23
-"""What is asked for by default: EASE's coverage@10 on protocol A."""
+DESCRIPTIVE = "descriptive, nothing is chosen on it"
+"""What every file with a curve of the test says."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankReport:
+    """What was chosen, and what it does on the test."""
+
+    chosen: RerankConfig
+    rows: tuple[RerankRow, ...]
+    """The chosen setting's, then the served order without it, then single channels."""
+    curve: tuple[CurvePoint, ...]
+    """In order of the settings that were tried."""
+    users: int
+    requests: int
 
 
 def report_rerank(
-    workflow: Workflow,
-    folder: Path,
-    *,
-    kind: TargetKind = "all",
-    coverage: float = COVERAGE,
-    settings: Sequence[RerankConfig] = (),
-) -> Point:
-    """Writes `rerank-validation` and `rerank-test`, each .json and .png, and `rerank-chosen.json` into `folder`.
+    workflow: Workflow, folder: Path, *, kind: TargetKind, coverage: float, settings: Sequence[RerankConfig]
+) -> RerankReport:
+    """Tries `settings` on validation; the best that covers at least `coverage` there is the choice.
 
-    `settings` (by default `sweep()`) are tried on validation; the best that covers at least `coverage` there is the
-    choice, and what is returned is its point on the test. Raises DataError where no setting covers as much.
+    It is written to `rerank-chosen.json` in `folder` before the test is asked; `rerank-validation` and `rerank-test`,
+    each .json and .png, are the curves. `workflow` itself must not re-rank. Raises DataError where no setting covers
+    as much.
     """
-    tried, config, seed = list(settings or sweep()), workflow.config.bootstrap, workflow.config.seed
-    validation = workflow.models(workflow.validation_stage)
-    held_out = workflow.plan.validation.ask(validation.snapshot, workflow.plan.labels)
-    points = curve(validation, held_out, tried, bootstrap=config, seed=seed)
-    save_curve(points, folder, name="rerank-validation", systems={})
-    chosen = choose(points, coverage=coverage)
-    models, targets = workflow.models(), workflow.test_targets(kind)
-    tested = curve(models, targets, tried, bootstrap=config, seed=seed)
-    lists = produce_lists(models, targets)
-    rows = measure(lists, models.snapshot, targets, name="", kind=kind, config=config).rows
-    beside = {
-        row.system: (row.coverage[CUT], row.figures[f"ndcg@{CUT}"].mean)
-        for row in rows
-        if row.group == "warm" and row.system != RANKED
-    }
-    save_curve(tested, folder, name="rerank-test", systems=beside)
-    facts = {"coverage": coverage, "settings": chosen.settings.model_dump(exclude_defaults=True)}
+    validation = _validation_curve(workflow, settings)
+    save_curve(validation, folder, name="rerank-validation", systems={})
+    chosen = choose(validation, coverage=coverage)
+    facts = {"coverage": coverage, "flags": flags_of(chosen.settings), "settings": _changed(chosen.settings)}
     (folder / "rerank-chosen.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
-    return tested[tried.index(chosen.settings)]
+    models, targets, config = workflow.models(), workflow.test_targets(kind), workflow.config
+    tested = curve(models, targets, settings, bootstrap=config.bootstrap, seed=config.seed)
+    wanted = [models.policy.ranking, *(channel.name for channel in models.channels)]
+    lists = produce_lists(models, targets, wanted)
+    measured = measure(lists, models.snapshot, targets, name="", kind=kind, config=config.bootstrap)
+    references = [measured.row(system) for system in wanted]
+    beside = {row.system: (row.coverage[CUT], row.figures[f"ndcg@{CUT}"].mean) for row in references}
+    save_curve(tested, folder, name="rerank-test", systems=beside, remark=DESCRIPTIVE)
+    return RerankReport(
+        chosen.settings,
+        (_chosen_row(chosen, tested[validation.index(chosen)]), *(_reference_row(row) for row in references)),
+        tuple(_both(*points) for points in zip(validation, tested, strict=True)),
+        users=references[0].users,
+        requests=references[0].requests,
+    )
+
+
+def flags_of(settings: RerankConfig) -> str:
+    """The flags with which every verb that publishes re-ranks in this way; empty where it does not."""
+    if settings.policy() is None:
+        return ""
+    return " ".join(f"--rerank.{name.replace('_', '-')} {value:g}" for name, value in _changed(settings).items())
+
+
+def _validation_curve(workflow: Workflow, settings: Sequence[RerankConfig]) -> list[Point]:
+    models = workflow.models(workflow.validation_stage)
+    held_out = workflow.plan.validation.ask(models.snapshot, workflow.plan.labels)
+    return curve(models, held_out, settings, bootstrap=workflow.config.bootstrap, seed=workflow.config.seed)
+
+
+def _changed(settings: RerankConfig) -> dict[str, float]:
+    return settings.model_dump(exclude_defaults=True)
+
+
+def _chosen_row(validation: Point, test: Point) -> RerankRow:
+    measured = f"on validation {validation.ndcg.mean:.4f} at {validation.coverage:.3f}"
+    note = f"{flags_of(test.settings) or 'as ranked'}; {measured}"
+    return RerankRow(RERANKED, test.ndcg, test.hit_rate, test.coverage, test.popularity, note)
+
+
+def _reference_row(row: Row) -> RerankRow:
+    figures = (row.figures[f"ndcg@{CUT}"], row.figures[f"hit_rate@{CUT}"])
+    return RerankRow(row.system, *figures, row.coverage[CUT], row.popularity[CUT])
+
+
+def _both(validation: Point, test: Point) -> CurvePoint:
+    return CurvePoint(flags_of(test.settings), validation.ndcg, validation.coverage, test.ndcg, test.coverage)

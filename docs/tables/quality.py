@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from offline.benchmark.report import results_page
+from offline.rerank_result import rerank_page
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
 
 def benchmarks() -> str:
-    """One section per result."""
-    return results_page(RESULTS)
+    """One section per result, then one per curve of NDCG against coverage."""
+    return "\n".join(page for page in (results_page(RESULTS), rerank_page(RESULTS / "rerank")) if page)

@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from offline.benchmark.config import BenchmarkConfig
+from offline.config import OfflineConfig
 
 PLACES = frozenset(
-    {"config", "data_dir", "metadata_file", "root", "settings", "results", "peers_python", "tracking", "report"}
+    {"config", "data_dir", "metadata_file", "root", "settings", "results", "out", "peers_python", "tracking", "report"}
 )
 """Where things are on a machine: they change no figure."""
 
@@ -21,9 +22,13 @@ def command_of(config: BenchmarkConfig) -> str:
     words += ["--targets", config.targets] if config.targets is not None else []
     label = ["--data-dir", f"path/to/{config.label}"] if config.data_dir is not None else []
     usual = BenchmarkConfig.from_arguments([*words, *label, "--settings", str(config.settings)], "benchmark")
-    found = _differing(usual.model_dump(mode="json"), config.model_dump(mode="json"))
-    flags = [word for name, value in found for word in (f"--{name.replace('_', '-')}", _written(value))]
-    return shlex.join(["python", "-m", "offline", "benchmark", *words, *label, *flags])
+    return shlex.join(["python", "-m", "offline", "benchmark", *words, *label, *differing_flags(usual, config)])
+
+
+def differing_flags(usual: OfflineConfig, given: OfflineConfig) -> list[str]:
+    """The flags that make `given` of `usual`, less those that say where things are."""
+    found = _differing(usual.model_dump(mode="json"), given.model_dump(mode="json"))
+    return [word for name, value in found for word in (f"--{name.replace('_', '-')}", _written(value))]
 
 
 def _differing(usual: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -50,29 +50,19 @@ class BenchConfig(OfflineConfig):
 
     @property
     def bench_root(self) -> Path:
-        """Where the bench works: each data set folder, protocol and kind of targets by itself."""
-        return self.root / "benchmark" / self.label
+        """Where the bench works: each data set folder by itself."""
+        return bench_root(self.root, self.label)
 
     @model_validator(mode="before")
     @classmethod
     def _one_protocol(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """The protocol of the bench is that of the split; where only last events are asked for, so does validation."""
-        split = values.get("split")
-        if isinstance(split, dict) or split is None:
-            given = {**(split or {}), "protocol": values.get("protocol", "time-to-split")}
-            if values.get("targets") == "last" and given["protocol"] in ("temporal", "time-to-split"):
-                given = {"labels": "last", **given}
-            values = {**values, "split": given}
-        return values
+        """The protocol of the bench is that of the split."""
+        return under_protocol(values, values.get("protocol", "time-to-split"))
 
     @classmethod
     def _preset(cls, arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
         """The chosen settings of our models go before the defaults and behind everything else."""
-        preset = super()._preset(arguments, file)
-        for path in chosen_files(_folder(arguments, file)):
-            for section, chosen in tomllib.loads(path.read_text("utf-8")).items():
-                preset = {**preset, section: {**preset.get(section, {}), **chosen}}
-        return preset
+        return with_chosen(super()._preset(arguments, file), arguments, file)
 
     def offline(self) -> Self:
         """The configuration of the workflow: the same, in a work folder of its own."""
@@ -104,6 +94,33 @@ class TuneConfig(BenchConfig):
         default=40, ge=1, description="most trials per model, finished ones of earlier runs included"
     )
     max_requests: int = Field(default=3_000, ge=1, description="most validation requests that a trial is judged on")
+
+
+def under_protocol(values: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """Values of a configuration whose split is `protocol`'s; where only last events are asked for, so does validation.
+
+    Values whose split is no table stay as they are.
+    """
+    split = values.get("split")
+    if not isinstance(split, dict) and split is not None:
+        return values
+    given = {**(split or {}), "protocol": protocol}
+    if values.get("targets") == "last" and protocol in ("temporal", "time-to-split"):
+        given = {"labels": "last", **given}
+    return {**values, "split": given}
+
+
+def with_chosen(preset: dict[str, Any], arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
+    """`preset` with the chosen settings of the place that `arguments` and `file` name before it."""
+    for path in chosen_files(_folder(arguments, file)):
+        for section, chosen in tomllib.loads(path.read_text("utf-8")).items():
+            preset = {**preset, section: {**preset.get(section, {}), **chosen}}
+    return preset
+
+
+def bench_root(root: Path, label: str) -> Path:
+    """The data root of the bench below `root`, for one data set folder."""
+    return root / "benchmark" / label
 
 
 def chosen_files(folder: Path) -> list[Path]:

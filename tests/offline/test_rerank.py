@@ -17,11 +17,14 @@ from offline.exposure import PLACES, learn_bonus
 from offline.list_properties import divergence, intra_list_diversity, novelty
 from offline.rerank import RerankConfig, record_lists, reordered, sampled_requests, train_bonus
 from offline.rerank_curve import Point, choose, curve, ndcg_at, save_curve, sweep
+from offline.rerank_report import flags_of
+from offline.rerank_result import CurvePoint, RerankResult, RerankRow, rerank_page, text_table
+from offline.rerank_verb import RerankCurveConfig, command_of
 from offline.splits import Window
 from offline.targets import Targets, targets_of
 from recsys.bundle import RerankPolicy
 from recsys.domain import Ids
-from recsys.errors import DataError
+from recsys.errors import DataError, DataMalformed
 from tests.offline.tastes import DAY, ITEMS, NoiseChannel, TasteChannel, dataset_of_tastes, policy_of
 
 WINDOW = Window(60 * DAY, 100 * DAY)
@@ -166,6 +169,82 @@ def test_a_sweep_tries_each_part_alone() -> None:
         {"decade_calibration": 0.5},
         {"diversity": 0.5},
     ]
+
+
+def test_a_sweep_keeps_what_is_no_weight() -> None:
+    tried = sweep((2.0,), (0.5,), base=RerankConfig(floor=0.1, diversity=9.0))
+    assert [setting.model_dump(exclude_defaults=True) for setting in tried] == [
+        {"exposure": 2.0, "floor": 0.1},
+        {"genre_calibration": 0.5, "floor": 0.1},
+        {"decade_calibration": 0.5, "floor": 0.1},
+        {"diversity": 0.5, "floor": 0.1},
+    ]
+
+
+def test_settings_as_flags() -> None:
+    assert flags_of(RerankConfig(floor=0.1)) == ""
+    wanted = RerankConfig(exposure=5.25, floor=0.004, genre_calibration=2.0)
+    assert flags_of(wanted) == "--rerank.exposure 5.25 --rerank.floor 0.004 --rerank.genre-calibration 2"
+
+
+def a_result() -> RerankResult:
+    figure, other = Figure(0.28, 0.27, 0.29), Figure(0.3, 0.29, 0.31)
+    rows = (
+        RerankRow("reranked", figure, figure, 0.24, 0.9, "--rerank.exposure 5"),
+        RerankRow("als", other, other, 0.1, 0.9),
+    )
+    curve_points = (
+        CurvePoint("", other, 0.1, figure, 0.1),
+        CurvePoint("--rerank.exposure 5", other, 0.25, figure, 0.24),
+    )
+    machine: dict[str, str | int | float] = {"cpu": "toy", "cores": 2, "memory_gib": 8.0, "system": "x"}
+    return RerankResult(
+        "time-to-split", "toys", "all", 0.23, "--rerank.exposure 5", 770, 770, 3329, rows, curve_points,
+        "python -m offline rerank", "2026-01-02", machine, {"python": "3.11"},
+    )  # fmt: skip
+
+
+def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> None:
+    result = a_result()
+    path = result.save(tmp_path)
+    assert path.name == "rerank-time-to-split-toys-all.json"
+    assert RerankResult.load(path) == result
+    page, table = rerank_page(tmp_path), text_table(result)
+    for text in (page, table):
+        for part in (
+            "0.2800 [0.2700, 0.2900]",
+            "0.240",
+            "`--rerank.exposure 5`.",
+            "770 warm users",
+            "coverage@10 of 0.23",
+        ):
+            assert part in text
+    assert "```sh\npython -m offline rerank\n```" in page
+    assert "| as ranked | 0.3000 [0.2900, 0.3100] | 0.100 | 0.2800 [0.2700, 0.2900] | 0.100 |" in page
+    assert "nothing is chosen on it" in page
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
+    with pytest.raises(DataMalformed, match="format 0, expected 1"):
+        RerankResult.load(path)
+    assert rerank_page(tmp_path / "none") == ""
+
+
+def test_a_protocol_means_what_the_bench_made(tmp_path: Path) -> None:
+    folder = tmp_path / "time-to-split-toys"
+    folder.mkdir()
+    (folder / "itemcf.toml").write_text("[itemcf]\nreg = 77.0\n")
+    common = ["--dataset", "shop", "--data-dir", "some/toys", "--settings", str(tmp_path), "--rerank.exposure", "3"]
+    bench = RerankCurveConfig.from_arguments(["--protocol", "time-to-split", *common, "--coverage", "0.4"], "test")
+    assert (bench.split.protocol, bench.itemcf.reg) == ("time-to-split", 77.0)
+    assert bench.offline().home == Path("data/benchmark/toys/shop")
+    assert bench.offline().rerank == RerankConfig()
+    assert command_of(bench) == (
+        "python -m offline rerank --protocol time-to-split --dataset shop --data-dir path/to/toys "
+        "--rerank.exposure 3.0 --coverage 0.4"
+    )
+    run = RerankCurveConfig.from_arguments([*common, "--split.protocol", "time-to-split"], "test")
+    assert (run.split.protocol, run.itemcf.reg) == ("time-to-split", RerankCurveConfig().itemcf.reg)
+    assert run.offline().home == Path("data/shop")
+    assert "--split.protocol time-to-split" in command_of(run)
 
 
 def test_properties_of_lists_by_hand() -> None:

@@ -1,0 +1,166 @@
+"""What re-ranking for coverage bought and cost: what is committed, what the table and the page are made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from offline.evaluation import Figure
+from recsys.errors import DataMalformed
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RerankRow:
+    """One order of the lists, on the test."""
+
+    system: str
+    ndcg: Figure
+    hit_rate: Figure
+    coverage: float
+    popularity: float
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CurvePoint:
+    """One setting, on validation, where one is chosen, and on the test, where none is."""
+
+    settings: str
+    """As flags; empty: as ranked."""
+    validation_ndcg: Figure
+    validation_coverage: float
+    test_ndcg: Figure
+    test_coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class RerankResult:
+    """One protocol on one data set with one kind of target. All figures are in the first ten places."""
+
+    protocol: str
+    dataset: str
+    targets: str
+    coverage: float
+    """The coverage that was asked for, on validation."""
+    settings: str
+    """What validation chose, as flags; empty: the ranked order covers enough."""
+    users: int
+    requests: int
+    catalogue: int
+    rows: tuple[RerankRow, ...]
+    """The chosen setting's, then the served order without it, then single channels."""
+    curve: tuple[CurvePoint, ...]
+    command: str
+    date: str
+    machine: dict[str, str | int | float]
+    versions: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """Of its file, without the ending."""
+        return f"rerank-{self.protocol}-{self.dataset}-{self.targets}"
+
+    def save(self, folder: Path) -> Path:
+        """Writes `<name>.json` below `folder`; figures are rounded to six places."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.name}.json"
+        path.write_text(json.dumps(_rounded({"format": FORMAT, **asdict(self)}), indent=1) + "\n", "utf-8")
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> RerankResult:
+        """Reads what `save` wrote; raises DataMalformed for anything else."""
+        try:
+            content = json.loads(path.read_text("utf-8"))
+            found = content.pop("format")
+            if found != FORMAT:
+                raise DataMalformed(f"{path}: a result of format {found}, expected {FORMAT}; run its command again")
+            content["rows"] = tuple(RerankRow(**_figures(row, "ndcg", "hit_rate")) for row in content["rows"])
+            content["curve"] = tuple(
+                CurvePoint(**_figures(point, "validation_ndcg", "test_ndcg")) for point in content["curve"]
+            )
+            return cls(**content)
+        except (ValueError, KeyError, TypeError) as error:
+            raise DataMalformed(f"{path}: not a result ({error}); run its command again") from error
+
+
+def text_table(result: RerankResult) -> str:
+    """Aligned text: title, rows, what was chosen."""
+    cells = [_HEAD, *(_cells(row) for row in result.rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+    return "\n".join([_title(result), *lines, _chosen(result)])
+
+
+def rerank_page(folder: Path) -> str:
+    """Markdown of every result below `folder`, in order of names; empty where there is none."""
+    return "\n".join(_section(RerankResult.load(path)) for path in sorted(folder.glob("rerank-*.json")))
+
+
+_HEAD = ["order", "NDCG@10", "HR@10", "coverage@10", "popularity@10", "note"]
+_CURVE_HEAD = ["settings", "validation NDCG@10", "validation coverage@10", "test NDCG@10", "test coverage@10"]
+
+
+def _section(result: RerankResult) -> str:
+    machine, versions = result.machine, ", ".join(f"{name} {version}" for name, version in result.versions.items())
+    curve = [
+        [
+            f"`{point.settings}`" if point.settings else "as ranked",
+            _figure(point.validation_ndcg),
+            f"{point.validation_coverage:.3f}",
+            _figure(point.test_ndcg),
+            f"{point.test_coverage:.3f}",
+        ]
+        for point in result.curve
+    ]
+    return (
+        f"### {_title(result)}\n\n```sh\n{result.command}\n```\n\n"
+        f"{_markdown(_HEAD, [_cells(row) for row in result.rows])}\n\n{_chosen(result)}\n\n"
+        "The whole curve; on the test it only describes, nothing is chosen on it.\n\n"
+        f"{_markdown(_CURVE_HEAD, curve)}\n\n"
+        f"{result.date}, {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB. {versions}.\n"
+    )
+
+
+def _title(result: RerankResult) -> str:
+    return (
+        f"NDCG and coverage, {result.protocol}, {result.dataset}, targets {result.targets}: "
+        f"{result.users:,} warm users, {result.requests:,} requests, {result.catalogue:,} items"
+    )
+
+
+def _chosen(result: RerankResult) -> str:
+    what = f"`{result.settings}`" if result.settings else "no re-ranking"
+    return f"Chosen on validation, the highest NDCG@10 among those with coverage@10 of {result.coverage:g}: {what}."
+
+
+def _cells(row: RerankRow) -> list[str]:
+    figures = [_figure(row.ndcg), _figure(row.hit_rate), f"{row.coverage:.3f}", f"{row.popularity:.3f}"]
+    return [row.system, *figures, row.note]
+
+
+def _figure(figure: Figure) -> str:
+    return f"{figure.mean:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
+
+
+def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
+
+
+def _figures(content: dict[str, Any], *names: str) -> dict[str, Any]:
+    return {**content, **{name: Figure(**content[name]) for name in names}}
+
+
+def _rounded(value: object) -> object:
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_rounded(inner) for inner in value]
+    return value
