@@ -34,6 +34,9 @@ from recsys.domain import History, Ids
 ITEMS, BEFORE, AFTER, KNOWN_USERS = 20_000, 20, 10, 20_000
 CUTOFF, DAY = 1_000 * 86_400, 86_400
 COUNT, BLOCK = 200, 256
+MODELS, SAMPLES = "models", "samples"
+MARKER = "made-by-benchmarks-samples"
+"""File that says that a folder may be cleared."""
 POLICY = ServingPolicy(
     channels=tuple(ChannelPolicy(name=name, count=COUNT, weight=1.0) for name in ("popularity", "itemcf")),
     rank_count=300,
@@ -99,21 +102,36 @@ def prepare(folder: Path) -> None:
     feature_store(known, POLICY).save(folder)
 
 
+def clear(root: Path) -> None:
+    """Removes what an earlier run left in `root`, and marks the folder as this benchmark's.
+
+    Raises:
+        SystemExit: there is something in `root`, and this benchmark has not made it.
+    """
+    if root.exists() and not (root / MARKER).is_file() and not (root.is_dir() and next(root.iterdir(), None) is None):
+        raise SystemExit(f"{root}: there is something, and not from an earlier run of this; name another --root")
+    for part in (MODELS, SAMPLES):
+        shutil.rmtree(root / part, ignore_errors=True)
+    root.mkdir(parents=True, exist_ok=True)
+    (root / MARKER).touch()
+
+
 def main() -> None:
     """Makes the samples and prints what they cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=300_000_000)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--root", type=Path, required=True, help="folder that is emptied first")
+    parser.add_argument("--root", type=Path, required=True, help="new or empty folder, or that of an earlier run")
     arguments = parser.parse_args()
-    shutil.rmtree(arguments.root, ignore_errors=True)
-    prepare(arguments.root / "models")
+    clear(arguments.root)
+    models, samples = arguments.root / MODELS, arguments.root / SAMPLES
+    prepare(models)
     config = SamplesConfig(shard_requests=BLOCK)
-    source = Source(arguments.root / "models", arguments.root / "models", POLICY, config)
+    source = Source(models, models, POLICY, config)
     started, used = time.monotonic(), cpu_seconds()
     requests = blocks(arguments.rows // POLICY.rank_count)
-    write_samples(arguments.root / "samples", source, requests, workers=arguments.workers)
-    report(arguments.root / "samples", time.monotonic() - started, cpu_seconds() - used)
+    write_samples(samples, source, requests, workers=arguments.workers)
+    report(samples, time.monotonic() - started, cpu_seconds() - used)
 
 
 def report(folder: Path, seconds: float, used: float) -> None:
