@@ -15,6 +15,8 @@ def connect(
 ) -> sqlite3.Connection:
     """Opens or creates a file. `synchronous` is FULL (a commit survives a power cut) or NORMAL (the file stays sound).
 
+    A new file is for its owner's eyes only, for it says what people did; its -wal and -shm get the rights that it has.
+
     `schema` is run on a new file and, where `oldest` is given, on one of a version from `oldest` on: it has to add what
     is missing there and leave the rest as it is.
 
@@ -23,6 +25,7 @@ def connect(
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute(f"PRAGMA synchronous={synchronous}")
