@@ -40,6 +40,7 @@ GROUPS = (
 
 
 def overview(embeddings: Embeddings, bundle: Bundle, config: ReportConfig) -> Section:
+    """How much of everything there is, and how far the vectors fill their space."""
     informative = embeddings.informative
     rows = [
         ("purpose, cut-off", f"{bundle.manifest.purpose}, {bundle.manifest.cutoff}"),
@@ -60,6 +61,7 @@ def overview(embeddings: Embeddings, bundle: Bundle, config: ReportConfig) -> Se
 
 
 def neighbours(embeddings: Embeddings, config: ReportConfig) -> Section:
+    """The most known items with the ones nearest to them."""
     rows = []
     for row in embeddings.most_known(config.films):
         near = analysis.nearest(embeddings, int(row), config.neighbours)
@@ -78,6 +80,7 @@ def neighbours(embeddings: Embeddings, config: ReportConfig) -> Section:
 
 
 def lengths(embeddings: Embeddings, folder: Path) -> Section:
+    """Draws lengths of vectors against events."""
     lengths = [np.linalg.norm(part[:, embeddings.informative], axis=1) for part in (embeddings.items, embeddings.users)]
     events = embeddings.item_events
     pictures.draw_norms(folder / "lengths.png", lengths[0], events, lengths[1])
@@ -90,6 +93,7 @@ def lengths(embeddings: Embeddings, folder: Path) -> Section:
 
 
 def likeness(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
+    """Draws and lists how like each other pairs are."""
     found = analysis.likeness(embeddings, seed=config.report_seed)
     pictures.draw_likeness(folder / "likeness.png", found)
     kinds = {
@@ -113,6 +117,7 @@ def likeness(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Sect
 
 
 def groups(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
+    """Draws groups of users, and lists what they like."""
     labels, groups = analysis.user_groups(embeddings, config.clusters, seed=config.report_seed)
     places = analysis.flat_map(embeddings.user_space, method="pca", seed=config.report_seed)
     names = embeddings.catalogue.genre_names
@@ -143,16 +148,11 @@ def _leaning(lift: NDArray[np.float64], names: tuple[str, ...]) -> list[str]:
 
 
 def cold_items(embeddings: Embeddings, config: ReportConfig) -> NDArray[np.bool_]:
+    """bool[items]: whether an item has fewer events than `cold_events`."""
     return embeddings.item_events < config.cold_events
 
 
 def title_of(embeddings: Embeddings, row: int) -> str:
     """The title of an item, with its year where that is known."""
-    """bool[items]: whether an item has fewer events than `cold_events`."""
-    """Draws groups of users, and lists what they like."""
-    """Draws and lists how like each other pairs are."""
-    """Draws lengths of vectors against events."""
-    """The most known items with the ones nearest to them."""
-    """How much of everything there is, and how far the vectors fill their space."""
     year = int(embeddings.catalogue.years[row])
     return embeddings.titles[row] + (f" ({year})" if year > 0 else "")
