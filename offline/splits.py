@@ -42,9 +42,9 @@ class SplitConfig(BaseModel):
         "(leave-one-out, random-60-20-20)",
     )
     moment: Literal["target", "history"] = Field(
-        default="target",
-        description="leave-one-out: when a request is made: at the time of its target, as a server is asked, or at "
-        "that of the last event before, which is all that a model without time can know",
+        default="history",
+        description="leave-one-out: when a request is made: at the time of the last event before its target, which is "
+        "all that models without time can know, or at that of the target, as a server is asked",
     )
     seed: int = Field(default=1, ge=0, description="of what a protocol draws: ratings, users that judge")
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.protocols import Plan
-from offline.splits import Protocol
+from offline.splits import Protocol, SplitConfig
 from offline.targets import TargetKind, Targets
 
 _NEXT = ("hit_rate@10", "ndcg@10", "mrr@10")
@@ -27,6 +27,12 @@ def shown_metrics(protocol: Protocol, kind: TargetKind) -> tuple[str, ...]:
 def chosen_metric(protocol: Protocol) -> str:
     """The figure that validation chooses by."""
     return _CHOSEN.get(protocol, "ndcg@10")
+
+
+def special_moment(config: SplitConfig) -> str:
+    """The moment of requests where it can be chosen and is not the protocol's own; else nothing."""
+    usual: str = SplitConfig.model_fields["moment"].default
+    return "" if config.protocol != "leave-one-out" or config.moment == usual else config.moment
 
 
 def measured_group(plan: Plan, kind: TargetKind, targets: Targets) -> tuple[str, NDArray[np.bool_]]:

@@ -73,11 +73,13 @@ class BenchmarkResult:
     differences: tuple[Difference, ...]
     remarks: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
+    moment: str = ""
+    """When requests are made, where that is not the protocol's own: such a result stands beside the usual one."""
 
     @property
     def name(self) -> str:
         """Of its file, without the ending."""
-        return f"{self.protocol}-{self.dataset}-{self.targets}"
+        return f"{self.protocol}-{self.dataset}-{self.targets}{moment_suffix(self.moment)}"
 
     def overran(self, row: BenchmarkRow) -> bool:
         """Whether training and tuning of a system cost more than the budget."""
@@ -110,6 +112,11 @@ class BenchmarkResult:
             return cls(**{**content, "metrics": tuple(content["metrics"]), "remarks": tuple(content["remarks"])})
         except (ValueError, KeyError, TypeError) as error:
             raise DataMalformed(f"{path}: not a result ({error}); run its command again") from error
+
+
+def moment_suffix(moment: str) -> str:
+    """The end of a name of what depends on the moment of requests; nothing for the protocol's own."""
+    return f"-asked-at-{moment}" if moment else ""
 
 
 def load_results(folder: Path) -> list[BenchmarkResult]:

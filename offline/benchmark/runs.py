@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 
 from offline.benchmark.command import command_of
 from offline.benchmark.config import BenchmarkConfig
-from offline.benchmark.headlines import chosen_metric, measured_group, shown_metrics
+from offline.benchmark.headlines import chosen_metric, measured_group, shown_metrics, special_moment
 from offline.benchmark.machine import machine, versions
 from offline.benchmark.ours import WHOLE, OwnRun, names_of_ours, run_ours
 from offline.benchmark.peers import ALL_PEERS, PEERS, PeerPlace, PeerRun, run_peer
 from offline.benchmark.published import published_rows
-from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference
+from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, moment_suffix
 from offline.benchmark.rows import export_rows
 from offline.evaluate import Lists, request_values, row_of
 from offline.interactions import Snapshot
@@ -125,6 +125,7 @@ def run_benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         rows=tuple(rows),
         differences=tuple(differences(bench, own_runs, peer_runs)),
         remarks=(config.remark,) if config.remark else (),
+        moment=special_moment(config.split),
     )
 
 
@@ -149,7 +150,8 @@ def chosen_models(config: BenchmarkConfig, ours: Sequence[str]) -> tuple[list[st
 def run_peers(bench: Bench, names: Sequence[str]) -> list[PeerRun]:
     """Writes the rows and runs the peers, one after another; without peers no rows are written."""
     config = bench.config
-    folder = config.bench_root / "peers" / f"{config.protocol}-{bench.kind}"
+    suffix = moment_suffix(special_moment(config.split))
+    folder = config.bench_root / "peers" / f"{config.protocol}-{bench.kind}{suffix}"
     place = PeerPlace(
         config.peers_python, folder / "rows", folder, config.settings / config.place / "peers", config.budget_minutes
     )

@@ -26,8 +26,9 @@ def markdown_table(result: BenchmarkResult) -> str:
 
 def title(result: BenchmarkResult) -> str:
     """What was measured on whom."""
+    moment = f", asked at the time of the {result.moment}" if result.moment else ""
     return (
-        f"{result.protocol}, {result.dataset}, targets {result.targets}: {result.users:,} {result.group}, "
+        f"{result.protocol}, {result.dataset}, targets {result.targets}{moment}: {result.users:,} {result.group}, "
         f"{result.requests:,} requests, {result.catalogue:,} items"
     )
 

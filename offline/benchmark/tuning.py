@@ -13,7 +13,8 @@ import numpy as np
 import optuna
 
 from offline.benchmark.config import TuneConfig
-from offline.benchmark.headlines import chosen_metric, measured_group
+from offline.benchmark.headlines import chosen_metric, measured_group, special_moment
+from offline.benchmark.results import moment_suffix
 from offline.benchmark.spaces import SPACES, Settings, overridden, present, suggested
 from offline.cost import Meter
 from offline.evaluate import produce_lists, request_values
@@ -60,7 +61,7 @@ def search(config: TuneConfig, model: str, objective: Objective) -> Tuned:
     storage = config.bench_root / "tuning.db"
     storage.parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = f"{config.place}/{model}"
+    name = f"{config.place}{moment_suffix(special_moment(config.split))}/{model}"
     study = optuna.create_study(
         storage=f"sqlite:///{storage}", study_name=name, direction="maximize", load_if_exists=True
     )

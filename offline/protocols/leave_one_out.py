@@ -1,7 +1,7 @@
 """leave-one-out: each user's last event tests, the one before validates, in stable order of (time, file order).
 
-Users with fewer than three events are left out. The moment of a request is its target's time, unless `split.moment`
-says that of the last event before it.
+Users with fewer than three events are left out. The moment of a request is that of the last event before its target,
+unless `split.moment` says the target's own.
 """
 
 from __future__ import annotations

@@ -557,6 +557,30 @@ def test_a_protocol_without_a_cut_in_time_has_a_ranker_too(shop: Path, tmp_path:
     assert ranked > channel > 0
 
 
+def test_the_moment_of_requests_names_the_result_and_trains_no_channel_anew(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "benchmark", "--protocol", "leave-one-out", "--dataset", "shop", "--data-dir", str(shop), "--root",
+        str(tmp_path), "--models", "itemcf,ease", "--results", str(tmp_path / "results"), "--tracking", "",
+        "--serving.channels", "popularity,itemcf", "--bootstrap.resamples", "20", "--peers-python",
+        str(tmp_path / "absent"),
+    ]  # fmt: skip
+    main(arguments)
+    trained = {path.name for path in (tmp_path / "benchmark").rglob("work/*")}
+    main([*arguments, "--split.moment", "target"])
+    assert {path.name for path in (tmp_path / "benchmark").rglob("work/*")} == trained
+    name = f"leave-one-out-{shop.name}-last"
+    usual = BenchmarkResult.load(tmp_path / "results" / f"{name}.json")
+    as_served = BenchmarkResult.load(tmp_path / "results" / f"{name}-asked-at-target.json")
+    assert usual.command == as_served.command.replace(" --split.moment target", "")
+    assert (usual.moment, as_served.moment) == ("", "target")
+    assert "targets last, asked at the time of the target: 160 all users" in capsys.readouterr().out
+    digests = {path.parent.parent.name: path.read_text() for path in (tmp_path / "benchmark").rglob(DIGEST_FILE)}
+    assert set(digests) == {"leave-one-out-last", "leave-one-out-last-asked-at-target"}
+    assert len(set(digests.values())) == 2, "peers that read time are asked at that moment, too"
+
+
 def test_what_does_not_cut_time_is_evaluated_and_never_published(shop: Path, tmp_path: Path) -> None:
     arguments = ["--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path)]
     with pytest.raises(SystemExit) as stopped:
