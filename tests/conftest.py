@@ -5,6 +5,9 @@ import os
 from collections.abc import Generator, Iterator
 
 import pytest
+from hypothesis import settings
+
+settings.load_profile("ci")  # the same examples everywhere, and no limit to the time of one: machines pause
 
 
 @pytest.fixture(autouse=True)
