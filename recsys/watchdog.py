@@ -6,7 +6,6 @@ its state). A stopped or deadlocked process keeps its port: connections succeed,
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import threading
@@ -23,7 +22,13 @@ HANG_SECONDS = 8.0
 """A server that answered before and is silent for this long is killed. Longer than any pause of a healthy one."""
 
 ROUND_SECONDS = 1.0
-"""How often a server is asked, and how long it may take to answer."""
+"""How often a server that answers is asked."""
+
+SILENT_ROUNDS = 2
+"""Questions in a row without an answer after which a server is killed; it may take its share of the time for each.
+
+A server on a busy machine is slow to answer, and lives. Two, for the answer to one is lost where the watchdog slept.
+"""
 
 _NO_ANSWER = ("DEADLINE_EXCEEDED", "UNAVAILABLE")
 """Every other status, NOT_SERVING or an error, comes from a server that lives."""
@@ -64,31 +69,33 @@ def watch(supervisord: Any, targets: str, hang_seconds: str) -> object:
 
     Rounds are counted, not time: a machine or supervisor that was asleep has asked nobody meanwhile.
     """
-    limit = math.ceil(float(hang_seconds) / ROUND_SECONDS)
+    allowed = float(hang_seconds) / SILENT_ROUNDS
     for pair in targets.split(","):
         name, _, target = pair.partition("=")
-        threading.Thread(target=_watch, args=(supervisord, name, target, limit), daemon=True).start()
+        threading.Thread(target=_watch, args=(supervisord, name, target, allowed), daemon=True).start()
     return object()  # supervisord publishes its methods over XML-RPC: there are none
 
 
-def _watch(supervisord: Any, name: str, target: str, limit: int) -> None:
+def _watch(supervisord: Any, name: str, target: str, allowed: float) -> None:
     silence = Silence()
     while supervisord.options.mood >= SupervisorStates.RUNNING:
         began = time.monotonic()
         process = supervisord.process_groups[name].processes[name]
         pid = process.pid
         if pid and process.state in _WATCHED:
-            state = healthcheck.state(target, timeout_seconds=ROUND_SECONDS)
+            state = healthcheck.state(target, timeout_seconds=allowed)
             silence.note(pid, answered=not state.startswith(_NO_ANSWER))
-            if silence.rounds >= limit and process.pid == pid and process.state in _WATCHED:
-                _kill(supervisord, name, silence)
+            if silence.rounds:  # a call that was refused leaves it the rest of its time
+                time.sleep(max(0.0, began + allowed - time.monotonic()))
+            if silence.rounds >= SILENT_ROUNDS and process.pid == pid and process.state in _WATCHED:
+                _kill(supervisord, name, silence, silence.rounds * allowed)
                 silence = Silence()  # supervisord may not have buried it by the next round: one kill is enough
         time.sleep(max(0.0, began + ROUND_SECONDS - time.monotonic()))
 
 
-def _kill(supervisord: Any, name: str, silence: Silence) -> None:
+def _kill(supervisord: Any, name: str, silence: Silence, seconds: float) -> None:
     """Kills the process unless it is gone; its number may belong to another one by now, which is never hit."""
-    said = f"{name} (pid {silence.pid}) gave no answer for {silence.rounds * ROUND_SECONDS:g} s"
+    said = f"{name} (pid {silence.pid}) gave no answer for {seconds:g} s"
     try:
         handle = os.pidfd_open(silence.pid)
     except ProcessLookupError:
