@@ -50,6 +50,9 @@ def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
 
 _FOREVER_SECONDS = 1e6
 
+_EARLY_SECONDS = 0.1
+"""A caller's clock runs from before the call arrived here: it may give up so long before the deadline that we know."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
@@ -161,6 +164,6 @@ def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:
 
 def _cancelled(context: aio.ServicerContext[Any, Any]) -> tuple[grpc.StatusCode, str]:
     left = remaining_seconds(context)
-    if left is not None and left <= 0:
+    if left is not None and left <= _EARLY_SECONDS:
         return grpc.StatusCode.DEADLINE_EXCEEDED, "the caller's deadline passed while the call was worked on"
     return grpc.StatusCode.CANCELLED, "the caller cancelled the call"
