@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,7 +22,9 @@ from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
 
 log = logging.getLogger(__name__)
 
-HEALTHY_SECONDS = 60.0
+HEALTHY_SECONDS = 180.0
+"""When to give up. On a small and busy machine the servers take a minute to load their libraries."""
+
 _POLL_SECONDS = 0.1
 
 
@@ -59,12 +61,17 @@ def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Pa
 
 
 @contextmanager
-def served(store: BundleStore, *, folder: Path) -> Iterator[str]:
-    """Serves the store on free ports with an event file of its own; yields HOST:PORT of the gateway."""
+def served(store: BundleStore, *, folder: Path, gateway_settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Serves the store on free ports with an event file of its own; yields HOST:PORT of the gateway.
+
+    `gateway_settings`: flags of the gateway without dashes, and values.
+    """
     ports = Ports.free()
     quiet = {"log-level": "WARNING"}
     events = folder.absolute() / "events"
-    servers = programs(store.root.absolute(), events, ports, channels=channels_of(store), settings=quiet)
+    asked = {"gateway": gateway_settings or {}}
+    channels = channels_of(store)
+    servers = programs(store.root.absolute(), events, ports, channels=channels, settings=quiet, role_settings=asked)
     with LocalCluster(servers, folder / "logs") as cluster:
         cluster.wait_healthy(HEALTHY_SECONDS)
         wait_complete(ports.target("gateway"), HEALTHY_SECONDS)

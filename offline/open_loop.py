@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import grpc
@@ -35,13 +35,15 @@ class Sample:
 
 async def send_at_rate(
     target: str,
-    requests: Sequence[RecommendRequest],
+    requests: Iterable[RecommendRequest],
     *,
     rate: float,
     deadline_seconds: float = 2.0,
-    ready_seconds: float = 10.0,
+    ready_seconds: float = 30.0,
 ) -> list[Sample]:
     """Sends `requests` at `rate` per second to `target`; returns a sample per request, in order.
+
+    A request is taken when the one before it has been sent, so `requests` may end the run when something has happened.
 
     Raises Unreachable where nothing listens at `target` for `ready_seconds`.
     """
@@ -56,7 +58,6 @@ async def send_at_rate(
         start = time.perf_counter() + 0.05
 
         async def send(due: float, request: RecommendRequest) -> Sample:
-            await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
             try:
                 # grpc.aio may return None where the answer arrives just as the deadline passes
                 response = await stub.Recommend(request, timeout=deadline_seconds)
@@ -65,7 +66,13 @@ async def send_at_rate(
                 response, error = None, f"{failure.code().name}: {failure.details()}"
             return Sample(due, time.perf_counter() - start - due, error, response)
 
-        return await asyncio.gather(*(send(number / rate, request) for number, request in enumerate(requests)))
+        async with asyncio.TaskGroup() as group:
+            sent = []
+            for number, request in enumerate(requests):
+                due = number / rate
+                await asyncio.sleep(max(0.0, start + due - time.perf_counter()))
+                sent.append(group.create_task(send(due, request)))
+        return [task.result() for task in sent]
 
 
 def percentiles(samples: Sequence[Sample], levels: Sequence[float] = (50, 90, 95, 99, 100)) -> dict[str, float]:
