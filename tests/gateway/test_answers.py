@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 
+from gateway import grouping
 from gateway.answers import AnswerLog, LoggedAnswer
 from recsys.bundle import RerankPolicy
 from recsys.domain import Candidates
 from recsys.v1 import recommend_pb2
 from tests.gateway.toy import policy
 from tests.gateway.world import gateway
+from tests.waiting import PATIENCE_SECONDS
 
 DAY = 86_400
 
@@ -77,11 +81,15 @@ def test_an_answer_is_logged_with_positions_and_channels(tmp_path: Path) -> None
     ]
 
 
-def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path) -> None:
+def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log writes nothing before all of them have come."""
+    come = threading.Event()
+    monkeypatch.setattr(grouping, "time", SimpleNamespace(sleep=lambda seconds: come.wait(PATIENCE_SECONDS)))
     dropped: list[int] = []
     log = AnswerLog(tmp_path / "answers.sqlite", dropped=dropped.append, capacity=3)
     for n in range(20):
         log.add(answer(str(n)))
+    come.set()
     log.close()
     assert sum(dropped) + len(logged(tmp_path / "answers.sqlite")) == 20
     assert sum(dropped) >= 16

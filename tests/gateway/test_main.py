@@ -21,6 +21,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
 from tests.gateway.toy import policy, write_bundle
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -60,13 +61,6 @@ def process(folder: Path, port: int, *flags: str) -> Iterator[subprocess.Popen[s
         running.wait()
 
 
-def wait_until(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
-
-
 def health(channel: grpc.Channel) -> int | None:
     try:
         stub = health_pb2_grpc.HealthStub(channel)
@@ -97,24 +91,26 @@ def test_alone_it_serves_its_popularity_list_follows_releases_and_drains(tmp_pat
     port, root = free_port(), tmp_path / "bundles"
     with process(tmp_path, port) as running, client(port) as channel:
         stub: Any = recommend_pb2_grpc.RecommendationServiceStub(channel)
-        wait_until(lambda: health(channel) == NOT_SERVING)
+        eventually(lambda: health(channel) == NOT_SERVING, "it is up")
         write_bundle(root, "v1", policy=policy())
-        wait_until(lambda: health(channel) == SERVING)
-        response = stub.Recommend(recommend_pb2.RecommendRequest(user_id=4, count=3), timeout=5)
+        eventually(lambda: health(channel) == SERVING, "it serves")
+        response = stub.Recommend(recommend_pb2.RecommendRequest(user_id=4, count=3), timeout=30)
         assert [item.item_id for item in response.items] == [3, 4, 5]
         assert (response.bundle_version, response.degraded) == ("v1", True)
         write_bundle(root, "v2", policy=policy(), previous="v1", damaged="catalogue/years.npy")
-        wait_until(lambda: "v2" in {refused.bundle_version for refused in own_status(stub).refused_versions})
+        eventually(
+            lambda: "v2" in {entry.bundle_version for entry in own_status(stub).refused_versions}, "v2 is refused"
+        )
         assert own_status(stub).active_version == "v1"
         write_bundle(root, "v3", policy=policy(ranking="blended"), previous="v1")
-        wait_until(lambda: own_status(stub).active_version == "v3")
+        eventually(lambda: own_status(stub).active_version == "v3", "v3 is served")
         running.send_signal(signal.SIGTERM)
-        assert running.wait(timeout=20) == 0
+        assert running.wait(PATIENCE_SECONDS) == 0
     assert "Traceback" not in (tmp_path / "gateway.log").read_text()
 
 
 def own_status(stub: Any) -> types_pb2.ServingStatus:
-    status: types_pb2.ServingStatus = stub.Status(recommend_pb2.StatusRequest(), timeout=5).gateway
+    status: types_pb2.ServingStatus = stub.Status(recommend_pb2.StatusRequest(), timeout=30).gateway
     return status
 
 
@@ -142,7 +138,7 @@ def test_what_it_cannot_start_with_is_one_line_and_exit_code_2(
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         arguments = command(tmp_path, free_port(), *flags(tmp_path, taken.getsockname()[1]))
-        ended = subprocess.run(arguments, capture_output=True, text=True, timeout=60, check=False)
+        ended = subprocess.run(arguments, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert ended.returncode == 2
     assert complaint in ended.stderr.splitlines()[-1]
     assert "Traceback" not in ended.stderr
@@ -156,12 +152,12 @@ def test_acknowledged_events_survive_kills_at_random_moments(tmp_path: Path) -> 
     kills = 0
     while pending:
         with process(tmp_path, port, "--log-level", "ERROR") as running, client(port) as channel:
-            wait_until(lambda: health(channel) is not None)
+            eventually(lambda: health(channel) is not None, "it is up again")
             stub: Any = recommend_pb2_grpc.RecommendationServiceStub(channel)
             left = rng.randint(3, 25)
             while pending:
                 batch = pending[: rng.randint(1, 20)]
-                call = stub.RecordEvents.future(events_request(batch), timeout=5)
+                call = stub.RecordEvents.future(events_request(batch), timeout=30)
                 if left == 0:
                     time.sleep(rng.uniform(0.0, 0.005))
                     os.kill(running.pid, signal.SIGKILL)

@@ -43,7 +43,7 @@ def pipeline(sources: Sequence[RecallSource]) -> Pipeline:
 
 async def test_every_channel_of_the_policy_is_a_stage_in_its_order() -> None:
     sources = [Fixed("vector", [7]), Fixed("itemcf", [6, 5]), Fixed("popularity", [3, 1])]
-    (answer,) = await pipeline(sources).run([Request(History.empty(), 0, 5)], Budget.of(1.0))
+    (answer,) = await pipeline(sources).run([Request(History.empty(), 0, 5)], Budget.of(60.0))
     assert [stage.name for stage in answer.stages[:3]] == ["recall:popularity", "recall:itemcf", "recall:vector"]
     assert not answer.degraded
     assert sorted(answer.candidates.item_ids.tolist()) == [1, 3, 5, 6, 7]
@@ -53,7 +53,7 @@ async def test_every_channel_of_the_policy_is_a_stage_in_its_order() -> None:
 async def test_a_channel_of_the_policy_that_is_not_configured_is_a_failed_stage(configured: str) -> None:
     sources = [Fixed(configured, [6, 5])] if configured else []
     requests = [Request(History.empty(), 0, 2), Request(History.of([11], [0]), 0, 2)]
-    for answer in await pipeline(sources).run(requests, Budget.of(1.0)):
+    for answer in await pipeline(sources).run(requests, Budget.of(60.0)):
         failed = [stage for stage in answer.stages if stage.status is Status.FAILED]
         expected = [f"recall:{name}" for name in ("popularity", "itemcf", "vector") if name != configured]
         assert [stage.name for stage in failed] == expected
@@ -125,7 +125,7 @@ def sources() -> list[RecallSource]:
 
 
 async def one(pipeline: Pipeline, request: Request) -> Answer:
-    (answer,) = await pipeline.run([request], Budget.of(1.0))
+    (answer,) = await pipeline.run([request], Budget.of(60.0))
     return answer
 
 
@@ -240,7 +240,7 @@ async def test_a_batch_is_answered_like_its_requests_one_by_one() -> None:
         Request(History.of([7, 6], [0, 1]), 5, 2),
         Request(History.empty(), 9, 1, item_filter=ItemFilter(genres_any=("Western",))),
     ]
-    together = await ranked(sources()).run(requests, Budget.of(1.0))
+    together = await ranked(sources()).run(requests, Budget.of(60.0))
     for request, answer in zip(requests, together, strict=True):
         alone = await one(ranked(sources()), request)
         assert ids(answer) == ids(alone)

@@ -161,7 +161,7 @@ async def test_the_last_stage_orders_what_is_served_anew(*, broken: bool, order:
     reranker = Reranker(items, RerankPolicy(diversity=5.0))
     fallback = Fallback(items, np.asarray(POPULAR, np.int64))
     pipeline = Pipeline(items, policy(), sources, ById(broken=broken), fallback, reranker=reranker)
-    (answer,) = await pipeline.run([Request(NOBODY, 0, 4)], Budget.of(1.0))
+    (answer,) = await pipeline.run([Request(NOBODY, 0, 4)], Budget.of(60.0))
     stage = answer.stages[-1]
     assert (stage.name, stage.status, stage.candidates_in, stage.candidates_out) == ("rerank", Status.OK, 4, 4)
     assert answer.candidates.item_ids.tolist() == order

@@ -19,10 +19,13 @@ from gateway.stages import Outcome, Status
 from recsys.domain import History, RankQuery, RecallQuery, RecallResult
 from recsys.errors import DeadlinePassed
 from recsys.telemetry import Telemetry
-from tests.gateway.toy import FakeProcess, eventually, running
+from tests.gateway.toy import FakeProcess, running
+from tests.waiting import PATIENCE_SECONDS
 
 QUERY = RecallQuery(History.of([1], [10]), 100, 5)
-CONFIG = GatewayConfig(breaker_failures=2, fair_seconds=0.02, probe_timeout_seconds=0.2)
+CONFIG = GatewayConfig(breaker_failures=2, fair_seconds=0.02, probe_timeout_seconds=60.0)
+LONG = 60.0
+"""Time for a call that is not about time: this machine may pause."""
 
 
 @pytest.fixture
@@ -43,7 +46,7 @@ async def channel(
 async def test_a_good_answer_comes_through(stack: AsyncExitStack) -> None:
     process = FakeProcess("itemcf", item_ids=[5, 3], seed=1)
     _, source = await channel(stack, process)
-    outcome = await source.recall([QUERY, QUERY], 2.0)
+    outcome = await source.recall([QUERY, QUERY], LONG)
     assert (outcome.status, outcome.cause, outcome.bundle_version) == (Status.OK, "", "v1")
     assert outcome.results is not None
     for result in outcome.results:
@@ -90,14 +93,14 @@ async def test_an_answer_that_breaks_the_contract_is_refused(
     stack: AsyncExitStack, tamper: Callable[[Any], None], cause: str
 ) -> None:
     _, source = await channel(stack, FakeProcess("itemcf", item_ids=[5, 3], tamper=tamper))
-    outcome = await source.recall([QUERY], 2.0)
+    outcome = await source.recall([QUERY], LONG)
     assert (outcome.status, outcome.results) == (Status.REFUSED, None)
     assert cause in outcome.cause
 
 
 async def test_a_gateway_pointed_at_the_wrong_channel_says_so(stack: AsyncExitStack) -> None:
     backend, source = await channel(stack, FakeProcess("vector", item_ids=[5]), name="itemcf")
-    outcome = await source.recall([QUERY], 2.0)
+    outcome = await source.recall([QUERY], LONG)
     assert outcome.status is Status.REFUSED
     assert "is channel 'vector', expected 'itemcf': check the ports" in outcome.cause
     await backend.probe()
@@ -106,14 +109,14 @@ async def test_a_gateway_pointed_at_the_wrong_channel_says_so(stack: AsyncExitSt
 
 async def test_a_gateway_pointed_at_another_service_says_so(stack: AsyncExitStack) -> None:
     _, source = await channel(stack, FakeProcess("rank"), name="itemcf")
-    outcome = await source.recall([QUERY], 2.0)
+    outcome = await source.recall([QUERY], LONG)
     assert outcome.status is Status.FAILED
     assert "itemcf: UNIMPLEMENTED" in outcome.cause
 
 
 async def test_an_answer_of_another_version_is_refused(stack: AsyncExitStack) -> None:
     _, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], version="v0"))
-    outcome = await source.recall([QUERY], 2.0)
+    outcome = await source.recall([QUERY], LONG)
     assert outcome.status is Status.REFUSED
     assert "version 'v0' answered, 'v1' was asked" in outcome.cause
 
@@ -121,27 +124,29 @@ async def test_an_answer_of_another_version_is_refused(stack: AsyncExitStack) ->
 async def test_a_version_that_is_not_held_is_refused_and_does_not_open_the_breaker(stack: AsyncExitStack) -> None:
     backend, source = await channel(stack, FakeProcess("itemcf", ready=["v0"]))
     for _ in range(4):
-        outcome = await source.recall([QUERY], 2.0)
+        outcome = await source.recall([QUERY], LONG)
         assert outcome.status is Status.REFUSED
         assert "FAILED_PRECONDITION: holds only ['v0']" in outcome.cause
     assert not backend.breaker.is_open
 
 
 async def test_late_ones_time_out_then_are_skipped_then_come_back_after_a_probe(stack: AsyncExitStack) -> None:
-    process = FakeProcess("itemcf", item_ids=[5], delay=5.0)
+    process = FakeProcess("itemcf", item_ids=[5], delay=600.0)
     backend, source = await channel(stack, process)
+    await backend.probe()
     for _ in range(2):
-        outcome = await source.recall([QUERY], 0.05)
+        outcome = await source.recall([QUERY], 0.5)
         assert outcome.status is Status.TIMEOUT
-        assert outcome.microseconds < 1_000_000
-    outcome = await source.recall([QUERY], 0.05)
+        assert outcome.microseconds < LONG * 1e6
+    asked = len(process.requests)
+    outcome = await source.recall([QUERY], 0.5)
     assert outcome.status is Status.SKIPPED
     assert "itemcf was not asked" in outcome.cause
     assert "DEADLINE_EXCEEDED" in outcome.cause
-    assert len(process.requests) == 2
+    assert len(process.requests) == asked
     process.delay = 0.0
     await backend.probe()
-    assert (await source.recall([QUERY], 2.0)).status is Status.OK
+    assert (await source.recall([QUERY], LONG)).status is Status.OK
 
 
 async def test_a_process_that_is_gone_is_skipped_and_used_again_when_it_is_back(stack: AsyncExitStack) -> None:
@@ -150,10 +155,10 @@ async def test_a_process_that_is_gone_is_skipped_and_used_again_when_it_is_back(
         backend = RecallBackend("itemcf", process.target, CONFIG)
         stack.push_async_callback(backend.close)
         source = GrpcRecallSource(backend, "v1", Telemetry.create())
-        assert (await source.recall([QUERY], 2.0)).status is Status.OK
+        assert (await source.recall([QUERY], LONG)).status is Status.OK
         await backend.probe()
         assert backend.reachable
-    outcomes = [(await source.recall([QUERY], 0.5)).status for _ in range(4)]
+    outcomes = [(await source.recall([QUERY], LONG)).status for _ in range(4)]
     assert outcomes == [Status.FAILED, Status.FAILED, Status.SKIPPED, Status.SKIPPED]
     await backend.probe()
     assert not backend.reachable
@@ -166,12 +171,12 @@ async def test_a_process_that_is_gone_is_skipped_and_used_again_when_it_is_back(
                 await backend.probe()
                 await asyncio.sleep(0.05)
 
-        await asyncio.wait_for(probe(), 5.0)
-        assert (await source.recall([QUERY], 2.0)).status is Status.OK
+        await asyncio.wait_for(probe(), PATIENCE_SECONDS)
+        assert (await source.recall([QUERY], LONG)).status is Status.OK
 
 
 async def test_a_client_in_a_hurry_does_not_open_the_breaker_for_everybody(stack: AsyncExitStack) -> None:
-    backend, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], delay=0.05))
+    backend, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], delay=600.0))
     for _ in range(5):
         assert (await source.recall([QUERY], 0.01)).status is Status.TIMEOUT
     assert (await source.recall([QUERY], 0.0)).status is Status.TIMEOUT
@@ -203,7 +208,7 @@ async def test_errors_become_statuses_with_their_cause(
     stack: AsyncExitStack, code: grpc.StatusCode, status: Status
 ) -> None:
     _, source = await channel(stack, FakeProcess("itemcf", failure=code))
-    outcome = await source.recall([QUERY], 2.0)
+    outcome = await source.recall([QUERY], LONG)
     assert outcome.status is status
     assert outcome.cause == f"itemcf: {code.name}: as the test wants it"
 
@@ -236,7 +241,7 @@ async def rank(stack: AsyncExitStack, process: FakeProcess) -> Outcome[Any]:
     await stack.enter_async_context(running(process))
     backend = RankBackend("rank", process.target, CONFIG)
     stack.push_async_callback(backend.close)
-    return await GrpcRankSource(backend, "v1", Telemetry.create()).rank([candidates()], 2.0)
+    return await GrpcRankSource(backend, "v1", Telemetry.create()).rank([candidates()], LONG)
 
 
 async def test_scores_come_back_in_the_order_of_the_candidates(stack: AsyncExitStack) -> None:
@@ -273,7 +278,7 @@ async def test_the_time_of_a_call_is_split(stack: AsyncExitStack) -> None:
     backend = RecallBackend("itemcf", process.target, CONFIG)
     stack.push_async_callback(backend.close)
     telemetry = Telemetry.create()
-    await GrpcRecallSource(backend, "v1", telemetry).recall([QUERY], 2.0)
+    await GrpcRecallSource(backend, "v1", telemetry).recall([QUERY], LONG)
 
     def seconds(part: str) -> float | None:
         labels = {"stage": "recall:itemcf", "part": part, "status": "ok"}
@@ -282,4 +287,4 @@ async def test_the_time_of_a_call_is_split(stack: AsyncExitStack) -> None:
     assert seconds("queue") == pytest.approx(10e-6)
     assert seconds("compute") == pytest.approx(20e-6)
     assert (seconds("network") or 0) > 0
-    await eventually(lambda: len(process.requests) == 1)
+    assert len(process.requests) == 1

@@ -247,12 +247,3 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-async def eventually(condition: Callable[[], bool], *, seconds: float = 10.0) -> None:
-    """Waits until `condition` holds; fails where it does not within `seconds`."""
-    loop = asyncio.get_running_loop()
-    end = loop.time() + seconds
-    while not condition():
-        assert loop.time() < end, "waited in vain"
-        await asyncio.sleep(0.01)

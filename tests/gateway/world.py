@@ -84,13 +84,17 @@ def toy_processes() -> dict[str, FakeProcess]:
 
 @asynccontextmanager
 async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings: Any) -> AsyncIterator[World]:
-    """Starts everything; `bundle` is the policy of version v1, without one nothing is published."""
+    """Starts everything; `bundle` is the policy of version v1, without one nothing is published.
+
+    Limits are long unless `settings` say otherwise: a pause of this machine is no failure of a fake process.
+    """
     async with AsyncExitStack() as stack:
         processes = toy_processes()
         for process in processes.values():
             await stack.enter_async_context(running(process))
         (folder / "hidden.txt").touch()
-        config = GatewayConfig(**({"port": 0, "bundle_root": folder / "bundles", "budget_seconds": 2.0} | settings))
+        patient = {"budget_seconds": 60.0, "probe_timeout_seconds": 60.0}
+        config = GatewayConfig(**({"port": 0, "bundle_root": folder / "bundles"} | patient | settings))
         recall = [RecallBackend(name, processes[name].target, config) for name in CHANNELS]
         rank = RankBackend("rank", processes["rank"].target, config)
         backends: list[Backend] = [*recall, rank]

@@ -9,6 +9,7 @@ import pytest
 from rank_server.main import RankConfig, build, main
 from recsys import healthcheck
 from recsys.server import serve
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 
 def free_port() -> int:
@@ -21,14 +22,13 @@ async def test_the_rank_server_waits_for_its_first_bundle_and_drains(tmp_path: P
     stop, config = asyncio.Event(), RankConfig(port=free_port(), metrics_port=0, bundle_root=tmp_path)
     life = asyncio.create_task(serve(config, build, stop=stop))
     target = f"127.0.0.1:{config.port}"
-    for _ in range(100):
-        state = await asyncio.to_thread(healthcheck.state, target, service="recsys.v1.RankService")
-        if state == "NOT_SERVING":
-            break
-        await asyncio.sleep(0.05)
-    assert state == "NOT_SERVING"
+
+    def is_up() -> bool:
+        return healthcheck.state(target, service="recsys.v1.RankService") == "NOT_SERVING"
+
+    await asyncio.to_thread(eventually, is_up, "it is up")
     stop.set()
-    await asyncio.wait_for(life, 10)
+    await asyncio.wait_for(life, PATIENCE_SECONDS)
 
 
 def test_a_wrong_setting_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ from recsys.bundle import golden
 from recsys.errors import CannotStart
 from recsys.testing import release, toy_recall_query, write_bundle
 from recsys.v1 import recall_pb2, recall_pb2_grpc
+from tests.waiting import PATIENCE_SECONDS
 
 
 def popularity_files(folder: Path) -> None:
@@ -50,14 +51,14 @@ def started(*arguments: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
 def health(port: int) -> int:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=20, wait_for_ready=True)
+        answer = stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE_SECONDS, wait_for_ready=True)
         return int(answer.status)
 
 
 def wait_until_serving(port: int) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
         stub = health_pb2_grpc.HealthStub(channel)
-        for answer in stub.Watch(health_pb2.HealthCheckRequest(), timeout=20, wait_for_ready=True):
+        for answer in stub.Watch(health_pb2.HealthCheckRequest(), timeout=PATIENCE_SECONDS, wait_for_ready=True):
             if answer.status == health_pb2.HealthCheckResponse.SERVING:
                 return
 
@@ -72,10 +73,10 @@ def test_the_life_of_a_server_from_no_bundle_to_sigterm(tmp_path: Path) -> None:
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             query = recall_pb2.RecallQuery(count=3, exclude_item_ids=[11])
             request = recall_pb2.RecallRequest(queries=[query], bundle_version="v1")
-            answer = recall_pb2_grpc.RecallServiceStub(channel).Recall(request, timeout=5)
+            answer = recall_pb2_grpc.RecallServiceStub(channel).Recall(request, timeout=30)
         assert (answer.channel, list(answer.results[0].item_ids)) == ("popularity", [12, 10, 9])
         server.send_signal(signal.SIGTERM)
-        _, log = server.communicate(timeout=20)
+        _, log = server.communicate(timeout=PATIENCE_SECONDS)
     assert server.returncode == 0
     assert "no bundle was published here" in log
     assert "health is SERVING" in log
@@ -87,7 +88,7 @@ def test_two_servers_on_one_port_are_one_server_and_one_clear_error(tmp_path: Pa
     with started("--channel", "popularity", "--bundle-root", str(tmp_path)) as (_, port):
         health(port)
         with started("--channel", "popularity", "--bundle-root", str(tmp_path), "--port", str(port)) as (second, _):
-            _, log = second.communicate(timeout=20)
+            _, log = second.communicate(timeout=PATIENCE_SECONDS)
     assert second.returncode == 2
     assert log.splitlines()[-1].startswith(f"recall_server: port 127.0.0.1:{port}: taken")
 

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+import time
+from collections.abc import AsyncIterator, Coroutine
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +24,7 @@ from recsys.telemetry import Telemetry
 from recsys.testing import TOY_CUTOFF, FakeChannel, release, serving, write_bundle
 from recsys.v1 import recall_pb2, recall_pb2_grpc
 from recsys.versions import Versions
+from tests.waiting import PATIENCE_SECONDS, soon
 
 ROLE = "itemcf"
 
@@ -31,6 +34,7 @@ class World:
     root: Path
     versions: Versions[FakeChannel]
     telemetry: Telemetry
+    compute: Compute
     stub: Any
 
     async def recall(self, *queries: RecallQuery, version: str = "", **call: Any) -> recall_pb2.RecallResponse:
@@ -61,7 +65,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     servicer = RecallServicer(versions, compute, telemetry)
     service = Service(SERVICE_NAME, partial(recall_pb2_grpc.add_RecallServiceServicer_to_server, servicer))
     async with serving([service], telemetry=telemetry) as target, aio.insecure_channel(target) as channel:
-        yield World(tmp_path, versions, telemetry, recall_pb2_grpc.RecallServiceStub(channel))
+        yield World(tmp_path, versions, telemetry, compute, recall_pb2_grpc.RecallServiceStub(channel))
     compute.close()
 
 
@@ -164,13 +168,29 @@ async def test_status_tells_what_is_ready_and_refused(world: World) -> None:
     assert "scale.npy: missing" in status.refused_versions[0].reason
 
 
+async def queued_behind(
+    world: World, release: threading.Event, *calls: Coroutine[Any, Any, recall_pb2.RecallResponse]
+) -> list[asyncio.Task[recall_pb2.RecallResponse]]:
+    """Calls that all wait for the only thread, which is taken until `release` is set."""
+    threads = world.compute._executor
+    threads.submit(release.wait, PATIENCE_SECONDS)
+    await soon(lambda: threads._work_queue.qsize() == 0, "the thread is taken")
+    begun = [asyncio.create_task(call) for call in calls]
+    await soon(lambda: threads._work_queue.qsize() == len(calls), "all wait for the thread")
+    return begun
+
+
 async def test_queue_and_compute_are_measured_apart(world: World) -> None:
     publish(world, "v1")
     world.versions.active().servable.sleep_seconds = 0.1
-    first, second = await asyncio.gather(world.recall(query()), world.recall(query()))
-    waited = sorted([first.queue_microseconds, second.queue_microseconds])
-    assert waited[0] < 50_000 < waited[1]
-    assert min(first.compute_microseconds, second.compute_microseconds) >= 100_000
+    began, release = time.perf_counter(), threading.Event()
+    calls = await queued_behind(world, release, world.recall(query()), world.recall(query()))
+    release.set()
+    answers = await asyncio.gather(*calls)
+    passed = (time.perf_counter() - began) * 1e6
+    assert max(answer.queue_microseconds for answer in answers) >= 100_000
+    assert min(answer.compute_microseconds for answer in answers) >= 100_000
+    assert all(answer.queue_microseconds + answer.compute_microseconds <= passed for answer in answers)
     stage = {"stage": "recall:itemcf", "status": "ok"}
     assert world.samples("recsys_stage_seconds_count", part="queue", **stage) == 2
     assert world.samples("recsys_stage_seconds_sum", part="compute", **stage) >= 0.2
@@ -179,17 +199,16 @@ async def test_queue_and_compute_are_measured_apart(world: World) -> None:
 
 async def test_work_whose_deadline_passed_in_the_queue_is_not_begun(world: World) -> None:
     publish(world, "v1")
-    channel = world.versions.active().servable
-    channel.sleep_seconds = 0.2
-    busy = asyncio.ensure_future(world.recall(query()))
-    await asyncio.sleep(0.05)
+    release = threading.Event()
+    (late,) = await queued_behind(world, release, world.recall(query(), timeout=1.0))
     with pytest.raises(aio.AioRpcError) as caught:
-        await world.recall(query(), timeout=0.05)
+        await late
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await busy
-    channel.sleep_seconds = 0.0
+    passed = {"method": "RecallService/Recall", "code": "DEADLINE_EXCEEDED"}
+    await soon(lambda: world.samples("recsys_rpc_seconds_count", **passed) == 1, "the server has noticed")
+    release.set()
     await world.recall(query())
-    assert world.samples("recsys_stage_seconds_count", stage="recall:itemcf", part="compute", status="ok") == 2
+    assert world.samples("recsys_stage_seconds_count", stage="recall:itemcf", part="compute", status="ok") == 1
 
 
 async def test_a_stored_history_of_any_plausible_length_is_taken(world: World) -> None:

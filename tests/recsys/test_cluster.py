@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,8 @@ from recsys.config import METRICS_PORTS, PORTS
 from recsys.errors import CannotStart, Unreachable
 from recsys.supervision import Program, configuration
 from recsys.testing import release, toy_recall_query, write_bundle
+from recsys.watchdog import ROUND_SECONDS
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 
 def popularity_files(folder: Path) -> None:
@@ -39,17 +41,10 @@ def popularity_only(root: Path, **settings: str) -> list[Program]:
 
 @contextlib.contextmanager
 def cluster_of(servers: list[Program], folder: Path) -> Iterator[LocalCluster]:
-    with LocalCluster(servers, folder) as cluster:
+    with LocalCluster(servers, folder, stop_seconds=60, hang_seconds=PATIENCE_SECONDS) as cluster:
         yield cluster
         kept = [pid for pid in cluster.pids().values() if pid]
     assert not [pid for pid in kept if psutil.pid_exists(pid)]
-
-
-def eventually(condition: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def test_free_ports_are_different() -> None:
@@ -115,7 +110,7 @@ def test_a_cluster_that_does_not_run_has_nothing_to_stop(tmp_path: Path) -> None
 def test_a_server_that_is_killed_comes_back_and_all_exit_with_0(tmp_path: Path) -> None:
     servers = popularity_only(tmp_path / "bundles")
     with cluster_of(servers, tmp_path / "logs") as cluster:
-        cluster.wait_healthy(60)
+        cluster.wait_healthy(PATIENCE_SECONDS)
         assert (tmp_path / "logs" / "supervisor.out").read_text() == ""
         assert cluster.states()["popularity"] in ("STARTING", "RUNNING")
         seen = set()
@@ -123,27 +118,37 @@ def test_a_server_that_is_killed_comes_back_and_all_exit_with_0(tmp_path: Path) 
             pid = cluster.pids()["popularity"]
             seen.add(pid)
             os.kill(pid, signal.SIGKILL)
-            eventually(lambda pid=pid: cluster.pids()["popularity"] not in (0, pid))
-            cluster.wait_healthy(60)
+            eventually(lambda pid=pid: cluster.pids()["popularity"] not in (0, pid), "another process runs")
+            cluster.wait_healthy(PATIENCE_SECONDS)
         assert len(seen) == 2
         assert cluster.stop() == {"popularity": 0}
-    assert healthcheck.state(servers[0].target).startswith("UNAVAILABLE")
+    assert healthcheck.state(servers[0].target, timeout_seconds=30).startswith("UNAVAILABLE")
     assert "draining" in (tmp_path / "logs" / "popularity.log").read_text()
+
+
+def stop_until_it_is_killed(cluster: LocalCluster, pid: int, hang_seconds: float) -> None:
+    """Stops the server until the watchdog kills it. One that it has not heard yet it leaves alone: then it is heard."""
+    while cluster.pids()["popularity"] == pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(2 * ROUND_SECONDS)
+            os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: cluster.pids()["popularity"] != pid, "it is killed", seconds=hang_seconds + 10)
 
 
 @pytest.mark.integration
 def test_a_server_that_hangs_is_killed_and_comes_back(tmp_path: Path) -> None:
-    servers = popularity_only(tmp_path / "bundles")
-    with LocalCluster(servers, tmp_path / "logs", hang_seconds=2) as cluster:
-        cluster.wait_healthy(60)
+    servers, hang_seconds = popularity_only(tmp_path / "bundles"), 4.0
+    with LocalCluster(servers, tmp_path / "logs", stop_seconds=60, hang_seconds=hang_seconds) as cluster:
+        cluster.wait_healthy(PATIENCE_SECONDS)
         pid = cluster.pids()["popularity"]
-        time.sleep(2)  # the watchdog has to have heard it once
-        os.kill(pid, signal.SIGSTOP)
-        eventually(lambda: cluster.pids()["popularity"] not in (0, pid))
-        cluster.wait_healthy(60)
+        stop_until_it_is_killed(cluster, pid, hang_seconds)
+        eventually(lambda: cluster.pids()["popularity"] not in (0, pid), "another process runs")
+        cluster.wait_healthy(PATIENCE_SECONDS)
         assert cluster.stop() == {"popularity": 0}
     log = (tmp_path / "logs" / "supervisord.log").read_text()
-    assert f"watchdog: popularity (pid {pid}) gave no answer for 2 s: killed, to be restarted" in log
+    assert f"watchdog: popularity (pid {pid}) gave no answer for 4 s: killed, to be restarted" in log
     assert log.count("watchdog: ") == 1
     assert (tmp_path / "logs" / "supervisor.out").read_text() == ""
 
@@ -153,14 +158,16 @@ def test_a_server_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
     server = Program("rank", ("-m", "recall_server", "--channel", "magic"), f"127.0.0.1:{free_ports(1)[0]}")
     complaint = "rank cannot start: recall_server: no recall channel 'magic'"
     with LocalCluster([server], tmp_path) as cluster, pytest.raises(CannotStart, match=complaint):
-        cluster.wait_healthy(60)
+        cluster.wait_healthy(PATIENCE_SECONDS)
 
 
 @pytest.mark.integration
 def test_a_server_without_a_bundle_is_unhealthy_with_its_last_words(tmp_path: Path) -> None:
     servers = [s for s in programs(tmp_path, tmp_path, Ports.free()) if s.name == "popularity"]
     with LocalCluster(servers, tmp_path / "logs") as cluster:
-        eventually(lambda: healthcheck.state(servers[0].target) == "NOT_SERVING")
+        log = tmp_path / "logs/popularity.log"
+        eventually(lambda: log.is_file() and "no bundle was published" in log.read_text(), "it has said why")
+        eventually(lambda: healthcheck.state(servers[0].target) == "NOT_SERVING", "it is up")
         with pytest.raises(
             Unreachable, match=r"not healthy after 0.1 s(?s:.*)popularity: (?s:.*)no bundle was published"
         ):
@@ -180,7 +187,7 @@ def test_nothing_is_left_running_when_the_holder_or_the_supervisor_is_killed(tmp
         f"program = Program({server.name!r}, {server.arguments!r}, {server.target!r})\n"
         "cluster = LocalCluster([program], Path(sys.argv[1]))\n"
         "cluster.start()\n"
-        "cluster.wait_healthy(60)\n"
+        f"cluster.wait_healthy({PATIENCE_SECONDS})\n"
         "print('healthy', flush=True)\n"
         "time.sleep(600)\n"
     )
@@ -193,8 +200,9 @@ def test_nothing_is_left_running_when_the_holder_or_the_supervisor_is_killed(tmp
         assert len(descendants) == 2
         supervisor = psutil.Process(holder.pid).children()[0]
         (holder if victim == "holder" else supervisor).kill()
-        _, alive = psutil.wait_procs([p for p in descendants if p.pid != supervisor.pid], timeout=30)
+        _, alive = psutil.wait_procs([p for p in descendants if p.pid != supervisor.pid], timeout=PATIENCE_SECONDS)
         assert alive == []
         holder.kill()
     if victim == "holder":  # without the supervisor nobody writes the log
-        assert "draining" in (tmp_path / "logs" / "popularity.log").read_text()
+        log = tmp_path / "logs/popularity.log"
+        eventually(lambda: "draining" in log.read_text(), "the supervisor has written its last words")

@@ -3,15 +3,18 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextvars import ContextVar
+from typing import Any, TypeVar
 
 import pytest
 
 from recsys.compute import Compute
 from recsys.errors import DeadlinePassed
 from recsys.telemetry import Telemetry
+from tests.waiting import PATIENCE_SECONDS
 
+T = TypeVar("T")
 PINNED: ContextVar[str] = ContextVar("PINNED")
 
 
@@ -32,11 +35,35 @@ def count(telemetry: Telemetry, part: str, status: str) -> float:
     return telemetry.registry.get_sample_value("recsys_stage_seconds_count", labels) or 0.0
 
 
+async def queued(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """Work that waits for a thread by now, or has one."""
+    task = asyncio.create_task(work)
+    await asyncio.sleep(0)
+    return task
+
+
+def until(release: threading.Event) -> Callable[[], None]:
+    """Work of 0.2 s, begun when `release` is set."""
+
+    def work() -> None:
+        assert release.wait(PATIENCE_SECONDS)
+        time.sleep(0.2)
+
+    return work
+
+
 async def test_waiting_is_told_apart_from_working(compute: Compute) -> None:
-    first, second = await asyncio.gather(compute.run(lambda: time.sleep(0.1)), compute.run(lambda: 7))
-    assert first.queue_seconds < 0.05 < 0.1 <= first.compute_seconds
+    """Neither is part of the other: together they are no more than the time that passed."""
+    release, began = threading.Event(), time.perf_counter()
+    busy, waiting = await queued(compute.run(until(release))), await queued(compute.run(lambda: 7))
+    release.set()
+    first, second = await busy, await waiting
+    passed = time.perf_counter() - began
+    assert first.compute_seconds >= 0.2
+    assert first.queue_seconds + first.compute_seconds <= passed
     assert second.value == 7
-    assert second.compute_seconds < 0.05 < second.queue_seconds
+    assert second.queue_seconds >= 0.2
+    assert second.queue_seconds + second.compute_seconds <= passed
     assert second.queue_microseconds == int(second.queue_seconds * 1e6)
 
 
@@ -48,10 +75,12 @@ async def test_work_runs_elsewhere_in_the_context_of_its_call(compute: Compute) 
 
 async def test_work_whose_deadline_passed_in_the_queue_does_not_run(compute: Compute, telemetry: Telemetry) -> None:
     ran: list[str] = []
-    busy = asyncio.ensure_future(compute.run(lambda: time.sleep(0.1)))
-    await asyncio.sleep(0)
+    release = threading.Event()
+    busy = await queued(compute.run(until(release)))
+    late = await queued(compute.run(lambda: ran.append("late"), remaining_seconds=0.02))
+    release.set()
     with pytest.raises(DeadlinePassed, match="for a free thread, the deadline left 20 ms; send fewer calls"):
-        await compute.run(lambda: ran.append("late"), remaining_seconds=0.02)
+        await late
     await busy
     assert ran == []
     assert (count(telemetry, "queue", "timeout"), count(telemetry, "compute", "timeout")) == (1, 0)

@@ -22,6 +22,7 @@ from recsys.logs import write_logs
 from recsys.server import Process, Server, Service, run, serve
 from recsys.telemetry import Telemetry
 from recsys.v1 import recall_pb2, recall_pb2_grpc
+from tests.waiting import PATIENCE_SECONDS, soon
 
 NAME = "recsys.v1.RecallService"
 Behavior = Callable[[recall_pb2.RecallRequest, Any], Awaitable[recall_pb2.RecallResponse]]
@@ -139,15 +140,15 @@ async def test_timeouts_are_measured_and_stop_the_work(running: Running) -> None
 
     async def behavior(request: Any, context: Any) -> recall_pb2.RecallResponse:
         left.append(remaining_seconds(context))
-        await asyncio.sleep(10)
+        await asyncio.sleep(600)
         return recall_pb2.RecallResponse()
 
     running.servicer.behavior = behavior
-    assert (await running.error(timeout=0.1)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
-    await asyncio.sleep(0.1)
+    await running.health()
+    assert (await running.error(timeout=1.0)).code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    await soon(lambda: running.observed("RecallService/Recall", "DEADLINE_EXCEEDED") == 1, "the server has noticed")
     assert left[0] is not None
-    assert 0 < left[0] <= 0.1
-    assert running.observed("RecallService/Recall", "DEADLINE_EXCEEDED") == 1
+    assert 0 < left[0] <= 1.1, "gRPC rounds up what is left when it tells it"
     assert running.telemetry.registry.get_sample_value("recsys_rpc_in_flight") == 0
 
 
@@ -176,7 +177,7 @@ async def test_calls_beyond_the_limit_are_refused_but_status_is_not(running: Run
 
     running.servicer.behavior = behavior
     admitted = [asyncio.ensure_future(running.stub.Recall(recall_pb2.RecallRequest())) for _ in range(2)]
-    await asyncio.wait_for(both_entered.wait(), 5)
+    await asyncio.wait_for(both_entered.wait(), PATIENCE_SECONDS)
     assert running.telemetry.registry.get_sample_value("recsys_rpc_in_flight") == 2
     refused = await running.error()
     assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -280,13 +281,22 @@ async def test_a_second_server_on_one_port_is_refused_unless_workers_share_it() 
     assert Server(ServerConfig(port=port, workers=2), Telemetry.create(), []).bind() == port
 
 
+async def is_refused(stub: Any) -> bool:
+    """Whether the server takes no calls any more; one that it took while it began to drain it may still cancel."""
+    try:
+        await stub.Status(recall_pb2.RecallServiceStatusRequest())
+    except aio.AioRpcError as error:
+        return error.code() is grpc.StatusCode.UNAVAILABLE
+    return False
+
+
 async def test_a_drain_lets_calls_in_flight_finish_and_refuses_new_ones() -> None:
-    servicer, stop, entered, closed = Recall(), asyncio.Event(), asyncio.Event(), []
+    servicer, stop, entered, leave, closed = Recall(), asyncio.Event(), asyncio.Event(), asyncio.Event(), []
     ports: list[int] = []
 
     async def behavior(request: Any, context: Any) -> recall_pb2.RecallResponse:
         entered.set()
-        await asyncio.sleep(0.3)
+        await leave.wait()
         return recall_pb2.RecallResponse(channel="finished")
 
     async def build(config: ServerConfig, process: Process) -> list[Service]:
@@ -298,19 +308,20 @@ async def test_a_drain_lets_calls_in_flight_finish_and_refuses_new_ones() -> Non
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         ports.append(probe.getsockname()[1])
-    life = asyncio.create_task(serve(ServerConfig(port=ports[0]), build, stop=stop))
+    life = asyncio.create_task(serve(ServerConfig(port=ports[0], drain_seconds=60), build, stop=stop))
     async with aio.insecure_channel(f"127.0.0.1:{ports[0]}") as channel:
         stub = recall_pb2_grpc.RecallServiceStub(channel)
         call = asyncio.ensure_future(stub.Recall(recall_pb2.RecallRequest(), wait_for_ready=True))
-        await asyncio.wait_for(entered.wait(), 5)
+        await asyncio.wait_for(entered.wait(), PATIENCE_SECONDS)
         health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
         assert health.status == health_pb2.HealthCheckResponse.SERVING
         stop.set()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not await is_refused(stub):
+                assert not call.done()
+        leave.set()
         assert (await call).channel == "finished"
-        with pytest.raises(aio.AioRpcError) as refused:
-            await stub.Recall(recall_pb2.RecallRequest())
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
-    await asyncio.wait_for(life, 5)
+    await asyncio.wait_for(life, PATIENCE_SECONDS)
     assert closed == ["models"]
 
 

@@ -45,7 +45,7 @@ def test_metrics_are_served_on_a_port_of_their_own_and_a_taken_one_is_named() ->
     telemetry.degraded.labels("rank", "timeout").inc()
     server = telemetry.serve("127.0.0.1", 0)
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/metrics", timeout=60) as answer:
             text = answer.read().decode()
         assert 'recsys_degraded_total{cause="timeout",stage="rank"} 1.0' in text
         with pytest.raises(CannotStart, match=f"metrics port 127.0.0.1:{server.server_port}: Address already in use"):

@@ -13,6 +13,7 @@ from recsys.errors import BundleMismatch, BundleMissing
 from recsys.telemetry import Telemetry
 from recsys.testing import FakeChannel, release, write_bundle
 from recsys.versions import Versions
+from tests.waiting import PATIENCE_SECONDS
 
 ROLE = "popularity"
 
@@ -256,7 +257,7 @@ def test_following_reports_readiness_and_survives_an_unreadable_root(tmp_path: P
             world.publish("v1")
 
     world.versions.follow(0.01, on_change)
-    assert ready.wait(5)
+    assert ready.wait(PATIENCE_SECONDS)
     world.versions.close()
     assert reports[0] is False
 

@@ -14,6 +14,7 @@ from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[im
 
 from recsys import healthcheck, watchdog
 from recsys.watchdog import Silence, section, watch
+from tests.waiting import PATIENCE_SECONDS
 
 NO_ANSWER = "DEADLINE_EXCEEDED: Deadline Exceeded"
 
@@ -43,7 +44,7 @@ class Supervisord:
         before = set(threading.enumerate())
         watch(self, "a=h:1", hang_seconds)
         for thread in set(threading.enumerate()) - before:
-            thread.join(10)
+            thread.join(PATIENCE_SECONDS)
         assert self.options.mood == SupervisorStates.SHUTDOWN
         return self.lines
 
@@ -72,7 +73,7 @@ def test_a_silent_child_is_killed_and_the_log_says_so(
     monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
 ) -> None:
     lines = Supervisord(running(child.pid)).watched(monkeypatch, ["SERVING", NO_ANSWER, NO_ANSWER])
-    assert child.wait(10) == -signal.SIGKILL
+    assert child.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     assert lines == [f"watchdog: a (pid {child.pid}) gave no answer for 0.02 s: killed, to be restarted"]
 
 
