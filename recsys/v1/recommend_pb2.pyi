@@ -471,7 +471,7 @@ class BackendStatus(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"popularity", "itemcf", "vector" or "rank"."""
+    """The recall channel ("popularity", "itemcf", "vector", "als", "content"), or "rank"."""
     reachable: _builtins.bool
     """Whether it answered its last probe."""
     cause: _builtins.str

@@ -205,7 +205,9 @@ class Stage(_message.Message):
     CANDIDATES_OUT_FIELD_NUMBER: _builtins.int
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"history", "recall:<channel>", "merge", "filter", "rank"."""
+    """"history", "recall:<channel>", "merge", "filter", "rank", "rerank". "filter" comes a second time, at the end, where an
+    item was hidden meanwhile.
+    """
     status: Global___StageStatus.ValueType
     """How it went."""
     cause: _builtins.str

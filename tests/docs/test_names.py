@@ -1,0 +1,70 @@
+"""Every channel and every stage is named on the pages and in the comments where a reader looks for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from offline.publish import ROLE_FOLDERS
+from recall_server.channels import CHANNELS
+from recsys.bundle import RerankPolicy
+from recsys.config import METRICS_PORTS, PORTS
+from recsys.v1 import recommend_pb2
+from tests.docs.pages import ROOT
+from tests.gateway.toy import policy
+from tests.gateway.world import gateway
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def comment_of(proto: str, message: str) -> str:
+    """The comment of the field `name` of a message."""
+    return read(f"protos/recsys/v1/{proto}.proto").partition(f"message {message} {{")[2].partition("string name")[0]
+
+
+@pytest.mark.parametrize("channel", CHANNELS)
+def test_every_channel_is_named_where_it_should(channel: str) -> None:
+    images = [line for line in read("docs/reference/operations.md").splitlines() if f"`recall-{channel}`" in line]
+    assert len(images) == 1
+    assert str(PORTS[channel]) in images[0]
+    assert f"{channel:<10} :{PORTS[channel]}" in read("docs/architecture.md")
+    ports = f"{channel} {PORTS[channel]} and {METRICS_PORTS[channel]}"
+    assert ports in " ".join(read("docs/reference/configuration.md").split())
+    assert f'"{channel}"' in comment_of("recommend", "BackendStatus")
+
+
+def test_every_process_is_named_with_its_metrics_port() -> None:
+    by_port = sorted(METRICS_PORTS, key=lambda role: METRICS_PORTS[role])
+    first, last = METRICS_PORTS[by_port[0]], METRICS_PORTS[by_port[-1]]
+    metrics = " ".join(read("docs/reference/metrics.md").split())
+    assert [role for role, port in METRICS_PORTS.items() if f"{role} {port}" not in metrics] == []
+    assert f"`/metrics`: {first} to {last}, in the order {', '.join(by_port)}." in read("docs/architecture.md")
+
+
+def test_every_folder_of_a_bundle_is_in_its_layout() -> None:
+    layout = read("docs/reference/bundle.md").partition("```")[2].partition("```")[0]
+    folders = {folder for folders in ROLE_FOLDERS.values() for folder in folders}
+    assert {folder for folder in folders if f"── {folder}/ " not in layout} == set()
+    assert "exposure_bonus.npy" in layout
+
+
+async def test_every_stage_is_named_where_it_should(tmp_path: Path) -> None:
+    asked = policy().model_copy(update={"rerank": RerankPolicy(diversity=1)})
+    async with gateway(tmp_path, asked) as world:
+        response = await world.stub.Recommend(recommend_pb2.RecommendRequest(user_id=4, debug=True))
+    stages = {stage.name.partition(":")[0] for stage in response.stages}
+    assert len(stages) == 6
+    (labels,) = [line for line in read("docs/reference/metrics.md").splitlines() if line.startswith("- `stage` is ")]
+    for stage in stages:
+        suffix = ":<channel>" if stage == "recall" else ""
+        assert f'"{stage}{suffix}"' in comment_of("types", "Stage")
+        assert f"`{stage}{suffix}`" in labels
+
+
+def test_every_stage_is_a_step_of_the_request() -> None:
+    request = read("docs/architecture.md").partition("## A request")[2].partition("## ")[0]
+    steps = [step.partition("**")[0] for step in request.split(". **")[1:]]
+    assert steps == ["Resolve", "Recall", "Merge", "Filter", "Blend", "Rank", "Re-rank", "Answer"]
