@@ -48,7 +48,10 @@ def test_make_targets_exist() -> None:
 def test_make_variables_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = {
-        word.partition("=")[0] for _, command in COMMANDS if command.startswith("make ") for word in command.split()[2:]
+        word.partition("=")[0]
+        for _, command in COMMANDS
+        if command.startswith("make ")
+        for word in shlex.split(command)[2:]
     }
     assert {name for name in named if not re.search(rf"^{name} \?=", makefile, re.MULTILINE)} == set()
 
