@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
+from offline.open_loop import Sample, send_at_rate
 from offline.publish import BundleFacts, publish
+from recsys import healthcheck
 from recsys.bundle import BundleStore, Release
 from recsys.bundle.manifest import MANIFEST_FILE
 from recsys.cluster import LocalCluster, Ports, programs
@@ -22,10 +24,29 @@ from recsys.supervision import Program, log_file
 from recsys.v1 import types_pb2
 from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse, StatusRequest, StatusResponse
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
+from tests.published import USERS
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 SETTINGS = {"log-level": "WARNING", "poll-seconds": "0.1"}
-GATEWAY_SETTINGS = {"probe-seconds": "0.1", "reprobe-seconds": "0.1", "rollout-timeout-seconds": "5"}
-HEALTHY_SECONDS = 60.0
+GATEWAY_SETTINGS = {
+    "probe-seconds": "0.1",
+    "reprobe-seconds": "0.1",
+    "probe-timeout-seconds": "2",
+    "rollout-timeout-seconds": "60",
+    "budget-seconds": "10",
+}
+"""Limits are long: where a limit is not what a test is about, a busy machine must not reach it."""
+
+CALL_SECONDS = 30.0
+"""A caller's deadline, for the same reason."""
+
+RATE = 40
+"""Requests per second under load."""
+
+CHANGE_AT = 1.0
+"""Seconds of load before something changes, and after the change has settled."""
+
+T = TypeVar("T")
 _CONSTANTS = itertools.count(100.0)
 ROLES = ("popularity", "itemcf", "vector", "rank", "gateway")
 
@@ -51,12 +72,14 @@ class System:
 
     def ask(self, **fields: Any) -> RecommendResponse:
         """One answer of `Recommend`, with its stages."""
-        response: RecommendResponse = self.gateway.Recommend(RecommendRequest(debug=True, **fields), timeout=5)
+        response: RecommendResponse = self.gateway.Recommend(
+            RecommendRequest(debug=True, **fields), timeout=CALL_SECONDS
+        )
         return response
 
     def status(self) -> StatusResponse:
         """What the gateway says of itself and of the others."""
-        response: StatusResponse = self.gateway.Status(StatusRequest(), timeout=5)
+        response: StatusResponse = self.gateway.Status(StatusRequest(), timeout=CALL_SECONDS)
         return response
 
     def statuses(self) -> dict[str, types_pb2.ServingStatus]:
@@ -79,7 +102,7 @@ class System:
 
     def settle(self) -> None:
         """Waits until all servers are healthy and the gateway, which may have started first, has found the others."""
-        self.cluster.wait_healthy(HEALTHY_SECONDS)
+        self.cluster.wait_healthy(PATIENCE_SECONDS)
         eventually(
             lambda: all(backend.reachable and not backend.cause for backend in self.status().backends),
             "the gateway reaches every other process",
@@ -87,7 +110,11 @@ class System:
 
     def log(self, role: str) -> str:
         """What a server has written so far."""
-        return log_file(self.cluster.folder, role).read_text(encoding="utf-8")
+        return log_file(self.cluster.folder, role).read_text(encoding="utf-8", errors="replace")
+
+    def health(self, role: str, service: str = "") -> str:
+        """What a process says of its health."""
+        return healthcheck.state(self.ports.target(role), service=service, timeout_seconds=CALL_SECONDS)
 
 
 @contextmanager
@@ -112,7 +139,10 @@ def system(
         settings=SETTINGS,
         role_settings={**(role_settings or {}), "gateway": {**GATEWAY_SETTINGS, **(gateway_settings or {})}},
     )
-    cluster = LocalCluster([launch(server) for server in servers], folder / "logs")
+    # Nothing hangs here but what a test has stopped and will let go on; a slow end is not a failed one.
+    cluster = LocalCluster(
+        [launch(server) for server in servers], folder / "logs", stop_seconds=60, hang_seconds=PATIENCE_SECONDS
+    )
     with grpc.insecure_channel(ports.target("gateway"), options=[("grpc.max_reconnect_backoff_ms", 200)]) as channel:
         running = System(cluster, ports, BundleStore(root), channel)
         cluster.start()
@@ -171,13 +201,44 @@ def flip_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-def eventually(condition: Callable[[], bool], what: str, *, seconds: float = 30.0) -> float:
-    """Waits until `condition` holds and returns how long that took; fails where it does not in time."""
-    started = time.monotonic()
-    while not condition():
-        assert time.monotonic() - started < seconds, f"waited {seconds:g} s in vain until {what}"
-        time.sleep(0.05)
-    return time.monotonic() - started
+async def under_load(running: System, change: Callable[[], T], settled: Callable[[T], bool]) -> tuple[list[Sample], T]:
+    """Samples of a steady load during a change, and what `change` returned.
+
+    `change` is called `CHANGE_AT` seconds after the first request. The load goes on until `settled` holds for what it
+    returned, and `CHANGE_AT` seconds longer: however long the change takes on this machine, its end is seen.
+    """
+    due, done = asyncio.Event(), asyncio.Event()
+
+    def requests() -> Iterator[RecommendRequest]:
+        numbers = itertools.count()
+        for number in numbers:
+            if number > RATE * CHANGE_AT:
+                due.set()
+            if done.is_set():
+                break
+            yield request_of(number)
+        for _, number in zip(range(int(RATE * CHANGE_AT)), numbers, strict=False):
+            yield request_of(number)
+
+    async def changing() -> T:
+        try:
+            await due.wait()
+            result = await asyncio.to_thread(change)
+            await asyncio.to_thread(eventually, lambda: settled(result), "the change is served")
+            return result
+        finally:
+            done.set()
+
+    load = send_at_rate(
+        running.target, requests(), rate=RATE, deadline_seconds=CALL_SECONDS, ready_seconds=CALL_SECONDS
+    )
+    samples, result = await asyncio.gather(load, changing())
+    return samples, result
+
+
+def request_of(number: int) -> RecommendRequest:
+    """What is asked under load: every user of the checkerboard in turn."""
+    return RecommendRequest(user_id=number % USERS, count=10, debug=True)
 
 
 def stage(response: RecommendResponse, name: str) -> types_pb2.Stage:

@@ -31,8 +31,9 @@ from recsys.v1.types_pb2 import (
     History,
     ItemFilter,
 )
-from tests.integration.live import ROLES, System, details, eventually, item_ids, stage, system
+from tests.integration.live import CALL_SECONDS, ROLES, System, details, item_ids, stage, system
 from tests.published import ITEMS
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.integration
 
@@ -51,7 +52,7 @@ def running(checkerboard_store: Path, tmp_path_factory: pytest.TempPathFactory) 
     """Five servers that no test of this module changes."""
     folder = tmp_path_factory.mktemp("api")
     shutil.copytree(checkerboard_store, folder / "bundles")
-    with system(folder / "bundles", folder, gateway_settings={"budget-seconds": "1.5"}) as started:
+    with system(folder / "bundles", folder) as started:
         yield started
 
 
@@ -142,7 +143,7 @@ def test_bad_requests_for_similar_items_are_refused(
     running: System, fields: dict[str, Any], code: grpc.StatusCode, complaint: str
 ) -> None:
     with pytest.raises(grpc.RpcError) as caught:
-        running.gateway.SimilarItems(SimilarItemsRequest(**fields), timeout=5)
+        running.gateway.SimilarItems(SimilarItemsRequest(**fields), timeout=CALL_SECONDS)
     assert caught.value.code() is code
     assert details(caught.value).startswith(complaint)
 
@@ -170,7 +171,7 @@ def rating(**fields: Any) -> Event:
 def test_one_bad_event_refuses_all_and_nothing_is_recorded(running: System, bad: Event, complaint: str) -> None:
     good = rating(event_id="never recorded", item_id=26)
     with pytest.raises(grpc.RpcError) as caught:
-        running.gateway.RecordEvents(RecordEventsRequest(events=[good, bad]), timeout=5)
+        running.gateway.RecordEvents(RecordEventsRequest(events=[good, bad]), timeout=CALL_SECONDS)
     assert caught.value.code() is INVALID
     assert details(caught.value).startswith(complaint)
     assert 26 in item_ids(running.ask(user_id=0))
@@ -187,10 +188,9 @@ def test_an_oversized_message_is_refused_and_the_connection_goes_on(running: Sys
 
 @pytest.mark.parametrize("role", ROLES)
 def test_health_is_per_process_and_per_service(running: System, role: str) -> None:
-    target = running.ports.target(role)
-    assert healthcheck.state(target) == "SERVING"
-    assert healthcheck.state(target, service=SERVICES[role]) == "SERVING"
-    assert healthcheck.state(target, service="recsys.v1.NoService").startswith("NOT_FOUND")
+    assert running.health(role) == "SERVING"
+    assert running.health(role, SERVICES[role]) == "SERVING"
+    assert running.health(role, "recsys.v1.NoService").startswith("NOT_FOUND")
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -203,7 +203,7 @@ def test_reflection_resolves_methods(running: System, role: str) -> None:
     ]
     with grpc.insecure_channel(running.ports.target(role)) as channel:
         stub = reflection_pb2_grpc.ServerReflectionStub(channel)
-        found, listed, absent = stub.ServerReflectionInfo(iter(requests), timeout=5)
+        found, listed, absent = stub.ServerReflectionInfo(iter(requests), timeout=CALL_SECONDS)
     files = [
         descriptor_pb2.FileDescriptorProto.FromString(content)
         for content in found.file_descriptor_response.file_descriptor_proto
@@ -231,13 +231,13 @@ def test_a_second_server_on_a_port_exits_with_2_and_one_line(
     settings = ("--bundle-root", str(running.store.root), "--port", str(port), "--metrics-port", "0")
     files = ("--events-file", str(tmp_path / "e"), "--answers-file", str(tmp_path / "a")) if role == "gateway" else ()
     command = [sys.executable, "-m", module, *flags, *settings, *files, "--log-level", "ERROR"]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_SECONDS, check=False)
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if module in line]  # gRPC's core has a word of its own
     assert "Traceback" not in ended.stderr
     assert line.startswith(f"{module}: port {HOST}:{port}: taken")
     assert "stop the process that has it, or set --port" in line
-    assert healthcheck.state(running.ports.target(role)) == "SERVING"
+    assert running.health(role) == "SERVING"
 
 
 @contextmanager
@@ -252,7 +252,7 @@ def another_gateway(running: System, folder: Path, recall: dict[str, str]) -> It
         "rank": running.ports.target("rank"),
         "events-file": folder / "events.sqlite",
         "answers-file": folder / "answers.sqlite",
-        "budget-seconds": 1.5,
+        "budget-seconds": 10,
         "log-level": "WARNING",
     }
     flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
@@ -265,14 +265,14 @@ def another_gateway(running: System, folder: Path, recall: dict[str, str]) -> It
             yield RecommendationServiceStub(channel)
     finally:
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(PATIENCE_SECONDS) == 0
 
 
 def test_a_gateway_that_is_set_up_wrongly_says_what_is_where(running: System, tmp_path: Path) -> None:
     """popularity at the port of itemcf, itemcf where it is, vector nowhere."""
     itemcf = running.ports.target("itemcf")
     with another_gateway(running, tmp_path, {"popularity": itemcf, "itemcf": itemcf}) as stub:
-        response = stub.Recommend(RecommendRequest(user_id=0, count=10, debug=True), timeout=5)
+        response = stub.Recommend(RecommendRequest(user_id=0, count=10, debug=True), timeout=CALL_SECONDS)
         wrong, right, absent = (stage(response, f"recall:{name}") for name in ("popularity", "itemcf", "vector"))
         assert wrong.status == STAGE_STATUS_REFUSED
         assert wrong.cause == f"{itemcf} is channel 'itemcf', expected 'popularity': check the ports"
@@ -281,11 +281,13 @@ def test_a_gateway_that_is_set_up_wrongly_says_what_is_where(running: System, tm
         assert absent.cause == "no such channel is configured; add it to --recall"
         assert response.degraded
         assert len(response.items) == 10
-        similar = stub.SimilarItems(SimilarItemsRequest(item_id=2, count=5), timeout=5)
+        similar = stub.SimilarItems(SimilarItemsRequest(item_id=2, count=5), timeout=CALL_SECONDS)
         assert [entry.name for entry in similar.stages if entry.status != STAGE_STATUS_OK] == ["recall:vector"]
 
         def causes() -> dict[str, str]:
-            return {backend.name: backend.cause for backend in stub.Status(StatusRequest(), timeout=5).backends}
+            return {
+                backend.name: backend.cause for backend in stub.Status(StatusRequest(), timeout=CALL_SECONDS).backends
+            }
 
         assert set(causes()) == {"popularity", "itemcf", "rank"}
         wrong_port = f"{itemcf} serves 'itemcf', not 'popularity': check the ports"  # known once it was probed

@@ -24,10 +24,11 @@ def test_a_bundle_is_served_by_the_channels_of_its_policy(tmp_path: Path) -> Non
     assert channels_of(store) == CHANNELS
     manifest = store.open(store.release().current).manifest
     assert (sorted(manifest.roles), manifest.index) == (["als", "content", "gateway", "popularity", "rank"], None)
-    with served(store, folder=tmp_path / "run") as target, grpc.insecure_channel(target) as channel:
+    run, patient = tmp_path / "run", {"budget-seconds": "30", "probe-timeout-seconds": "5"}
+    with served(store, folder=run, gateway_settings=patient) as target, grpc.insecure_channel(target) as channel:
         stub = recommend_pb2_grpc.RecommendationServiceStub(channel)
-        status = stub.Status(recommend_pb2.StatusRequest(), timeout=10)
-        answer = stub.Recommend(recommend_pb2.RecommendRequest(user_id=3, count=20), timeout=10)
+        status = stub.Status(recommend_pb2.StatusRequest(), timeout=60)
+        answer = stub.Recommend(recommend_pb2.RecommendRequest(user_id=3, count=20), timeout=60)
     assert [backend.name for backend in status.backends] == [*CHANNELS, "rank"]
     assert not answer.degraded
     reasons = [reason for item in answer.items for reason in item.reasons]

@@ -14,8 +14,9 @@ import pytest
 from recsys.supervision import Program
 from recsys.v1.recommend_pb2 import Event, RecommendRequest, RecordEventsRequest, SimilarItemsRequest
 from recsys.v1.types_pb2 import EVENT_TYPE_RATING, History
-from tests.integration.live import System, eventually, item_ids, publish_again, system
+from tests.integration.live import CALL_SECONDS, System, item_ids, publish_again, system
 from tests.recall_server.toy import DAY, NOW
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
@@ -67,14 +68,13 @@ def clocked(checkerboard_store: Path, tmp_path_factory: pytest.TempPathFactory) 
         assert dash_m == "-m"
         return replace(program, arguments=(str(folder / "launch.py"), str(folder / "offset"), *rest))
 
-    settings = {"budget-seconds": "1.5"}
-    with system(folder / "bundles", folder, gateway_settings=settings, launch=launch) as running:
+    with system(folder / "bundles", folder, launch=launch) as running:
         yield Clocked(running, folder / "offset")
 
 
 def answer(running: System, **fields: Any) -> bytes:
     """What an answer says, but for its name; what it took is left out of it by asking without `debug`."""
-    response = running.gateway.Recommend(RecommendRequest(**fields), timeout=5)
+    response = running.gateway.Recommend(RecommendRequest(**fields), timeout=CALL_SECONDS)
     assert (response.degraded, len(response.items)) == (False, 20)
     response.ClearField("request_id")
     encoded: bytes = response.SerializeToString(deterministic=True)
@@ -113,7 +113,7 @@ def test_similar_items_do_not_know_the_wall(clocked: Clocked) -> None:
     answers = []
     for seconds in (0, TEN_YEARS):
         clocked.set_ahead(seconds)
-        response = clocked.running.gateway.SimilarItems(SimilarItemsRequest(item_id=2, count=10), timeout=5)
+        response = clocked.running.gateway.SimilarItems(SimilarItemsRequest(item_id=2, count=10), timeout=CALL_SECONDS)
         assert not response.degraded
         answers.append(item_ids(response))
     assert answers[0] == answers[1]
@@ -134,7 +134,7 @@ def test_under_the_wall_policy_the_wall_decides_only_where_the_request_names_no_
     eventually(lambda: running.all_active(version), "the policy is served")
     clocked.set_ahead(TEN_YEARS)
     event = Event(event_id="later", user_key="ada", item_id=2, type=EVENT_TYPE_RATING, value=4.0)
-    assert running.gateway.RecordEvents(RecordEventsRequest(events=[event]), timeout=5).recorded == 1
+    assert running.gateway.RecordEvents(RecordEventsRequest(events=[event]), timeout=CALL_SECONDS).recorded == 1
     assert 2 not in item_ids(running.ask(user_key="ada", count=80))
     clocked.set_ahead(0)
     assert 2 in item_ids(running.ask(user_key="ada", count=80))

@@ -13,21 +13,34 @@ from typing import Any
 import grpc
 import pytest
 
-from offline.open_loop import Sample, send_at_rate
+from offline.open_loop import send_at_rate
 from offline.publish import rollback
 from recsys import healthcheck
 from recsys.bundle import FORMAT_VERSION, BundleStore, Release
 from recsys.bundle.manifest import MANIFEST_FILE
 from recsys.bundle.store import RELEASE_FILE
-from recsys.v1.recommend_pb2 import Event, RecommendRequest, RecordEventsRequest
+from recsys.v1.recommend_pb2 import Event, RecordEventsRequest
 from recsys.v1.types_pb2 import EVENT_TYPE_CLICK, STAGE_STATUS_REFUSED
-from tests.integration.live import ROLES, System, details, eventually, flip_bit, publish_again, stage, system
+from tests.integration.live import (
+    CALL_SECONDS,
+    CHANGE_AT,
+    RATE,
+    ROLES,
+    System,
+    details,
+    flip_bit,
+    publish_again,
+    request_of,
+    stage,
+    system,
+    under_load,
+)
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-RATE = 40.0
 ROLLOUT_SECONDS = 1.0
-SETTINGS = {"rollout-timeout-seconds": str(ROLLOUT_SECONDS), "budget-seconds": "1.5"}
+SETTINGS = {"rollout-timeout-seconds": str(ROLLOUT_SECONDS)}
 
 
 @dataclass(frozen=True)
@@ -49,8 +62,8 @@ def observe(running: System) -> Observed:
     with pytest.raises(grpc.RpcError) as refusal:
         running.ask(user_id=0)
     event = Event(event_id="early", user_id=0, item_id=3, type=EVENT_TYPE_CLICK)
-    recorded = running.gateway.RecordEvents(RecordEventsRequest(events=[event]), timeout=5).recorded
-    health = {role: healthcheck.state(running.ports.target(role)) for role in ROLES}
+    recorded = running.gateway.RecordEvents(RecordEventsRequest(events=[event]), timeout=CALL_SECONDS).recorded
+    health = {role: running.health(role) for role in ROLES}
     return Observed(health, refusal.value, recorded, (before, running.cluster.pids()))
 
 
@@ -96,18 +109,6 @@ def test_the_first_bundle_is_served_by_the_same_processes(started: tuple[System,
     assert len(response.items) == 10
 
 
-async def under_load(running: System, release: Callable[[], object], seconds: float) -> list[Sample]:
-    """Samples of `seconds`; half a second after the first one `release` is called."""
-    requests = [RecommendRequest(user_id=n % 24, count=10, debug=True) for n in range(int(RATE * seconds))]
-
-    async def change() -> None:
-        await asyncio.sleep(0.5)
-        await asyncio.to_thread(release)
-
-    samples, _ = await asyncio.gather(send_at_rate(running.target, requests, rate=RATE), change())
-    return samples
-
-
 def flipped(name: str) -> Callable[[Path], None]:
     """Harm: one bit of a file."""
     return lambda folder: flip_bit(folder / name)
@@ -137,19 +138,20 @@ def test_a_damaged_file_costs_its_role_only_and_no_request(
 ) -> None:
     """Contract 10: what refuses holds the move up for the time-out, has no veto beyond it, and is degraded."""
     old = running.store.release().current
-    published: list[str] = []
 
-    def release() -> None:
-        published.append(publish_again(running.store, meddle=harm(name)))
+    def release() -> str:
+        return publish_again(running.store, meddle=harm(name))
 
-    samples = asyncio.run(under_load(running, release, ROLLOUT_SECONDS + 4))
-    (new,) = published
+    def moved(version: str) -> bool:
+        return running.status().gateway.active_version == version
+
+    samples, new = asyncio.run(under_load(running, release, moved))
     assert [sample.error for sample in samples if sample.error] == []
-    given = [(sample.due, sample.response) for sample in samples if sample.response is not None]
+    given = [(sample.due + sample.latency, sample.response) for sample in samples if sample.response is not None]
     assert {response.bundle_version for _, response in given} == {old, new}
-    for due, response in given:
+    for answered, response in given:
         changed = response.bundle_version == new
-        assert due >= 0.5 + ROLLOUT_SECONDS - 0.1 or not changed
+        assert answered >= CHANGE_AT + ROLLOUT_SECONDS or not changed
         assert response.degraded == changed
         assert len(response.items) == 10
         refused = [entry for entry in response.stages if entry.status == STAGE_STATUS_REFUSED]
@@ -160,7 +162,7 @@ def test_a_damaged_file_costs_its_role_only_and_no_request(
     assert f"{running.store.root / new / name}: " in refusals[role]
     assert "publish a new bundle or roll back with `python -m offline rollback`" in refusals[role]
     assert running.statuses()[role].active_version == old
-    assert healthcheck.state(running.ports.target(role)) == "SERVING"
+    assert running.health(role) == "SERVING"
     rollback(running.store)
     eventually(lambda: running.all_active(old), "all serve the old bundle again")
     assert not running.ask(user_id=0).degraded
@@ -208,11 +210,12 @@ def test_what_the_gateway_refuses_is_never_served(
     assert all(complaint in reason for reason in running.refusals(new).values()), running.refusals(new)
     others_are_ready = roles != ROLES
     seconds = ROLLOUT_SECONDS + 1.0 if others_are_ready else 0.5
-    samples = asyncio.run(under_load(running, lambda: None, seconds))
+    requests = [request_of(number) for number in range(int(RATE * seconds))]
+    samples = asyncio.run(send_at_rate(running.target, requests, rate=RATE, deadline_seconds=CALL_SECONDS))
     assert [sample.error for sample in samples if sample.error] == []
     given = [sample.response for sample in samples if sample.response is not None]
     assert {(response.bundle_version, response.degraded) for response in given} == {(old, False)}
-    assert {healthcheck.state(running.ports.target(role)) for role in ROLES} == {"SERVING"}
+    assert {running.health(role) for role in ROLES} == {"SERVING"}
 
 
 def test_folders_that_were_never_released_are_not_looked_at(running: System) -> None:

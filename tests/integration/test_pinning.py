@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,16 @@ from typing import Any
 import grpc
 import pytest
 
-from offline.open_loop import send_at_rate
 from recsys.v1.rank_pb2 import RankQuery, RankRequest
 from recsys.v1.rank_pb2_grpc import RankServiceStub
 from recsys.v1.recall_pb2 import RecallQuery, RecallRequest
 from recsys.v1.recall_pb2_grpc import RecallServiceStub
-from recsys.v1.recommend_pb2 import RecommendRequest
 from recsys.v1.types_pb2 import STAGE_STATUS_OK, History
-from tests.integration.live import System, details, eventually, publish_again, system
+from tests.integration.live import CALL_SECONDS, CHANGE_AT, System, details, publish_again, system, under_load
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-RATE = 40.0
 ROLLOUT_SECONDS = 1.5
 NEVER = "86400"
 """Seconds between two looks of itemcf at what is released: within a test it never notices by itself."""
@@ -37,35 +34,25 @@ def running(checkerboard_store: Path, tmp_path_factory: pytest.TempPathFactory) 
     with system(
         folder / "bundles",
         folder,
-        gateway_settings={"rollout-timeout-seconds": str(ROLLOUT_SECONDS), "budget-seconds": "1.5"},
+        gateway_settings={"rollout-timeout-seconds": str(ROLLOUT_SECONDS)},
         role_settings={"itemcf": {"poll-seconds": NEVER}},
     ) as started:
         yield started
 
 
-async def published_under_load(running: System) -> tuple[list[Any], str, float]:
-    """The samples, the version that was published one second after the first one, and when it was."""
-    requests = [RecommendRequest(user_id=n % 24, count=10, debug=True) for n in range(int(RATE * 4.5))]
-
-    async def release() -> tuple[str, float]:
-        await asyncio.sleep(1.0)
-        version = await asyncio.to_thread(publish_again, running.store)
-        return version, time.monotonic() - started
-
-    started = time.monotonic()
-    samples, (version, moment) = await asyncio.gather(send_at_rate(running.target, requests, rate=RATE), release())
-    return samples, version, moment
-
-
 def test_a_process_that_lags_behind_holds_the_move_up_then_loads_what_it_is_asked_for(running: System) -> None:
     old = running.store.release().current
-    samples, new, moment = asyncio.run(published_under_load(running))
+
+    def moved(version: str) -> bool:
+        return running.status().gateway.active_version == version
+
+    samples, new = asyncio.run(under_load(running, lambda: publish_again(running.store), moved))
     assert [sample.error for sample in samples if sample.error] == []
-    assert {sample.response.bundle_version for sample in samples} == {old, new}
-    moved = next(sample.due for sample in samples if sample.response.bundle_version == new)
-    assert ROLLOUT_SECONDS - 0.3 <= moved - moment <= ROLLOUT_SECONDS + 1.5
-    for sample in samples:
-        response = sample.response
+    given = [(sample.due + sample.latency, sample.response) for sample in samples if sample.response is not None]
+    assert {response.bundle_version for _, response in given} == {old, new}
+    first = next(answered for answered, response in given if response.bundle_version == new)
+    assert ROLLOUT_SECONDS <= first - CHANGE_AT <= ROLLOUT_SECONDS + 20
+    for _, response in given:
         versions = {entry.bundle_version for entry in response.stages if entry.bundle_version}
         assert versions == {response.bundle_version}
         assert not response.degraded, response.stages
@@ -80,7 +67,7 @@ def test_a_process_that_lags_behind_holds_the_move_up_then_loads_what_it_is_aske
 
 def ask_itemcf(stub: Any, version: str) -> Any:
     query = RecallQuery(history=History(item_ids=[2, 4]), as_of=1_000_000_000, count=5)
-    return stub.Recall(RecallRequest(bundle_version=version, queries=[query]), timeout=5)
+    return stub.Recall(RecallRequest(bundle_version=version, queries=[query]), timeout=CALL_SECONDS)
 
 
 def test_a_channel_answers_with_the_version_that_it_is_asked_for(running: System) -> None:
@@ -110,12 +97,12 @@ def test_the_rank_server_answers_with_the_version_that_it_is_asked_for(running: 
     with grpc.insecure_channel(running.ports.target("rank")) as channel:
         stub = RankServiceStub(channel)
         for version in filter(None, (release.current, release.previous)):
-            response = stub.Rank(RankRequest(bundle_version=version, queries=[query]), timeout=5)
+            response = stub.Rank(RankRequest(bundle_version=version, queries=[query]), timeout=CALL_SECONDS)
             assert response.bundle_version == version
             first, last = response.results[0].scores
             assert first < last
         with pytest.raises(grpc.RpcError) as caught:
-            stub.Rank(RankRequest(bundle_version="20000101-000000-nowhere", queries=[query]), timeout=5)
+            stub.Rank(RankRequest(bundle_version="20000101-000000-nowhere", queries=[query]), timeout=CALL_SECONDS)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert "rank does not hold bundle 20000101-000000-nowhere" in details(caught.value)
 

@@ -10,18 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from offline.open_loop import Sample, send_at_rate
+from offline.open_loop import Sample
 from offline.publish import rollback
-from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse
-from tests.integration.live import GATEWAY_SETTINGS, System, eventually, publish_again, stage, system
+from recsys.v1.recommend_pb2 import RecommendResponse
+from tests.integration.live import System, publish_again, stage, system, under_load
 from tests.published import USERS
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
 
-RATE = 40.0
-SECONDS = 3.0
-RELEASE_AT = 1.0
-ROLLOUT_SECONDS = float(GATEWAY_SETTINGS["rollout-timeout-seconds"])
 HOPS = ("recall:popularity", "recall:itemcf", "recall:vector", "rank")
 
 
@@ -30,23 +27,8 @@ def running(checkerboard_store: Path, tmp_path_factory: pytest.TempPathFactory) 
     """Five servers. Their time budget is long: what degrades here is degraded by the release, not by a busy machine."""
     folder = tmp_path_factory.mktemp("rollout")
     shutil.copytree(checkerboard_store, folder / "bundles")
-    with system(folder / "bundles", folder, gateway_settings={"budget-seconds": "1.5"}) as started:
+    with system(folder / "bundles", folder) as started:
         yield started
-
-
-async def under_load(running: System, *, roll_back: bool) -> tuple[list[Sample], str, str]:
-    """The samples, and the versions before and after; every user asks again and again while the release changes."""
-    requests = [RecommendRequest(user_id=n % USERS, count=10, debug=True) for n in range(int(RATE * SECONDS))]
-    before = running.store.release().current
-
-    async def release() -> str:
-        await asyncio.sleep(RELEASE_AT)
-        if roll_back:
-            return (await asyncio.to_thread(rollback, running.store)).current
-        return await asyncio.to_thread(publish_again, running.store)
-
-    samples, after = await asyncio.gather(send_at_rate(running.target, requests, rate=RATE), release())
-    return samples, before, after
 
 
 def answers(samples: Sequence[Sample]) -> list[RecommendResponse]:
@@ -62,7 +44,13 @@ def hops(response: RecommendResponse) -> set[str]:
 
 @pytest.mark.parametrize("roll_back", [False, True], ids=["publish", "rollback"])
 def test_the_switch_costs_no_request(running: System, *, roll_back: bool) -> None:
-    samples, before, after = asyncio.run(under_load(running, roll_back=roll_back))
+    """Every user asks again and again; the gateway moves because all are ready, not because it waited long enough."""
+    before = running.store.release().current
+
+    def release() -> str:
+        return rollback(running.store).current if roll_back else publish_again(running.store)
+
+    samples, after = asyncio.run(under_load(running, release, running.all_active))
     assert before != after
     given = answers(samples)
     assert [entry.cause for response in given for entry in response.stages if entry.cause] == []
@@ -74,9 +62,7 @@ def test_the_switch_costs_no_request(running: System, *, roll_back: bool) -> Non
     for user in range(USERS):
         seen = versions[user::USERS]
         assert not [pair for pair in pairwise(seen) if pair == (after, before)], seen
-    first = next(sample.due for sample, version in zip(samples, versions, strict=True) if version == after)
-    assert first - RELEASE_AT < ROLLOUT_SECONDS
-    eventually(lambda: running.all_active(after), "every process uses the released version", seconds=ROLLOUT_SECONDS)
+    assert f"moving to {after} without" not in running.log("gateway")
 
 
 def test_releases_in_quick_succession_end_at_the_last_one(running: System) -> None:
