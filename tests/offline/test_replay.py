@@ -6,10 +6,11 @@ The test of all five processes is in tests/integration; here is what replay itse
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from tests.offline.tastes import DAY, NoiseChannel, TasteChannel, dataset_of_tas
 WINDOW = Window(60 * DAY, 100 * DAY)
 DATASET = dataset_of_tastes()
 SNAPSHOT = DATASET.snapshot(WINDOW.cutoff)
-PACING = PacingConfig(deadline_seconds=20.0)
+PACING = PacingConfig(deadline_seconds=120.0)
 
 
 class WeighingRanker(Ranker):
@@ -77,11 +78,11 @@ class ToyGateway(recommend_pb2_grpc.RecommendationServiceServicer):
     version: str = "v1"
     forgets_seen: bool = False
     fails: Callable[[int], bool] = lambda _: False
-    asked: int = 0
+    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
+    """Of the requests; two threads answer them."""
 
     def Recommend(self, request: Any, context: Any) -> recommend_pb2.RecommendResponse:  # noqa: N802
-        self.asked += 1
-        if self.fails(self.asked):
+        if self.fails(next(self.numbers)):
             context.abort(grpc.StatusCode.UNAVAILABLE, "as the test wants it")
         if request.HasField("history"):
             history = convert.history_from_proto(request.history, as_of=request.as_of)

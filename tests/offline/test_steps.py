@@ -251,6 +251,6 @@ def test_two_commands_never_work_in_one_workspace(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="another offline command is at work"):
             workspace.run("second", lambda folder: (folder / "y").touch())
         held.stdin.close()
-        held.wait(30)
+        held.wait(120)
     workspace.run("second", lambda folder: (folder / "y").touch())
     workspace.release()
