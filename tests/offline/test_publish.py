@@ -325,7 +325,7 @@ def test_publishers_wait_for_one_another(store: BundleStore, parts: Callable[...
         waiting.join(0.2)
         assert waiting.is_alive()
         assert _visible(store) == []
-    waiting.join(30)
+    waiting.join(120)
     assert store.release().current == published[0]
 
 
