@@ -9,6 +9,8 @@ from offline.protocols import Plan
 from offline.splits import Protocol, SplitConfig
 from offline.targets import TargetKind, Targets
 
+WARM, COLD = "warm users", "cold users"
+"""With an event before the cut-off, and without."""
 _NEXT = ("hit_rate@10", "ndcg@10", "mrr@10")
 _LATER = ("ndcg@10", "hit_rate@10", "recall@10")
 _SHOWN: dict[Protocol, tuple[str, ...]] = {
@@ -41,5 +43,5 @@ def measured_group(plan: Plan, kind: TargetKind, targets: Targets) -> tuple[str,
     `all` and `successive` of a split in time: users with events before the cut-off. Everything else: everybody.
     """
     if plan.split is not None and kind != "last":
-        return "warm users", targets.warm
+        return WARM, targets.warm
     return "all users", np.ones(len(targets), np.bool_)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from offline.evaluation import Figure
 from recsys.errors import DataMalformed
@@ -36,15 +36,32 @@ class BenchmarkRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GroupRows:
+    """The systems that were run, on another group of users than that of the table."""
+
+    group: str
+    users: int
+    requests: int
+    rows: tuple[BenchmarkRow, ...]
+    """Without costs: those of the table's rows."""
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
-    """Ours less the best peer's, over the same users."""
+    """Ours less another's over the same users: the best peer's, our best channel's, or our blended order's."""
 
     ours: str
     peer: str
+    """The other system."""
     metric: str
     mean: float
     low: float
     high: float
+
+    @property
+    def pair(self) -> tuple[str, str]:
+        """The names of the two systems, ours first."""
+        return self.ours, self.peer
 
     @property
     def verdict(self) -> str:
@@ -75,6 +92,8 @@ class BenchmarkResult:
     """What a reader must know beside the figures."""
     moment: str = ""
     """When requests are made, where that is not the protocol's own: such a result stands beside the usual one."""
+    apart: tuple[GroupRows, ...] = ()
+    """Warm and cold users apart where a protocol cuts time, less the group of `rows`."""
 
     @property
     def name(self) -> str:
@@ -84,6 +103,12 @@ class BenchmarkResult:
     def overran(self, row: BenchmarkRow) -> bool:
         """Whether training and tuning of a system cost more than the budget."""
         return row.cpu_seconds is not None and row.cpu_seconds > self.budget_minutes * 60
+
+    def ratio(self, difference: Difference) -> float | None:
+        """How many times the other system's figure ours is; None where that is 0."""
+        made = {row.system: row.figures for row in self.rows if row.origin != "published" and row.figures}
+        ours, other = (made[system][difference.metric].mean for system in difference.pair)
+        return ours / other if other else None
 
     def row(self, system: str) -> BenchmarkRow:
         """The row of one system; raises KeyError."""
@@ -109,6 +134,7 @@ class BenchmarkResult:
                 raise DataMalformed(f"{path}: a result of format {found}, expected {FORMAT}; run its command again")
             content["rows"] = tuple(_row(row) for row in content["rows"])
             content["differences"] = tuple(Difference(**difference) for difference in content["differences"])
+            content["apart"] = tuple(_group(group) for group in content.get("apart", ()))
             return cls(**{**content, "metrics": tuple(content["metrics"]), "remarks": tuple(content["remarks"])})
         except (ValueError, KeyError, TypeError) as error:
             raise DataMalformed(f"{path}: not a result ({error}); run its command again") from error
@@ -134,6 +160,10 @@ def _row(content: dict[str, object]) -> BenchmarkRow:
     if isinstance(figures, dict):
         return BenchmarkRow(**content, figures={metric: Figure(**figure) for metric, figure in figures.items()})  # type: ignore[arg-type]
     return BenchmarkRow(**content)  # type: ignore[arg-type]
+
+
+def _group(content: dict[str, Any]) -> GroupRows:
+    return GroupRows(**{**content, "rows": tuple(_row(row) for row in content["rows"])})
 
 
 def _rounded(value: object) -> object:

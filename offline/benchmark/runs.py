@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,16 +14,23 @@ from numpy.typing import NDArray
 
 from offline.benchmark.command import command_of
 from offline.benchmark.config import BenchmarkConfig
-from offline.benchmark.headlines import chosen_metric, measured_group, shown_metrics, special_moment
+from offline.benchmark.differences import differences
+from offline.benchmark.headlines import COLD, WARM, chosen_metric, measured_group, shown_metrics, special_moment
 from offline.benchmark.machine import machine, versions
 from offline.benchmark.ours import WHOLE, OwnRun, names_of_ours, run_ours
 from offline.benchmark.peers import ALL_PEERS, PEERS, PeerPlace, PeerRun, run_peer
 from offline.benchmark.published import published_rows
-from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, moment_suffix
+from offline.benchmark.results import (
+    BenchmarkResult,
+    BenchmarkRow,
+    Difference,
+    GroupRows,
+    Origin,
+    moment_suffix,
+)
 from offline.benchmark.rows import export_rows
 from offline.evaluate import Lists, request_values, row_of
 from offline.interactions import Snapshot
-from offline.metrics import paired_interval
 from offline.targets import TargetKind, Targets
 from offline.workflow import Workflow
 from recsys.errors import CannotStart
@@ -62,29 +69,40 @@ class Bench:
 
     def row(self, run: OwnRun | PeerRun) -> BenchmarkRow:
         """The row of one system."""
-        title = title_of(run) if isinstance(run, PeerRun) else run.system
         if run.lists is None:
-            return BenchmarkRow(title, "peer", note=run.note)
+            return BenchmarkRow(title_of(run), "peer", note=run.note)
+        seconds, memory = self._cost(run)
+        row = self._figures(run, run.lists, self.measured)
+        return replace(row, cpu_seconds=seconds, peak_memory_bytes=memory, note=run.note)
+
+    def rows_apart(self, runs: Sequence[OwnRun | PeerRun]) -> tuple[GroupRows, ...]:
+        """Warm and cold users apart where time is cut, less the group of the table; without costs."""
+        if self.workflow.plan.split is None:
+            return ()
+        groups = {WARM: self.targets.warm, COLD: ~self.targets.warm}
+        return tuple(
+            GroupRows(
+                group,
+                users=len(np.unique(self.targets.user_ids[chosen])),
+                requests=int(chosen.sum()),
+                rows=tuple(self._figures(run, run.lists, chosen) for run in runs if run.lists is not None),
+            )
+            for group, chosen in groups.items()
+            if group != self.group and chosen.any()
+        )
+
+    def _figures(self, run: OwnRun | PeerRun, lists: Lists, chosen: NDArray[np.bool_]) -> BenchmarkRow:
         found = row_of(
-            title,
+            title_of(run),
             self.group,
-            run.lists,
-            self.measured,
+            lists,
+            chosen,
             snapshot=self.snapshot,
             targets=self.targets,
             config=self.config.bootstrap,
         )
-        seconds, memory = self._cost(run)
-        return BenchmarkRow(
-            title,
-            "peer" if isinstance(run, PeerRun) else "ours" if run.system in WHOLE else "channel",
-            dict(found.figures),
-            found.coverage[10],
-            found.popularity[10],
-            seconds,
-            memory,
-            run.note,
-        )
+        origin: Origin = "peer" if isinstance(run, PeerRun) else "ours" if run.system in WHOLE else "channel"
+        return BenchmarkRow(found.system, origin, dict(found.figures), found.coverage[10], found.popularity[10])
 
     def _cost(self, run: OwnRun | PeerRun) -> tuple[float | None, int | None]:
         if isinstance(run, PeerRun):
@@ -94,7 +112,14 @@ class Bench:
         tuned = tuning_seconds(self.config.settings / self.config.place, run.system)
         return round(run.cost.cpu_seconds + tuned, 3), run.cost.peak_memory_bytes
 
-    def values(self, lists: Lists) -> NDArray[np.float64]:
+    def differences(self, runs: Sequence[OwnRun | PeerRun]) -> list[Difference]:
+        """Ours against the best peers, and the ranked order against our others."""
+        made = [(run, self._values(run.lists)) for run in runs if run.lists is not None]
+        own = {run.system: values for run, values in made if isinstance(run, OwnRun)}
+        theirs = {title_of(run): values for run, values in made if isinstance(run, PeerRun)}
+        return differences(own, theirs, self.metrics, self.targets.user_ids[self.measured], self.config.bootstrap)
+
+    def _values(self, lists: Lists) -> NDArray[np.float64]:
         """float64[measured requests, metrics]: the table's figures of every measured request."""
         found = request_values(lists, self.targets)
         return np.stack([found[metric][self.measured] for metric in self.metrics], axis=1)
@@ -123,9 +148,10 @@ def run_benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         machine=machine(),
         versions=versions(),
         rows=tuple(rows),
-        differences=tuple(differences(bench, own_runs, peer_runs)),
+        differences=tuple(bench.differences(runs)),
         remarks=(config.remark,) if config.remark else (),
         moment=special_moment(config.split),
+        apart=bench.rows_apart(runs),
     )
 
 
@@ -168,26 +194,10 @@ def run_peers(bench: Bench, names: Sequence[str]) -> list[PeerRun]:
     return [run_peer(name, place, bench.targets, bench.snapshot.catalogue.item_ids) for name in names]
 
 
-def differences(bench: Bench, ours: Sequence[OwnRun], peers: Sequence[PeerRun]) -> list[Difference]:
-    """Each of our systems against the peer that is best by each of the table's figures."""
-    values = {title_of(run): bench.values(run.lists) for run in peers if run.lists is not None}
-    if not values:
-        return []
-    users, bootstrap = bench.targets.user_ids[bench.measured], bench.config.bootstrap
-    found = []
-    for column, metric in enumerate(bench.metrics):
-        best = max(values, key=lambda title: float(values[title][:, column].mean()))
-        for run in ours:
-            columns = [table[:, column : column + 1] for table in (bench.values(run.lists), values[best])]
-            (interval,) = paired_interval(
-                columns[0], columns[1], users, resamples=bootstrap.resamples, seed=bootstrap.seed
-            )
-            found.append(Difference(run.system, best, metric, *interval.tolist()))
-    return found
-
-
-def title_of(run: PeerRun) -> str:
-    """Model, package and version."""
+def title_of(run: OwnRun | PeerRun) -> str:
+    """Our system; or a peer's model, package and version."""
+    if isinstance(run, OwnRun):
+        return run.system
     facts: Mapping[str, object] = run.facts
     if "package" not in facts:
         return run.model

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from offline.benchmark.results import BenchmarkResult, BenchmarkRow
-from offline.evaluation import Figure
+from collections.abc import Sequence
+
+from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, GroupRows
+from offline.evaluation import FEWEST_WARM_USERS, Figure
 
 _TITLES = {"normalised_recall": "recall (normalised)", "hit_rate": "HR", "ndcg": "NDCG", "mrr": "MRR"}
 
 
 def text_table(result: BenchmarkResult) -> str:
-    """Aligned text: title, rows, differences, remarks."""
-    cells = [_head(result), *(_cells(row, result) for row in result.rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    rows = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([title(result), *rows, *_differences(result), *result.remarks])
+    """Aligned text: title, rows, groups apart, differences, remarks."""
+    lines = [title(result), *_aligned(_cells_of(result))]
+    for group in result.apart:
+        lines += [f"{group_title(group)}:", *_aligned(_cells_apart(group, result))]
+    return "\n".join([*lines, *_notes(result)])
 
 
 def markdown_table(result: BenchmarkResult) -> str:
     """The same as Markdown, without the title."""
-    lines = [_head(result), ["---"] * len(_head(result)), *(_cells(row, result) for row in result.rows)]
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    notes = [f"- {line}" for line in (*_differences(result), *result.remarks)]
-    return "\n".join([table, "", *notes]) if notes else table
+    parts = [_markdown(_cells_of(result))]
+    for group in result.apart:
+        parts += [f"{group_title(group)}:", _markdown(_cells_apart(group, result))]
+    notes = "\n".join(f"- {line}" for line in _notes(result))
+    return "\n\n".join([*parts, *([notes] if notes else [])])
 
 
 def title(result: BenchmarkResult) -> str:
@@ -39,9 +42,38 @@ def metric_title(metric: str) -> str:
     return f"{_TITLES.get(name, name)}@{k}"
 
 
+def group_title(group: GroupRows) -> str:
+    """Who they are, and how many."""
+    few = _too_few(group.users)
+    return f"{group.users:,} {group.group}, {group.requests:,} requests{f' ({few})' if few else ''}"
+
+
+def _too_few(users: int) -> str:
+    least = FEWEST_WARM_USERS
+    return f"fewer than {least} users: differences between systems are noise" if users < least else ""
+
+
+def _cells_of(result: BenchmarkResult) -> list[list[str]]:
+    head = [*_head(result), "CPU s", "peak MiB", "note"]
+    return [head, *([*_cells(row, result), *_cost(row, result)] for row in result.rows)]
+
+
+def _cells_apart(group: GroupRows, result: BenchmarkResult) -> list[list[str]]:
+    return [_head(result), *(_cells(row, result) for row in group.rows)]
+
+
+def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _markdown(cells: Sequence[Sequence[str]]) -> str:
+    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
 def _head(result: BenchmarkResult) -> list[str]:
-    metrics = [metric_title(metric) for metric in result.metrics]
-    return ["system", "", *metrics, "coverage@10", "popularity@10", "CPU s", "peak MiB", "note"]
+    return ["system", "", *(metric_title(metric) for metric in result.metrics), "coverage@10", "popularity@10"]
 
 
 def _cells(row: BenchmarkRow, result: BenchmarkResult) -> list[str]:
@@ -52,6 +84,11 @@ def _cells(row: BenchmarkRow, result: BenchmarkResult) -> list[str]:
         *(_figure(figures.get(metric)) for metric in result.metrics),
         "" if row.coverage is None else f"{row.coverage:.3f}",
         "" if row.popularity is None else f"{row.popularity:.3f}",
+    ]
+
+
+def _cost(row: BenchmarkRow, result: BenchmarkResult) -> list[str]:
+    return [
         "" if row.cpu_seconds is None else f"{row.cpu_seconds:,.0f}",
         "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:,.0f}",
         "; ".join(filter(None, (row.note, _over_budget(row, result)))),
@@ -73,9 +110,15 @@ def _figure(figure: Figure | None) -> str:
     return f"{figure.mean:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
 
 
-def _differences(result: BenchmarkResult) -> list[str]:
-    return [
+def _notes(result: BenchmarkResult) -> list[str]:
+    few = _too_few(result.users)
+    return [*([few] if few else []), *(_difference(found, result) for found in result.differences), *result.remarks]
+
+
+def _difference(found: Difference, result: BenchmarkResult) -> str:
+    ratio = result.ratio(found)
+    times = "" if ratio is None else f", {ratio:.2f} times"
+    return (
         f"{metric_title(found.metric)}: {found.ours} - {found.peer} = {found.mean:+.4f} "
-        f"[{found.low:+.4f}, {found.high:+.4f}], paired over users: {found.verdict}"
-        for found in result.differences
-    ]
+        f"[{found.low:+.4f}, {found.high:+.4f}]{times}, paired over users: {found.verdict}"
+    )
