@@ -5,23 +5,27 @@ from __future__ import annotations
 import csv
 import json
 import sys
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from numpy.typing import NDArray
 
 from offline.benchmark import peers as peers_module
 from offline.benchmark.command import command_of
 from offline.benchmark.config import BenchmarkConfig, TuneConfig
 from offline.benchmark.costs import cost_of
+from offline.benchmark.differences import differences
 from offline.benchmark.headlines import measured_group, shown_metrics
 from offline.benchmark.peers import ORIGIN_FILE, ListsOrigin, PeerPlace, read_lists, run_peer
 from offline.benchmark.published import published_rows
 from offline.benchmark.report import results_page
-from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference
+from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, GroupRows
 from offline.benchmark.rows import DIGEST_FILE, export_rows
 from offline.benchmark.runs import chosen_models
 from offline.benchmark.spaces import SPACES, Whole, overridden, present
@@ -31,6 +35,7 @@ from offline.benchmark.tuning import Tuned, search, toml_of
 from offline.cli import main
 from offline.config import OfflineConfig
 from offline.cost import Meter
+from offline.evaluate import BootstrapConfig
 from offline.evaluation import Figure
 from offline.metrics import NO_ITEM
 from offline.protocols import Plan, plan_of
@@ -39,7 +44,7 @@ from offline.steps import Step, Workspace
 from offline.targets import Targets
 from offline.workflow import Workflow
 from recsys.errors import CannotStart, ContractBroken, DataError, DataMalformed
-from tests.offline.tastes import ITEMS, dataset_of_tastes
+from tests.offline.tastes import DAY, DAYS, ITEMS, USERS, dataset_of_tastes
 
 PEER = """
 import argparse, json, pathlib
@@ -281,6 +286,8 @@ def test_published_rows_are_those_of_the_protocol_and_the_data_set() -> None:
 
 
 def a_result() -> BenchmarkResult:
+    newcomers = BenchmarkRow("ranked", "ours", {"ndcg@10": Figure(0.02, 0.01, 0.03)}, 0.1, 0.7)
+    cold = GroupRows("cold users", 29, 31, (newcomers,))
     rows = (
         BenchmarkRow("Famous", "published", {"ndcg@10": Figure(0.2, 0.2, 0.2)}, note="a paper"),
         BenchmarkRow("ease (toy 1)", "peer", {"ndcg@10": Figure(0.1, 0.05, 0.15)}, 0.5, 0.9, 12.0, 1 << 20),
@@ -290,7 +297,7 @@ def a_result() -> BenchmarkResult:
     return BenchmarkResult(
         "leave-one-out", "tastes", "last", "all users", ("ndcg@10",), 160, 160, 60, "python -m offline benchmark",
         "2026-01-02", 60.0, {"cpu": "toy", "cores": 2, "memory_gib": 8.0, "system": "x"}, {"python": "3.11"}, rows,
-        (Difference("ranked", "ease (toy 1)", "ndcg@10", 0.2, 0.1, 0.3),), ("imputed times",),
+        (Difference("ranked", "ease (toy 1)", "ndcg@10", 0.2, 0.1, 0.3),), ("imputed times",), apart=(cold,),
     )  # fmt: skip
 
 
@@ -303,9 +310,16 @@ def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> Non
     for text in (page, table):
         for part in ("0.3000 [0.2500, 0.3500]", "0.2000", "a paper", "not run: needs 7 CPU-hours", "imputed times"):
             assert part in text
-        assert "ranked - ease (toy 1) = +0.2000 [+0.1000, +0.3000], paired over users: better" in text
+        assert "ranked - ease (toy 1) = +0.2000 [+0.1000, +0.3000], 3.00 times, paired over users: better" in text
+        few = "fewer than 300 users: differences between systems are noise"
+        assert text.count(few) == 2, "of the table and of the group beneath it"
+        below = text[text.index(f"29 cold users, 31 requests ({few}):") :]
+        assert "0.0200 [0.0100, 0.0300]" in below
+        assert "0.3000 [0.2500, 0.3500]" not in below
     assert "2 cores of toy, 8.0 GiB" in page
     assert "python -m offline benchmark" in page
+    many = text_table(replace(result, users=300, apart=(replace(result.apart[0], users=300),)))
+    assert "fewer than" not in many
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
     with pytest.raises(DataMalformed, match="format 0, expected 1"):
         BenchmarkResult.load(path)
@@ -331,8 +345,35 @@ def test_the_verdict_is_that_of_the_interval() -> None:
     assert replace(difference, low=-0.2, high=-0.1).verdict == "worse"
 
 
-def test_tracking_is_optional() -> None:
+def test_ranking_is_held_against_our_best_channel_and_the_blend_and_all_of_ours_against_the_best_peer() -> None:
+    """By each figure: the best channel and the best peer of one are not those of the other."""
+    own = {name: np.tile(row, (4, 1)) for name, row in (("itemcf", [0.1, 0.6]), ("vector", [0.3, 0.2]))}
+    own |= {name: np.tile(row, (4, 1)) for name, row in (("blended", [0.4, 0.5]), ("ranked", [0.5, 0.5]))}
+    theirs = {"ease": np.tile([0.2, 0.0], (4, 1)), "bm25": np.tile([0.0, 0.9], (4, 1))}
+    found = differences(own, theirs, ("ndcg@10", "recall@10"), np.arange(4), BootstrapConfig(resamples=3))
+    by_metric = {metric: [pair.pair for pair in found if pair.metric == metric] for metric in ("ndcg@10", "recall@10")}
+    assert by_metric["ndcg@10"] == [
+        *((system, "ease") for system in own),
+        ("ranked", "vector"),
+        ("ranked", "blended"),
+    ]
+    assert by_metric["recall@10"] == [
+        *((system, "bm25") for system in own),
+        ("ranked", "itemcf"),
+        ("ranked", "blended"),
+    ]
+    assert [round(pair.mean, 6) for pair in found[-2:]] == [-0.1, 0.0]
+    del own["ranked"]
+    assert differences(own, {}, ("ndcg@10",), np.arange(4), BootstrapConfig(resamples=3)) == []
+
+
+def test_tracking_is_optional(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """Without an address nothing is even tried; with one, but without MLflow, the result stands and people are told."""
+    monkeypatch.setitem(sys.modules, "mlflow", None)
     track_result("", a_result())
+    assert not caplog.messages
+    track_result("sqlite:///never-made.db", a_result())
+    assert "MLflow is not installed" in caplog.messages[0]
 
 
 # Costs
@@ -480,31 +521,99 @@ def test_a_search_finds_the_best_and_goes_on_where_it_stopped(tmp_path: Path, mo
 # The command, on a small cut
 
 
+NEWCOMERS = 6
+"""Users whose five events are all in the last three days."""
+LONELY_USER, LONELY_ITEM = 900, 61
+
+
+@dataclass(frozen=True)
+class Log:
+    """The columns of the interactions, in order of time."""
+
+    users: NDArray[np.int64]
+    items: NDArray[np.int64]
+    times: NDArray[np.int64]
+    ratings: NDArray[np.float64]
+
+    def take(self, kept: NDArray[np.bool_]) -> Log:
+        return Log(self.users[kept], self.items[kept], self.times[kept], self.ratings[kept])
+
+
+def log_of_the_shop() -> Log:
+    """The tastes, newcomers, and one user with a single event on an item that nobody else has."""
+    events, rng = dataset_of_tastes().interactions, np.random.default_rng(3)
+    ratings = np.where(events.values > 1, 4.0, 3.0)
+    newcomers = np.repeat(USERS + 1 + np.arange(NEWCOMERS), 5)
+    chosen = np.concatenate([rng.choice(ITEMS, 5, replace=False) + 1 for _ in range(NEWCOMERS)])
+    late = rng.integers((DAYS - 3) * DAY, DAYS * DAY, len(newcomers))
+    users = np.concatenate([events.user_ids, newcomers, [LONELY_USER]])
+    items = np.concatenate([events.item_ids, chosen, [LONELY_ITEM]])
+    times = np.concatenate([events.timestamps, late, [1]])
+    order = np.argsort(times, kind="stable")
+    ratings = np.concatenate([ratings, np.full(len(newcomers), 4.0), [4.0]])
+    return Log(users[order], items[order], times[order], ratings[order])
+
+
 @pytest.fixture(scope="module")
 def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The tastes as a user's own interactions."""
-    folder = tmp_path_factory.mktemp("shop")
-    dataset = dataset_of_tastes()
+    """The log as a user's own interactions."""
+    folder, log = tmp_path_factory.mktemp("shop"), log_of_the_shop()
     with (folder / "interactions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("user", "item", "timestamp", "rating"))
-        events = dataset.interactions
-        values = np.where(events.values > 1, 4.0, 3.0)
-        columns = (events.user_ids, events.item_ids, events.timestamps, values)
+        columns = (log.users, log.items, log.times, log.ratings)
         writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
     return folder
 
 
+@dataclass(frozen=True)
+class Facts:
+    """Of a protocol on the shop, worked out here from its published definition."""
+
+    rows: dict[str, int] | None
+    """How many events each exported file of training rows has; None where that is not worked out."""
+    warm: int
+    """Users that the test asks for, with a history …"""
+    cold: int = 0
+    """… and without one."""
+
+
+def facts_of(protocol: str) -> Facts:
+    """The part of each event is 0: what validation's models know, 1: also what the test's do, 2: the test."""
+    log = log_of_the_shop()
+    if protocol == "strong-generalisation":
+        _, liked = np.unique(log.users[log.ratings > 3.5], return_counts=True)
+        return Facts(None, int(np.count_nonzero(liked >= 5) * 0.1))
+    if protocol in ("time-to-split", "leave-one-out"):
+        log = log.take(log.users != LONELY_USER)
+    n, relevant = len(log.users), np.ones(len(log.users), np.bool_)
+    if protocol == "leave-one-out":
+        later = np.asarray([np.count_nonzero(log.users[place + 1 :] == user) for place, user in enumerate(log.users)])
+        part = 2 - np.minimum(later, 2)
+    elif protocol == "random-60-20-20":
+        part, relevant = np.empty(n, np.int64), log.ratings >= 4
+        part[np.random.default_rng(1).permutation(n)] = np.searchsorted([0.6 * n, 0.8 * n], np.arange(n), side="right")
+    else:
+        first, second = (log.times[int((n - 1) * share)] for share in (0.8, 0.9))
+        part = (log.times > first).astype(np.int64) + (log.times > second)
+    asked, known = np.unique(log.users[(part == 2) & relevant]), np.unique(log.users[part < 2])
+    rows = {name: int(np.count_nonzero(part <= last)) for last, name in enumerate(("fit", "refit"))}
+    return Facts(rows, len(np.intersect1d(asked, known)), len(np.setdiff1d(asked, known)))
+
+
 @pytest.mark.parametrize(
-    ("protocol", "users", "metric"),
+    ("protocol", "targets", "metric"),
     [
         ("temporal", None, "ndcg@10"),
-        ("leave-one-out", 160, "hit_rate@10"),
+        ("time-to-split", "all", "ndcg@10"),
+        ("time-to-split", "last", "hit_rate@10"),
+        ("leave-one-out", None, "hit_rate@10"),
+        ("strong-generalisation", None, "normalised_recall@20"),
         ("random-60-20-20", None, "precision@10"),
     ],
 )
 def test_the_command_prints_and_saves_one_table(
-    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str, users: int | None, metric: str
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], protocol: str, targets: str | None, metric: str
 ) -> None:
     """Protocol facts, not scores."""
     main(
@@ -513,12 +622,24 @@ def test_the_command_prints_and_saves_one_table(
             "--models", "popularity,itemcf,ease", "--peers-python", str(tmp_path / "absent"), "--tracking", "",
             "--results", str(tmp_path / "results"), "--settings", str(tmp_path / "settings"),
             "--serving.channels", "popularity,itemcf", "--bootstrap.resamples", "20",
+            *(["--targets", targets] if targets else []),
         ]
     )  # fmt: skip
     (path,) = (tmp_path / "results").glob("*.json")
     result = BenchmarkResult.load(path)
     assert (result.protocol, result.dataset, result.metrics[0]) == (protocol, shop.name, metric)
-    assert users is None or (result.users, result.requests) == (users, users)
+    facts, cuts_time = facts_of(protocol), protocol in ("temporal", "time-to-split")
+    apart = [group for group in (("warm users", facts.warm), ("cold users", facts.cold)) if cuts_time]
+    table = ("all users", facts.warm + facts.cold)
+    if cuts_time and targets != "last":
+        table, *apart = apart
+    assert ((result.group, result.users), result.requests) == (table, table[1])
+    assert [(group.group, group.users) for group in result.apart] == apart
+    assert all([row.system for row in group.rows] == ["popularity", "itemcf"] for group in result.apart)
+    assert result.catalogue == ITEMS + (protocol in ("temporal", "random-60-20-20"))
+    (rows,) = (tmp_path / "benchmark").rglob("peers/*/rows")
+    exported = {name: pq.read_metadata(rows / f"{name}.parquet").num_rows for name in ("fit", "refit")}
+    assert facts.rows is None or exported == facts.rows
     assert [(row.system, row.origin) for row in result.rows] == [
         ("ease", "peer"),
         ("popularity", "channel"),
@@ -533,6 +654,49 @@ def test_the_command_prints_and_saves_one_table(
     printed = capsys.readouterr().out
     assert printed.startswith(f"{protocol}, {shop.name}, targets ")
     assert f"{found.figures[metric].mean:.4f}" in printed
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own use of SQLAlchemy
+def test_tuning_is_one_command_and_its_runs_are_found_again(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command to MLflow and back: the better of two trials is saved and logged."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    main(
+        [
+            "tune", "--protocol", "temporal", "--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path),
+            "--models", "itemcf", "--max-trials", "2", "--settings", str(tmp_path / "settings"), "--tracking", uri,
+            "--serving.channels", "popularity,itemcf",
+        ]
+    )  # fmt: skip
+    place = tmp_path / "settings" / f"temporal-{shop.name}"
+    trials = json.loads((place / "itemcf.json").read_text())["trials"]
+    best = max(trials, key=lambda trial: float(trial["value"]))
+    assert len(trials) == 2
+    assert 0 < best["value"] <= 1
+    assert (place / "itemcf.toml").read_text() == toml_of(best["settings"])
+    track_result(uri, a_result())
+    client = MlflowClient(tracking_uri=uri)
+    (run,) = runs_of(client, f"tune-temporal-{shop.name}")
+    assert run.info.run_name == "itemcf"
+    assert run.data.params == {key: str(value) for key, value in best["settings"].items()}
+    assert run.data.metrics["validation_ndcg_at_10"] == pytest.approx(best["value"])
+    rows = {run.info.run_name: run.data for run in runs_of(client, a_result().name)}
+    assert set(rows) == {"ease (toy 1)", "ranked"}, "neither what others published nor what was not run"
+    assert rows["ranked"].metrics == {
+        "ndcg_at_10": 0.3,
+        "coverage_at_10": 0.4,
+        "popularity_at_10": 0.8,
+        "cpu_seconds": 99.0,
+    }
+    assert rows["ranked"].params["origin"] == "ours"
+
+
+def runs_of(client: MlflowClient, experiment: str) -> list[Run]:
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id]))
 
 
 @pytest.mark.parametrize("protocol", ["leave-one-out", "strong-generalisation"])
@@ -575,7 +739,7 @@ def test_the_moment_of_requests_names_the_result_and_trains_no_channel_anew(
     as_served = BenchmarkResult.load(tmp_path / "results" / f"{name}-asked-at-target.json")
     assert usual.command == as_served.command.replace(" --split.moment target", "")
     assert (usual.moment, as_served.moment) == ("", "target")
-    assert "targets last, asked at the time of the target: 160 all users" in capsys.readouterr().out
+    assert "targets last, asked at the time of the target: 166 all users" in capsys.readouterr().out
     digests = {path.parent.parent.name: path.read_text() for path in (tmp_path / "benchmark").rglob(DIGEST_FILE)}
     assert set(digests) == {"leave-one-out-last", "leave-one-out-last-asked-at-target"}
     assert len(set(digests.values())) == 2, "peers that read time are asked at that moment, too"
