@@ -1,9 +1,10 @@
-"""Figures that others published for a protocol."""
+"""Figures that others published for a protocol, and those of reference runs."""
 
 from __future__ import annotations
 
 import tomllib
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -23,8 +24,10 @@ class PublishedFigure(BaseModel):
     protocol: Protocol
     targets: TargetKind
     dataset: str = Field(min_length=1, description="what the names of its data sets begin with")
+    origin: Literal["published", "reference"] = "published"
     system: str
-    source: str
+    source: str = Field(min_length=1)
+    coverage: float | None = Field(default=None, description="at 10")
     values: dict[str, float]
 
 
@@ -34,8 +37,9 @@ def published_rows(protocol: str, dataset: str, kind: str) -> list[BenchmarkRow]
     return [
         BenchmarkRow(
             entry.system,
-            "published",
+            entry.origin,
             {metric: Figure(value, value, value) for metric, value in entry.values.items()},
+            entry.coverage,
             note=entry.source,
         )
         for entry in entries

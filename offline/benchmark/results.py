@@ -13,7 +13,9 @@ from recsys.errors import DataMalformed
 
 FORMAT = 1
 
-Origin = Literal["published", "peer", "channel", "ours"]
+Origin = Literal["published", "reference", "peer", "channel", "ours"]
+QUOTED: tuple[Origin, ...] = ("published", "reference")
+"""Origins of rows that no benchmark ran."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,7 @@ class BenchmarkRow:
     system: str
     origin: Origin
     figures: dict[str, Figure] | None = None
-    """By `metric@K`; published figures have no interval: low and high equal the mean."""
+    """By `metric@K`; quoted figures have no interval: low and high equal the mean."""
     coverage: float | None = None
     """Share of the catalogue in some list's first ten places."""
     popularity: float | None = None
@@ -106,7 +108,7 @@ class BenchmarkResult:
 
     def ratio(self, difference: Difference) -> float | None:
         """How many times the other system's figure ours is; None where that is 0."""
-        made = {row.system: row.figures for row in self.rows if row.origin != "published" and row.figures}
+        made = {row.system: row.figures for row in self.rows if row.origin not in QUOTED and row.figures}
         ours, other = (made[system][difference.metric].mean for system in difference.pair)
         return ours / other if other else None
 

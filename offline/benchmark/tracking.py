@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from offline.benchmark.results import BenchmarkResult
+from offline.benchmark.results import QUOTED, BenchmarkResult
 
 if TYPE_CHECKING:
     from offline.benchmark.tuning import Tuned
@@ -19,7 +19,7 @@ def track_result(uri: str, result: BenchmarkResult) -> None:
     """One run per row that has figures, below an experiment of the result's name. An empty `uri` logs nothing."""
     shared = {"dataset": result.dataset, "protocol": result.protocol, "targets": result.targets}
     for row in result.rows:
-        if row.origin == "published" or row.figures is None:
+        if row.origin in QUOTED or row.figures is None:
             continue
         figures = {metric: figure.mean for metric, figure in row.figures.items()}
         extras = {"coverage@10": row.coverage, "popularity@10": row.popularity, "cpu_seconds": row.cpu_seconds}

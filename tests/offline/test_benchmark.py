@@ -280,9 +280,30 @@ def test_published_rows_are_those_of_the_protocol_and_the_data_set() -> None:
     (ials,) = [row for row in published_rows("strong-generalisation", "ml-20m", "all") if "iALS" in row.system]
     assert ials.figures is not None
     assert ials.figures["ndcg@100"] == Figure(0.425, 0.425, 0.425)
-    for row in published_rows("leave-one-out", "ml-1m", "last"):
+    assert {row.origin for row in published_rows("leave-one-out", "ml-1m", "last")} == {"published"}
+    for row in published_rows("leave-one-out", "ml-1m-timed", "last"):
         assert row.note
         assert set(row.figures or {}) <= set(shown_metrics("leave-one-out", "last"))
+
+
+def test_the_marks_to_reach_stand_beside_ours_and_say_what_they_are() -> None:
+    """Of quality-protocols: runs made once by hand, on these very rows."""
+
+    def figures(protocol: str, dataset: str, kind: str, system: str) -> tuple[str, dict[str, float], str]:
+        (row,) = [row for row in published_rows(protocol, dataset, kind) if row.system == system]
+        assert row.figures is not None
+        return row.origin, {metric: figure.mean for metric, figure in row.figures.items()}, row.note
+
+    origin, popular, _ = figures("time-to-split", "ml-1m-rebuilt", "all", "popularity, last 30 days")
+    assert (origin, popular["ndcg@10"], popular["hit_rate@10"]) == ("reference", 0.2736, 0.7280)
+    _, trees, note = figures("time-to-split", "ml-1m-rebuilt", "all", "LightGBM on five channels, 100 rounds")
+    assert trees["ndcg@10"] == 0.327
+    assert "settings seen on the test" in note
+    assert not any(row.origin == "reference" for row in published_rows("time-to-split", "ml-1m-timed", "all"))
+    _, sasrec, note = figures("leave-one-out", "ml-1m-timed", "last", "SASRec (RecTools 0.19)")
+    assert sasrec == {"hit_rate@10": 0.2800, "ndcg@10": 0.1661}
+    assert "48 minutes on 2 cores" in note
+    assert figures("temporal", "ml-32m", "all", "EASE")[1]["ndcg@10"] == 0.1594
 
 
 def a_result() -> BenchmarkResult:
