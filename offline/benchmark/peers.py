@@ -77,6 +77,8 @@ class ListsOrigin:
     """That of the search that chose the settings, be it of this run or of an earlier one."""
     recorded_seconds: float
     """CPU time of the earlier run that chose the settings; 0 where this one did."""
+    recorded_note: str = ""
+    """What that run said of itself, e.g. that the budget ended its training."""
 
     def serves(self, rows: str, budget_minutes: float) -> bool:
         """Whether a run on these rows, with this budget, may take the lists over."""
@@ -103,8 +105,10 @@ def run_peer(model: str, place: PeerPlace, targets: Targets, catalogue_ids: Ids)
     if not (out / LISTS_FILE).is_file():
         return PeerRun(model, None, f"not run: {note or 'did not finish within the budget'}", facts)
     lists = read_lists(out / LISTS_FILE, targets, catalogue_ids)
+    notes = [*note.split("; "), *origin.recorded_note.split("; ")]
     if origin.budget_minutes != place.budget_minutes:
-        note = "; ".join(filter(None, (note, f"tuned within {origin.budget_minutes:g} CPU-minutes")))
+        notes.append(f"tuned within {origin.budget_minutes:g} CPU-minutes")
+    note = "; ".join(dict.fromkeys(filter(None, notes)))
     return PeerRun(model, lists, note, {**facts, "cpu_seconds": facts["cpu_seconds"] + origin.recorded_seconds})
 
 
@@ -124,7 +128,8 @@ def _make(model: str, place: PeerPlace, out: Path) -> tuple[ListsOrigin, str]:
     rows = (place.rows / DIGEST_FILE).read_text("ascii")
     origin = ListsOrigin(rows, place.budget_minutes, 0.0)
     if record:
-        origin = ListsOrigin(rows, float(record["budget_minutes"]), float(record["cpu_seconds"]))
+        spent, note = float(record["cpu_seconds"]), str(record.get("note") or "")
+        origin = ListsOrigin(rows, float(record["budget_minutes"]), spent, note)
     (out / ORIGIN_FILE).unlink(missing_ok=True)
     failure = _start(model, place, out, record.get("settings"))
     if not failure:
@@ -146,8 +151,8 @@ def _keep_record(model: str, place: PeerPlace, facts: Mapping[str, Any]) -> None
     if not facts.get("trials"):
         return
     place.settings.mkdir(parents=True, exist_ok=True)
-    kept = {name: facts.get(name) for name in ("model", "package", "version", "settings", "cpu_seconds", "trials")}
-    record = {"budget_minutes": place.budget_minutes, **kept}
+    names = ("model", "package", "version", "settings", "cpu_seconds", "note", "trials")
+    record = {"budget_minutes": place.budget_minutes, **{name: facts.get(name) for name in names}}
     (place.settings / f"{model}.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
 
 

@@ -191,6 +191,20 @@ def test_a_larger_budget_tunes_anew_and_a_smaller_one_says_what_it_took_over(
     assert run(10.0) == ("settings given; tuned within 40 CPU-minutes", 40.0)
 
 
+def test_what_a_search_said_of_itself_stays_with_its_settings(
+    leave_one_out: tuple[Plan, Targets], place: PeerPlace
+) -> None:
+    """A training that the budget ended is no better for being repeated with the same settings."""
+    _, targets = leave_one_out
+    run_peer("ease", place, targets, CATALOGUE)
+    record = json.loads((place.settings / "ease.json").read_text())
+    assert record["note"] == ""
+    record["note"] = "stopped by the budget; settings given"
+    (place.settings / "ease.json").write_text(json.dumps(record))
+    (place.rows / DIGEST_FILE).write_text("other rows\n")
+    assert run_peer("ease", place, targets, CATALOGUE).note == "settings given; stopped by the budget"
+
+
 def test_neither_lists_nor_records_of_an_unknown_budget_are_taken_over(
     leave_one_out: tuple[Plan, Targets], place: PeerPlace
 ) -> None:
