@@ -220,7 +220,7 @@ class _Training:
     def _schedule(self) -> Schedule:
         """The step size of the phase that begins: towers that know much already take smaller steps."""
         config, plan = self.config, self.plan
-        refits = self.best["epoch"] > 0
+        refits = self.phase == _REFIT and self.best["epoch"] > 0
         if not (self.continued or refits):
             return Schedule(config.sequence_learning_rate, plan.epochs, config.sequence_warmup)
         epochs = plan.continue_epochs if self.continued else plan.refit_epochs
