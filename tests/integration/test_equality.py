@@ -25,13 +25,16 @@ from recsys.features import FeatureStore
 pytestmark = [pytest.mark.integration]
 
 MOST_REQUESTS = 300
-PACING = PacingConfig(in_flight=2)
+PACING = PacingConfig(in_flight=2, deadline_seconds=60.0)
+PATIENT = {"budget-seconds": "30", "probe-timeout-seconds": "5"}
+"""What a busy machine does to the time of an answer is no matter of equality."""
 
 
 @pytest.fixture(scope="module")
 def gateway(trained: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The five servers on the evaluation bundle."""
-    with served(trained.config.store("evaluation"), folder=tmp_path_factory.mktemp("equality")) as address:
+    folder = tmp_path_factory.mktemp("equality")
+    with served(trained.config.store("evaluation"), folder=folder, gateway_settings=PATIENT) as address:
         yield address
 
 

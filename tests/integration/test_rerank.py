@@ -19,7 +19,7 @@ from offline.rerank_result import RerankResult
 from offline.rerank_verb import RerankCurveConfig, rerank
 from offline.steps import RECEIPT
 from offline.workflow import Workflow
-from tests.integration.test_equality import MOST_REQUESTS, agreement, first, replayed
+from tests.integration.test_equality import MOST_REQUESTS, PATIENT, agreement, first, replayed
 
 pytestmark = [pytest.mark.integration]
 
@@ -55,7 +55,8 @@ def reranked(trained: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Wor
 @pytest.fixture(scope="module")
 def gateway(reranked: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The five servers on that bundle."""
-    with served(reranked.config.store("evaluation"), folder=tmp_path_factory.mktemp("servers")) as address:
+    folder = tmp_path_factory.mktemp("servers")
+    with served(reranked.config.store("evaluation"), folder=folder, gateway_settings=PATIENT) as address:
         yield address
 
 

@@ -27,6 +27,7 @@ from recsys.features import MATRIX_FILE, FeatureStore
 from recsys.features.items import ITEM_NAMES
 from recsys.features.places import PLACE_NAMES
 from recsys.features.similarity import SIMILARITY_NAMES
+from tests.waiting import PATIENCE_SECONDS
 
 pytestmark = [pytest.mark.integration]
 
@@ -42,7 +43,7 @@ def rank_server(root: Path, logs: Path) -> Iterator[str]:
     ports = Ports.free()
     servers = programs(root.absolute(), logs, ports, settings={"log-level": "WARNING"})
     with LocalCluster([server for server in servers if server.name == "rank"], logs) as cluster:
-        cluster.wait_healthy(60)
+        cluster.wait_healthy(PATIENCE_SECONDS)
         yield ports.target("rank")
 
 
