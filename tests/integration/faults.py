@@ -11,8 +11,8 @@ import asyncio
 import os
 import signal
 import tempfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gateway.state import Histories
@@ -21,29 +21,23 @@ from offline.open_loop import Sample, percentiles, send_at_rate
 from recsys.bundle import BundleStore
 from recsys.cluster import LocalCluster, Ports, programs
 from recsys.v1.recommend_pb2 import RecommendRequest
+from recsys.v1.types_pb2 import STAGE_STATUS_OK, STAGE_STATUS_SKIPPED
 from recsys.watchdog import HANG_SECONDS
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 ROLES = ("popularity", "itemcf", "vector", "rank")
 RATE = 50.0
-LATE_SECONDS = 0.5
-"""The gateway's budget of 250 ms, and the way there and back on a busy machine."""
-
-RESTART_SECONDS = 12.0
-"""What a killed server may take until its answers are used again."""
 
 
 @dataclass(frozen=True, slots=True)
-class Phases:
-    """Seconds: quiet at first, then the fault and time to heal by itself, then quiet."""
+class Terms:
+    """How long it is quiet before a fault and after it has healed, and what the callers ask for, in seconds."""
 
-    before: float
-    healing: float
-    after: float
-
-    @property
-    def total(self) -> float:
-        """All of it."""
-        return self.before + self.healing + self.after
+    quiet: float = 20.0
+    deadline: float = 2.0
+    """What a caller allows; a request without an answer by then has failed."""
+    late: float = 0.5
+    """An answer that took longer is late: the gateway's budget, and the way there and back on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,53 +52,113 @@ class Outcome:
     degraded_before: int
     degraded_during: int
     degraded_after: int
+    blamed: set[str]
+    """The stages that did less than all of their work in some answer."""
+    skipped: int
+    """Answers that did not wait for the lost server, because it was known to be lost."""
+    healing_seconds: float
+    """From the fault until the server's answers are used again."""
     latency: dict[str, float]
 
 
-async def run_fault(cluster: LocalCluster, target: str, role: str, number: signal.Signals, phases: Phases) -> Outcome:
-    """Sends `number` to the server of `role` under load and sorts the answers by phase."""
-    requests = [RecommendRequest(user_id=user, count=10, debug=True) for user in _users(cluster, phases)]
+@dataclass(slots=True)
+class _Load:
+    """Requests before the fault, during it for as long as `healed` is not set, and as many as before after it."""
 
-    async def harm() -> None:
-        await asyncio.sleep(phases.before)
-        os.kill(cluster.pids()[role], number)
+    users: Sequence[int]
+    quiet: int
+    harm: Callable[[], None]
+    healed: asyncio.Event = field(default_factory=asyncio.Event)
+    unwell: int = 0
+    sent: int = 0
 
-    samples, _ = await asyncio.gather(send_at_rate(target, requests, rate=RATE), harm())
-    return _sorted_by_phase(samples, role, number, phases)
+    def __iter__(self) -> Iterator[RecommendRequest]:
+        for _ in range(self.quiet):
+            yield self._next()
+        self.harm()
+        while not self.healed.is_set():
+            self.unwell += 1
+            yield self._next()
+        for _ in range(self.quiet):
+            yield self._next()
+
+    def _next(self) -> RecommendRequest:
+        self.sent += 1
+        return RecommendRequest(user_id=int(self.users[self.sent * 37 % len(self.users)]), count=10, debug=True)
 
 
-def _users(cluster: LocalCluster, phases: Phases) -> Sequence[int]:
-    users = Histories.open(cluster.folder / "bundle").user_ids
-    n = int(phases.total * RATE)
-    return [int(users[(number * 37) % len(users)]) for number in range(n)]
+async def run_fault(cluster: LocalCluster, target: str, role: str, number: signal.Signals, terms: Terms) -> Outcome:
+    """Sends `number` to the server of `role` under load; goes on until it has healed, and a while longer."""
+    users, harmed = Histories.open(cluster.folder / "bundle").user_ids, asyncio.Event()
+    lost = cluster.pids()[role]
+
+    def harm() -> None:
+        os.kill(lost, number)
+        harmed.set()
+
+    load = _Load(users, int(terms.quiet * RATE), harm)
+
+    async def heal() -> None:
+        try:
+            await harmed.wait()
+            await asyncio.to_thread(_wait_healed, cluster, target, role, lost)
+        finally:
+            load.healed.set()
+
+    samples, _ = await asyncio.gather(
+        send_at_rate(target, load, rate=RATE, deadline_seconds=terms.deadline, ready_seconds=PATIENCE_SECONDS), heal()
+    )
+    return _outcome(samples, load, role, number, terms)
 
 
-def _sorted_by_phase(samples: Sequence[Sample], role: str, number: signal.Signals, phases: Phases) -> Outcome:
-    degraded = [(sample.due, sample.response.degraded) for sample in samples if sample.response is not None]
-    harmed, healed = phases.before, phases.total - phases.after
+def _wait_healed(cluster: LocalCluster, target: str, role: str, lost: int) -> None:
+    """Returns when another process is in the place of `lost`, and the gateway uses it."""
+    eventually(lambda: cluster.pids()[role] not in (0, lost), f"{role} is started again")
+    cluster.wait_healthy(PATIENCE_SECONDS)
+    wait_complete(target, PATIENCE_SECONDS)
+
+
+def _outcome(samples: Sequence[Sample], load: _Load, role: str, number: signal.Signals, terms: Terms) -> Outcome:
+    harmed, quiet = (load.quiet - 1) / RATE, load.quiet  # at the earliest: the next request was asked for by then
+    before = [sample for sample in samples[:quiet] if sample.due + sample.latency < harmed]
+    stages = [stage for sample in samples if sample.response is not None for stage in sample.response.stages]
     return Outcome(
         role,
         number.name,
         len(samples),
         [sample.error for sample in samples if sample.error],
-        sum(sample.latency > LATE_SECONDS for sample in samples),
-        sum(flag for due, flag in degraded if due < harmed - 0.1),
-        sum(flag for due, flag in degraded if harmed <= due < healed),
-        sum(flag for due, flag in degraded if due >= healed),
+        sum(sample.latency > terms.late for sample in samples),
+        _degraded(before),
+        _degraded(samples[quiet:-quiet]),
+        _degraded(samples[-quiet:]),
+        {stage.name for stage in stages if stage.status != STAGE_STATUS_OK},
+        sum(stage.status == STAGE_STATUS_SKIPPED for stage in stages),
+        load.unwell / RATE,
         percentiles(samples),
     )
 
 
-def started(bundle_root: Path, folder: Path, *, hang_seconds: float = HANG_SECONDS) -> tuple[LocalCluster, str]:
+def _degraded(samples: Sequence[Sample]) -> int:
+    return sum(sample.response is not None and sample.response.degraded for sample in samples)
+
+
+def started(
+    bundle_root: Path,
+    folder: Path,
+    *,
+    hang_seconds: float = HANG_SECONDS,
+    gateway_settings: Mapping[str, str] | None = None,
+) -> tuple[LocalCluster, str]:
     """A healthy cluster on free ports, and the address of its gateway."""
     store, ports = BundleStore(bundle_root.absolute()), Ports.free()
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "bundle").symlink_to(store.open(store.release().current).folder)
-    servers = programs(store.root, folder / "events", ports, settings={"log-level": "WARNING"})
-    cluster = LocalCluster(servers, folder, hang_seconds=hang_seconds)
+    settings = {"gateway": gateway_settings or {}}
+    servers = programs(store.root, folder / "events", ports, settings={"log-level": "WARNING"}, role_settings=settings)
+    cluster = LocalCluster(servers, folder, stop_seconds=60, hang_seconds=hang_seconds)
     cluster.start()
-    cluster.wait_healthy(90)
-    wait_complete(ports.target("gateway"), 30)
+    cluster.wait_healthy(PATIENCE_SECONDS)
+    wait_complete(ports.target("gateway"), PATIENCE_SECONDS)
     return cluster, ports.target("gateway")
 
 
@@ -118,9 +172,9 @@ def main() -> None:
         cluster, target = started(options.bundle_root, Path(folder, "run"))
         try:
             for role in ROLES:
-                for number, hang in ((signal.SIGKILL, 0.0), (signal.SIGSTOP, HANG_SECONDS)):
-                    phases = Phases(options.seconds, hang + RESTART_SECONDS, options.seconds)
-                    print(asyncio.run(run_fault(cluster, target, role, number, phases)), flush=True)
+                for number in (signal.SIGKILL, signal.SIGSTOP):
+                    terms = Terms(quiet=options.seconds)
+                    print(asyncio.run(run_fault(cluster, target, role, number, terms)), flush=True)
         finally:
             print("exit codes", cluster.stop())
 
