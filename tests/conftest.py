@@ -3,6 +3,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Generator, Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -25,6 +26,16 @@ def logging_as_before() -> Iterator[None]:
     handlers, level = list(root.handlers), root.level
     yield
     root.handlers[:], root.level = handlers, level
+
+
+@pytest.fixture(scope="session")
+def checkerboard_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with one published bundle of the checkerboard. Tests that publish work on a copy."""
+    from tests.published import publish_checkerboard
+
+    root = tmp_path_factory.mktemp("checkerboard") / "bundles"
+    publish_checkerboard(root)
+    return root
 
 
 NEEDS_SHARED = "shared/data"

@@ -11,7 +11,6 @@ from offline.config import OfflineConfig
 from offline.demo.catalogue import read_catalogue
 from offline.demo.world import generate
 from offline.workflow import Workflow
-from tests.published import publish_checkerboard
 
 USERS = 700
 QUICK = (
@@ -40,14 +39,6 @@ def write_world(folder: Path) -> None:
         rows = zip(catalogue.item_id.tolist(), catalogue.title, catalogue.genres, catalogue.year.tolist(), strict=True)
         for item, title, genres, year in rows:
             writer.writerow((item, title, "|".join(genres), year))
-
-
-@pytest.fixture(scope="session")
-def checkerboard_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with one published bundle of the checkerboard. Tests that publish work on a copy."""
-    root = tmp_path_factory.mktemp("checkerboard") / "bundles"
-    publish_checkerboard(root)
-    return root
 
 
 @pytest.fixture(scope="session")
