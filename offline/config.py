@@ -95,6 +95,11 @@ class OfflineConfig(TypedConfig):
         description="people, overviews, runtimes, budgets and dates of items: movies_extrainfos.dat, or an export of "
         "TMDb (csv, Parquet); absent: what the data set says itself",
     )
+    items_file: Path | None = Field(
+        default=None,
+        description="items beside those of the data set, csv or Parquet as own items are; give it to every verb that "
+        "reads raw files, until the data set has them itself",
+    )
     root: Path = Field(default=Path("data"), description="data root: tables, work, bundles and events, per data set")
     max_bad_lines: int = Field(default=0, ge=0, description="unparseable lines to skip before ingest gives up")
     keep_bundles: int = Field(default=5, ge=2, description="bundles kept on disk per purpose")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from offline.config import OfflineConfig
+from offline.datasets.added import WithItems
 from offline.datasets.records import DatasetSource
 from offline.datasets.registry import DEMO, PUBLISHED, open_dataset
 from offline.download import download
@@ -19,6 +20,7 @@ from offline.metadata import Described
 from offline.recorded import RecordedEvents
 from offline.steps import Step
 from offline.tables import SCHEMAS
+from recsys.errors import DataMissing
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +37,10 @@ LOGS_FILE = "events_files.json"
 def prepare_tables(config: OfflineConfig) -> Step:
     """Makes or reuses the tables; a data set that is not there is downloaded.
 
-    Raises DataError where the raw files cannot be used; tables that are there stay as they are.
+    Raises DataError where the raw files cannot be used, or a file that is named is not there; tables that are there
+    stay as they are.
     """
+    _require_named(config)
     path = raw_files(config)
     look = json.dumps(_look(config, path), sort_keys=True)
     record = config.home / SOURCE_FILE
@@ -126,15 +130,24 @@ def raw_files(config: OfflineConfig) -> Path | None:
     return download(config.dataset, config.root / "downloads")
 
 
+def _require_named(config: OfflineConfig) -> None:
+    """Tables that were made without a file would otherwise be taken for those with it."""
+    for name, file in (("metadata-file", config.metadata_file), ("items-file", config.items_file)):
+        if file is not None and not file.is_file():
+            raise DataMissing(f"{file}: no such file; name another with --{name}, or leave it out")
+
+
 def _source(config: OfflineConfig, path: Path | None) -> DatasetSource:
     source = open_dataset(config.dataset, path)
+    if config.items_file is not None:
+        source = WithItems(source, config.items_file)
     return source if config.metadata_file is None else Described(source, config.metadata_file)
 
 
 def _look(config: OfflineConfig, path: Path | None) -> dict[str, Any]:
     root = Path(__file__).parent / "demo" if path is None else path
     files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.suffix != ".pyc")
-    files += [config.metadata_file] if config.metadata_file else []
+    files += [file for file in (config.metadata_file, config.items_file) if file is not None]
     found = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}
     return {
         "dataset": config.dataset,

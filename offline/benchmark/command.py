@@ -11,7 +11,19 @@ from offline.benchmark.config import BenchmarkConfig
 from offline.config import OfflineConfig
 
 PLACES = frozenset(
-    {"config", "data_dir", "metadata_file", "root", "settings", "results", "out", "peers_python", "tracking", "report"}
+    {
+        "config",
+        "data_dir",
+        "metadata_file",
+        "items_file",
+        "root",
+        "settings",
+        "results",
+        "out",
+        "peers_python",
+        "tracking",
+        "report",
+    }
 )
 """Where things are on a machine: they change no figure."""
 

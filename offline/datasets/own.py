@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from offline.datasets.columnar import read_parquet
-from offline.datasets.container import Container
+from offline.datasets.container import Container, DataFile
 from offline.datasets.delimited import read_delimited
 from offline.datasets.findings import Findings
 from offline.datasets.layout import Column, Layout
@@ -104,6 +104,18 @@ def _as_items(table: pa.Table) -> pa.Table:
     return table
 
 
+def read_items(file: DataFile, findings: Findings) -> Iterator[Rows]:
+    """Rows of kind "items" of a csv or Parquet file."""
+    yield from _read(file, ITEMS, findings, _as_items)
+
+
+def _read(
+    file: DataFile, layout: Layout, findings: Findings, conversion: Callable[[pa.Table], pa.Table]
+) -> Iterator[Rows]:
+    read = read_parquet if Path(file.name).suffix == ".parquet" else read_delimited
+    yield from read(file, layout, findings, conversion=conversion)
+
+
 class OwnInteractions(DatasetSource):
     """The user's own data; a set without ratings is as welcome."""
 
@@ -123,20 +135,15 @@ class OwnInteractions(DatasetSource):
         return next((name for name in (f"{stem}.csv", f"{stem}.parquet") if self.container.find(name)), None)
 
     def interactions(self, findings: Findings) -> Iterator[Rows]:
-        yield from self._read(self._interactions, INTERACTIONS, findings, _as_interactions)
+        with self.container.open(self._interactions) as file:
+            yield from _read(file, INTERACTIONS, findings, _as_interactions)
 
     def items(self, findings: Findings) -> Iterator[Rows]:
         if self._items is None:
             findings.warn(f"{self.container.path}: neither items.csv nor items.parquet; titles are the items' keys")
             return
-        yield from self._read(self._items, ITEMS, findings, _as_items)
-
-    def _read(
-        self, name: str, layout: Layout, findings: Findings, conversion: Callable[[pa.Table], pa.Table]
-    ) -> Iterator[Rows]:
-        with self.container.open(name) as file:
-            read = read_parquet if Path(name).suffix == ".parquet" else read_delimited
-            yield from read(file, layout, findings, conversion=conversion)
+        with self.container.open(self._items) as file:
+            yield from read_items(file, findings)
 
     def fingerprint(self) -> Mapping[str, Mapping[str, int | str]]:
         return self.container.fingerprint([name for name in (self._interactions, self._items) if name])
