@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 from offline import skew, verbs
 from offline.benchmark.config import BenchmarkConfig, TuneConfig
 from offline.config import OfflineConfig
+from offline.indexing.job import IndexConfig, index
 from offline.report import verb as reporting
 from offline.report.config import ReportConfig
 from offline.rerank_verb import RerankCurveConfig, rerank
@@ -41,6 +42,7 @@ VERBS: dict[str, Verb[Any]] = {
         "choose how to re-rank for coverage on validation, and show it on the test", RerankCurveConfig, rerank
     ),
     "publish": Verb("release the evaluation and the production bundle", OfflineConfig, verbs.publish),
+    "index": Verb("release the production bundle with new items, without training", IndexConfig, index),
     "rollback": Verb("release the bundle before the current one again", verbs.RollbackConfig, verbs.rollback),
     "replay": Verb("held-out requests, in time order, through a gateway", verbs.ReplayConfig, verbs.replay),
     "report": Verb("pictures and tables of item and user vectors, in one folder", ReportConfig, reporting.report),

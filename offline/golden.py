@@ -7,16 +7,30 @@ from pathlib import Path
 
 from gateway import golden as gateway_golden
 from gateway.pipeline import Pipeline, Request
+from offline.interactions import Snapshot
 from offline.sources import ChannelSource, RankerSource, no_fallback, run_pipeline
 from rank_server.scoring import Ranker
 from recall_server.channels import channel_class
 from recsys.bundle import ServingPolicy
 from recsys.bundle.golden import record_rank, record_recall
 from recsys.catalogue import Catalogue
-from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
+from recsys.domain import History, RankQuery, RecallQuery, RecallResult, Scores
 
 RANKED = 50
 """Candidates of a golden rank query: as telling as hundreds, and small on disk."""
+
+
+GOLDEN_USERS = 6
+GOLDEN_COUNT = 50
+
+
+def golden_requests(snapshot: Snapshot) -> list[Request]:
+    """Users with long and short histories, and one without any."""
+    by_length = (snapshot.indptr[1:] - snapshot.indptr[:-1]).argsort(kind="stable")
+    places = [by_length[int(len(by_length) * share)] for share in (0.05, 0.3, 0.5, 0.7, 0.9)]
+    users = [int(snapshot.user_ids[place]) for place in dict.fromkeys(places)][: GOLDEN_USERS - 1]
+    asked = [Request(snapshot.history(user), snapshot.cutoff, GOLDEN_COUNT, user_id=user) for user in users]
+    return [*asked, Request(History.empty(), snapshot.cutoff, GOLDEN_COUNT)]
 
 
 class _TappedChannel(ChannelSource):

@@ -40,6 +40,9 @@ A bundle has the roles that it has files for.
 REPORT_FOLDER = "report"
 """Evaluation tables and other files for people; no process reads them."""
 
+INDEX_FILE = f"{REPORT_FOLDER}/index.json"
+"""Of a bundle that was indexed, not trained: which one it was before, and which items came in."""
+
 
 @dataclass(frozen=True, slots=True)
 class BundleFacts:

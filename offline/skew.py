@@ -28,6 +28,7 @@ from gateway.state import Histories
 from offline.config import OfflineConfig, Purpose
 from offline.ingest_report import REPORT, IngestReport
 from offline.interactions import Dataset
+from offline.publish import INDEX_FILE
 from offline.samples import feature_store
 from offline.sources import ChannelSource, RecordingSource, run_pipeline
 from offline.splits import split
@@ -142,8 +143,9 @@ def record_queries(bundle: Bundle, n: int, seed: int) -> list[RankQuery]:
 def training_store(bundle: Bundle, config: OfflineConfig) -> FeatureStore | None:
     """The features as training computes them, from the tables up to the bundle's cut-off.
 
-    None where there are no tables on this machine, or they hold other recorded events than the bundle. Tables are
-    never made here; the rating model is the bundle's. Raises BundleMismatch where they have other items at the cut-off.
+    None where there are no tables on this machine, or they hold other recorded events than the bundle, or the bundle
+    was indexed with items that came later. Tables are never made here; the rating model is the bundle's. Raises
+    BundleMismatch where they have other items at the cut-off.
     """
     manifest = bundle.manifest
     if not (config.tables / REPORT).is_file():
@@ -158,6 +160,9 @@ def training_store(bundle: Bundle, config: OfflineConfig) -> FeatureStore | None
             bundle.version,
             manifest.events_watermarks,
         )
+        return None
+    if bundle.has(INDEX_FILE):
+        log.warning("bundle %s has items that no training saw; compared with the bundle's files only", bundle.version)
         return None
     dataset = split(Dataset.load(config.dataset, config.tables), config.split).dataset
     snapshot = dataset.snapshot(manifest.cutoff)

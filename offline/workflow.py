@@ -22,13 +22,12 @@ from pathlib import Path
 from gateway import fallback, filters, merge, pipeline, stages, state
 from gateway import rerank as gateway_rerank
 from gateway.fallback import Fallback
-from gateway.pipeline import Request
 from gateway.rerank import Reranker
 from offline import blend, evaluate, evaluation, exposure, gateway_files, metrics, rerank, samples, targets
 from offline.config import OfflineConfig, Purpose
 from offline.evaluate import Models
 from offline.gateway_files import export_gateway
-from offline.golden import write_golden
+from offline.golden import golden_requests, write_golden
 from offline.ingest_report import IngestReport
 from offline.interactions import Dataset
 from offline.preparation import prepare_tables
@@ -50,7 +49,6 @@ from recall_server.channels.popularity import PopularityChannel
 from recall_server.channels.vector import read_facts
 from recsys import domain, features, ordering
 from recsys.bundle import ServingPolicy
-from recsys.domain import History
 from recsys.errors import DataError
 from recsys.features import FeatureStore, rating
 from recsys.features.rating import RatingModel
@@ -79,8 +77,6 @@ SERVING_MODULES = (
 """What lists are made by: a change to any of it makes samples, choices and reports anew."""
 TARGET_MODULES = (targets, held_out)
 """What requests and their targets are made by."""
-GOLDEN_USERS = 6
-GOLDEN_COUNT = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -362,7 +358,7 @@ class Workflow:
             read_facts(parts.recall.view.folder).index if parts.recall.towers else None,
             headline,
         )
-        requests = _golden_requests(parts.recall)
+        requests = golden_requests(parts.recall.snapshot)
         return publish(
             self.config.store(purpose),
             [*parts.folders, *([report.folder] if report else [])],
@@ -398,13 +394,3 @@ def _feature_names(recall: RecallModels, arrays: Step) -> tuple[str, ...]:
 
 def _channels(recall: RecallModels, policy: ServingPolicy) -> list[Channel]:
     return [channel_class(channel.name).open(recall.view.folder) for channel in policy.channels]
-
-
-def _golden_requests(recall: RecallModels) -> list[Request]:
-    """Users with long and short histories, and one without any."""
-    snapshot = recall.snapshot
-    by_length = (snapshot.indptr[1:] - snapshot.indptr[:-1]).argsort(kind="stable")
-    places = [by_length[int(len(by_length) * share)] for share in (0.05, 0.3, 0.5, 0.7, 0.9)]
-    users = [int(snapshot.user_ids[place]) for place in dict.fromkeys(places)][: GOLDEN_USERS - 1]
-    asked = [Request(snapshot.history(user), snapshot.cutoff, GOLDEN_COUNT, user_id=user) for user in users]
-    return [*asked, Request(History.empty(), snapshot.cutoff, GOLDEN_COUNT)]

@@ -1,0 +1,108 @@
+"""The verb `index`: what is released, with the items that there are now."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+
+from pydantic import Field
+
+from offline import content, descriptions, gateway_files, indexing, two_tower
+from offline.config import OfflineConfig
+from offline.golden import golden_requests, write_golden
+from offline.indexing.items import indexed_snapshot, new_items, warn_of_undescribed
+from offline.indexing.parts import Indexing
+from offline.indexing.towers import index_texts
+from offline.interactions import Snapshot
+from offline.preparation import prepare_tables
+from offline.publish import BundleFacts, publish
+from offline.steps import Step, Workspace
+from recall_server.channels.vector import VectorChannel, read_facts
+from recsys import features
+from recsys.bundle import Bundle
+from recsys.errors import DataError
+
+INDEX = "index"
+"""The step."""
+
+
+class IndexConfig(OfflineConfig):
+    """New items into the released production bundle, without training."""
+
+    as_of: int | None = Field(
+        default=None, ge=0, description="items that are available by then come in, Unix seconds; absent: now"
+    )
+
+
+def index(config: IndexConfig) -> None:
+    """Publishes the released production bundle with all items of the tables, which are made anew where they changed.
+
+    Raises:
+        BundleMissing: there is no production bundle.
+        DataError: an item of the bundle is not in the tables any more, or the protocol leaves items out.
+        DataMissing: the bundle's towers have another shape than `config` says, or a named file is not there.
+    """
+    if config.split.protocol != "temporal":
+        raise DataError(
+            f"{config.split.protocol} keeps some items out of its catalogue, so none can be added to it; index a "
+            "bundle of --split.protocol temporal"
+        )
+    store = config.store("production")
+    bundle = store.open(store.release().current)
+    tables = prepare_tables(config)
+    snapshot = indexed_snapshot(bundle, tables.folder, int(time.time()) if config.as_of is None else config.as_of)
+    fresh = new_items(bundle, snapshot.items)
+    warn_of_undescribed(fresh)
+    workspace = Workspace(config.home / "work")
+    version = _publish(config, bundle, snapshot, _indexed(workspace, config, bundle, snapshot, tables=tables))
+    _prune(workspace, config.keep_bundles)
+    sys.stdout.write(f"{len(fresh.item_ids)} new items in bundle {version}, {len(snapshot.catalogue)} in all\n")
+
+
+def _indexed(workspace: Workspace, config: IndexConfig, bundle: Bundle, snapshot: Snapshot, *, tables: Step) -> Step:
+    """The folder of the whole bundle, but for golden requests and manifest."""
+    text = index_texts(workspace, bundle, snapshot, config, tables=tables)
+    work = Indexing(bundle, snapshot, config, tables.folder, text.folder if text else None)
+    return workspace.run(
+        INDEX,
+        work.write,
+        facts=[
+            bundle.version,
+            snapshot.items.item_ids.tolist(),
+            config.content.model_dump(mode="json"),
+            config.two_tower.model_dump(mode="json"),
+        ],
+        inputs=[tables, *([text] if text else [])],
+        code=[indexing, content, descriptions, gateway_files, two_tower, features],
+    )
+
+
+def _publish(config: IndexConfig, bundle: Bundle, snapshot: Snapshot, step: Step) -> str:
+    """What the manifest says of policy, time and figures stays."""
+    manifest = bundle.manifest
+    facts = BundleFacts(
+        manifest.purpose,
+        manifest.dataset,
+        manifest.cutoff,
+        manifest.events_watermarks,
+        manifest.policy,
+        manifest.feature_names,
+        read_facts(step.folder).index if VectorChannel.name in manifest.roles else None,
+        manifest.metrics,
+    )
+    requests = golden_requests(snapshot)
+    return publish(
+        config.store("production"),
+        [step.folder],
+        facts,
+        golden=lambda folder: write_golden(folder, manifest.policy, requests),
+        keep=config.keep_bundles,
+    )
+
+
+def _prune(workspace: Workspace, keep: int) -> None:
+    """Removes the oldest folders of this step beyond `keep`; the next `run` removes the rest."""
+    folders = sorted(workspace.root.glob(f"{INDEX}-*"), key=lambda folder: folder.stat().st_mtime_ns)
+    for folder in folders[:-keep]:
+        shutil.rmtree(folder)
