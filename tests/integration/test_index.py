@@ -6,6 +6,7 @@ import csv
 import json
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 
@@ -15,10 +16,10 @@ from gateway.rerank import BONUS_FILE
 from gateway.state import Histories
 from offline.cli import main
 from offline.config import OfflineConfig
-from offline.demo.catalogue import read_catalogue
-from offline.demo.world import DemoWorld, generate
 from offline.ids import FIRST_ASSIGNED
+from offline.local import served
 from offline.publish import INDEX_FILE
+from offline.replay import active_version
 from offline.steps import RECEIPT
 from offline.workflow import Workflow
 from rank_server.scoring import Ranker
@@ -27,6 +28,11 @@ from recsys.bundle import Bundle
 from recsys.bundle.golden import check_rank, check_recall
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.domain import Candidates, History, Ids, ItemFilter, RankQuery, RecallQuery
+from recsys.v1 import types_pb2
+from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse
+from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
+from tests.offline.tastes import DAY, ITEMS, dataset_of_tastes
+from tests.waiting import eventually
 
 pytestmark = [pytest.mark.integration]
 
@@ -36,7 +42,12 @@ SETTINGS = (
     "--two-tower.tower=sequence",
     "--two-tower.sequence-text",
     "--two-tower.sequence-size=16",
-    "--two-tower.sequence-epochs=2",
+    "--two-tower.sequence-epochs=8",
+    "--two-tower.sequence-patience=8",
+    "--two-tower.sequence-events=96",
+    "--two-tower.sequence-learning-rate=0.02",
+    "--two-tower.sequence-averaging=0.5",
+    "--two-tower.sequence-id-dropout=0.3",
     "--als.factors=8",
     "--lightgbm.max-rounds=5",
     "--ranker.kind=blend",
@@ -49,26 +60,31 @@ SETTINGS = (
     "--rerank.exposure=1.5",
     "--rerank.users=60",
 )
-HEADER = ("id", "title", "genres", "year", "directors", "overview")
+WESTERNS = ITEMS // 2
+START = 1_600_000_000
+DRAMA = ("Drama", "Ann Weeper", "a family in tears")
+WESTERN = ("Western", "Bill Rider", "a drifter rides into a dusty town")
+"""Genre, director and overview of every film of either kind."""
 BETWEEN = 15
 """A number between those of old items, which are multiples of ten."""
 
 
-def write_raw(folder: Path, world: DemoWorld) -> None:
-    """The synthetic world as own interactions, with room between the numbers of items."""
+def write_raw(folder: Path) -> None:
+    """The world of tastes as own interactions, with room between the numbers of items: odd ones are dramas."""
+    world = dataset_of_tastes()
     folder.mkdir()
     with (folder / "interactions.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(("user", "item", "timestamp", "rating"))
-        columns = (world.user_id, world.item_id * 10, world.timestamp, world.value)
+        events = world.interactions
+        columns = (events.user_ids, events.item_ids * 10, events.timestamps + START, events.values)
         writer.writerows(zip(*(column.tolist() for column in columns), strict=True))
-    films = world.catalogue
     with (folder / "items.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(HEADER)
-        for row, item in enumerate(films.item_id.tolist()):
-            genres, directors = ("|".join(names[row]) for names in (films.genres, films.director))
-            writer.writerow((item * 10, films.title[row], genres, int(films.year[row]), directors, ""))
+        writer.writerow(("id", "title", "genres", "year", "directors", "overview"))
+        for row, item in enumerate(world.items.item_ids.tolist()):
+            genre, director, words = DRAMA if item % 2 else WESTERN
+            writer.writerow((item * 10, f"Film {item}", genre, int(world.items.years[row]), director, words))
 
 
 def add_items(file: Path, *rows: tuple[object, ...]) -> None:
@@ -82,9 +98,9 @@ def steps(root: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """A published production bundle of a tiny world with every channel; the command line of all verbs for it."""
+    """A published production bundle of the world of tastes with every channel; the arguments of all verbs for it."""
     root = tmp_path_factory.mktemp("index")
-    write_raw(root / "raw", generate(read_catalogue(), users=150, events_per_user=30.0, seed=5))
+    write_raw(root / "raw")
     given = ["--dataset", "tiny", "--data-dir", str(root / "raw"), "--root", str(root / "data"), *SETTINGS]
     Workflow(OfflineConfig.from_arguments(given, "test")).publish("production")
     return given
@@ -112,11 +128,10 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def after(before: Bundle, config: OfflineConfig, arguments: list[str], others: Path) -> Bundle:
     """The same with three new items: two described ones in the raw file, one of which nothing is known in another."""
     assert config.data_dir is not None
-    director = read_catalogue().director[0][0]
     add_items(
         config.data_dir / "items.csv",
-        (BETWEEN, "The Lonesome Saddle", "Western", 1965, director, "a drifter rides into a dusty town"),
-        ("brand-new", "The Crying Doll", "Horror|Puppetry", 1985, "Nobody Known", "a doll that cries at night"),
+        (BETWEEN, "The Lonesome Saddle", WESTERN[0], 1965, *WESTERN[1:]),
+        ("brand-new", "The Crying Doll", f"{DRAMA[0]}|Puppetry", 1985, "Nobody Known", "a doll in tears"),
     )
     done = steps(config.root)
     main(["index", *arguments, "--items-file", str(others)])
@@ -142,10 +157,10 @@ def everything(bundle: Bundle, channel: str, history: History, **fields: object)
 
 
 def fan_of(bundle: Bundle, genre: str) -> History:
-    """Somebody who took five films of one genre lately."""
+    """Somebody who took five films of one genre, at the pace of this world."""
     catalogue = Catalogue.load(bundle.folder)
     ids: Ids = catalogue.item_ids[catalogue.genres[:, catalogue.genre_columns[genre]]][:5]
-    times = bundle.manifest.cutoff - np.arange(5, 0, -1) * 60
+    times = bundle.manifest.cutoff - np.arange(4, -1, -1) * 10 * DAY
     return History(ids, times.astype(np.int64), np.ones(5, np.int8), np.full(5, 5, np.float32))
 
 
@@ -164,15 +179,14 @@ def test_the_items_are_in_the_catalogue_with_numbers_for_good(before: Bundle, af
     assert list(facts["new_items"]) == [str(BETWEEN), "brand-new", "silent"]
 
 
-def test_they_are_found_by_those_who_like_what_they_are(after: Bundle, config: OfflineConfig) -> None:
-    western, horror = fan_of(after, "Western"), fan_of(after, "Horror")
+def test_they_are_found_by_those_who_like_what_they_are(before: Bundle, after: Bundle) -> None:
+    western, drama = fan_of(before, "Western"), fan_of(before, "Drama")
     for channel in ("content", "vector"):
-        by_western, by_horror = (everything(after, channel, history) for history in (western, horror))
-        assert {BETWEEN, FIRST_ASSIGNED} <= set(by_western) & set(by_horror), channel
-        assert list(by_western).index(BETWEEN) < config.serving.channel_count, f"{channel}: a candidate of a request"
+        by_western, by_drama = (everything(after, channel, history) for history in (western, drama))
         assert by_western[BETWEEN] > by_western[FIRST_ASSIGNED], channel
-        lead, other = (scores[BETWEEN] - scores[FIRST_ASSIGNED] for scores in (by_western, by_horror))
-        assert lead > other, f"{channel}: the western is rather for those who like westerns"
+        assert by_drama[FIRST_ASSIGNED] > by_drama[BETWEEN], channel
+        assert list(by_western).index(BETWEEN) < WESTERNS + 1, f"{channel}: among those of the genre"
+        assert list(by_drama).index(BETWEEN) > WESTERNS - 1, f"{channel}: not among those of the other"
 
 
 def test_old_scores_are_as_they_were(before: Bundle, after: Bundle) -> None:
@@ -191,7 +205,7 @@ def test_old_scores_are_as_they_were(before: Bundle, after: Bundle) -> None:
 
 
 def test_the_ranker_scores_old_items_as_before_and_new_ones_finitely(before: Bundle, after: Bundle) -> None:
-    old_ids = Catalogue.load(before.folder).item_ids[::40]
+    old_ids = Catalogue.load(before.folder).item_ids[::4]
     asked = np.append(old_ids, new_ids(before, after))
     rankers = [Ranker.load(bundle) for bundle in (before, after)]
     for history in histories(before):
@@ -238,16 +252,49 @@ def test_what_the_bundle_says_of_time_and_policy_stays(before: Bundle, after: Bu
     assert (bonus[catalogue.rows(np.asarray(new_ids(before, after)))] == 1.5).all(), "no list showed them yet"
 
 
-def test_indexing_again_changes_nothing_and_more_items_come_on_top(
+def test_indexing_again_changes_nothing(
     after: Bundle, config: OfflineConfig, arguments: list[str], others: Path
 ) -> None:
     main(["index", *arguments, "--items-file", str(others)])
     assert released(config).version == after.version
-    add_items(others, ("another", "Another"))
-    main(["index", *arguments, "--items-file", str(others)])
-    again = released(config)
-    assert new_ids(after, again) == [FIRST_ASSIGNED + 2]
-    check_recall(again.folder, "vector", channel_class("vector").load(again).recall)
+
+
+def test_servers_recommend_new_items_and_move_to_those_that_come_on_top(
+    before: Bundle,
+    after: Bundle,
+    config: OfflineConfig,
+    arguments: list[str],
+    others: Path,
+    tmp_path: Path,
+) -> None:
+    with served(config.store("production"), folder=tmp_path) as address:
+        answer = westerns_of_1965(address, before)
+        assert (answer.bundle_version, answer.degraded) == (after.version, False)
+        (found,) = [item for item in answer.items if item.item_id == BETWEEN]
+        assert {"vector", "content"} <= {reason.channel for reason in found.reasons}
+        with others.open("a", newline="") as file:
+            csv.writer(file).writerow(("another", "Another"))
+        main(["index", *arguments, "--items-file", str(others)])
+        again = released(config)
+        assert new_ids(after, again) == [FIRST_ASSIGNED + 2]
+        eventually(
+            lambda: active_version(address) == again.version, "the servers move to the bundle with one more item"
+        )
+        assert westerns_of_1965(address, before).degraded is False
+
+
+def westerns_of_1965(address: str, bundle: Bundle) -> RecommendResponse:
+    """What somebody who took westerns lately is recommended of those of that year."""
+    history = fan_of(bundle, "Western")
+    request = RecommendRequest(
+        history=types_pb2.History(item_ids=history.item_ids.tolist(), timestamps=history.timestamps.tolist()),
+        filter=types_pb2.ItemFilter(genres_any=["Western"], min_year=1965, max_year=1965),
+        count=20,
+        debug=True,
+    )
+    with grpc.insecure_channel(address) as channel:
+        answer: RecommendResponse = RecommendationServiceStub(channel).Recommend(request, timeout=30)
+    return answer
 
 
 @pytest.mark.parametrize(
