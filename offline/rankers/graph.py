@@ -49,13 +49,16 @@ def export_graph(
 
 
 def add_graphs(paths: Sequence[Path], weights: Sequence[float], path: Path) -> None:
-    """Writes the graph whose score is the weighted sum of the scores of the graphs at `paths`; inputs are shared."""
+    """Writes the graph whose score is the weighted sum of the scores of the graphs at `paths`; inputs are shared.
+
+    An input that parts declare in different types is declared as the first one does, and cast for the others.
+    """
     parts = [
         compose.add_prefix(onnx.load(one), f"part{number}/", rename_inputs=False, rename_outputs=True)
         for number, one in enumerate(paths)
     ]
-    inputs = {node.name: node for part in parts for node in part.graph.input}
-    nodes = [node for part in parts for node in part.graph.node]
+    inputs = {node.name: node for part in reversed(parts) for node in part.graph.input}
+    nodes = [node for number, part in enumerate(parts) for node in [*_casts(part, number, inputs), *part.graph.node]]
     constants = [constant for part in parts for constant in part.graph.initializer]
     for number, weight in enumerate(weights):
         constants.append(numpy_helper.from_array(np.asarray(weight, np.float32), f"weight{number}"))
@@ -73,3 +76,17 @@ def add_graphs(paths: Sequence[Path], weights: Sequence[float], path: Path) -> N
     onnx.checker.check_model(model)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(model, path)
+
+
+def _casts(part: onnx.ModelProto, number: int, inputs: Mapping[str, onnx.ValueInfoProto]) -> list[onnx.NodeProto]:
+    """Nodes that turn shared inputs into the types that `part` declares; it is changed to read what they make."""
+    casts = []
+    for node in part.graph.input:
+        wanted = node.type.tensor_type.elem_type
+        if wanted == inputs[node.name].type.tensor_type.elem_type:
+            continue
+        name = f"part{number}/{node.name}"
+        casts.append(helper.make_node("Cast", [node.name], [name], to=wanted))
+        for reader in part.graph.node:
+            reader.input[:] = [name if read == node.name else read for read in reader.input]
+    return casts
