@@ -140,10 +140,10 @@ def test_every_kind_is_served(root: Path, kind: str) -> None:
 
 def test_a_blended_graph_is_the_weighted_sum_of_its_parts(root: Path) -> None:
     """Their inputs may differ, in type, too: the network reads the mask as it is, the rating model as numbers."""
-    kinds = ("lightgbm", "svd", "network")
+    kinds = ("lightgbm", "network", "svd")
     rankers, moment, judging = steps(root, RankerConfig(kind="blend", candidates=kinds, blend_steps=3))
     chosen = Choice.load(rankers.choose(moment, judging).folder)
-    weights = {"lightgbm": 2.0, "svd": -0.5, "network": 0.25}
+    weights = {"lightgbm": 2.0, "network": 0.25, "svd": -0.5}
     forced = root / "forced"
     forced.mkdir(exist_ok=True)
     Choice(BLEND, weights, chosen.settings, "ranked", 1.0, 0.0, {}, {}).save(forced)
