@@ -13,11 +13,14 @@ from pydantic import Field, model_validator
 
 from offline.benchmark.spaces import SPACES
 from offline.config import OfflineConfig
+from offline.datasets.registry import DEMO
 from offline.splits import Protocol
 from offline.targets import TargetKind
 from recsys.errors import CannotStart
 
 SETTINGS = Path("benchmarks/settings")
+CUT_IN_TIME: tuple[Protocol, ...] = ("temporal", "time-to-split")
+"""The protocols of what serves; the others' models may know the future of a request."""
 BY_HAND = "base"
 """The file of settings that people chose."""
 PREFIX = str(OfflineConfig.model_config["env_prefix"])
@@ -105,14 +108,22 @@ def under_protocol(values: dict[str, Any], protocol: str) -> dict[str, Any]:
     if not isinstance(split, dict) and split is not None:
         return values
     given = {**(split or {}), "protocol": protocol}
-    if values.get("targets") == "last" and protocol in ("temporal", "time-to-split"):
+    if values.get("targets") == "last" and protocol in CUT_IN_TIME:
         given = {"labels": "last", **given}
     return {**values, "split": given}
 
 
 def with_chosen(preset: dict[str, Any], arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
-    """`preset` with the chosen settings of the place that `arguments` and `file` name before it."""
-    for path in chosen_files(_folder(arguments, file)):
+    """`preset` with the chosen settings of the place that `arguments` and `file` name before it.
+
+    The preset of a data set is chosen for what serves, so protocols that do not cut time begin with the defaults; the
+    one of `demo` is for speed, and goes with all of them.
+    """
+    early = _deciding(arguments, file)
+    if early.protocol not in CUT_IN_TIME and early.dataset != DEMO:
+        preset = {}
+    label = Path(early.data_dir).name if early.data_dir else early.dataset
+    for path in chosen_files(Path(early.settings) / _place(early.protocol, label, early.targets)):
         for section, chosen in tomllib.loads(path.read_text("utf-8")).items():
             preset = {**preset, section: {**preset.get(section, {}), **chosen}}
     return preset
@@ -131,21 +142,19 @@ def chosen_files(folder: Path) -> list[Path]:
     return [path for name in (BY_HAND, *SPACES) if (path := folder / f"{name}.toml").is_file()]
 
 
-def _folder(arguments: Sequence[str], file: dict[str, Any]) -> Path:
-    """Where the settings are that decide how the others are read: from flags, else variables, else the file."""
+def _deciding(arguments: Sequence[str], file: dict[str, Any]) -> argparse.Namespace:
+    """The settings that decide how the others are read: from flags, else variables, else the file."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     defaults = {"protocol": "time-to-split", "dataset": "demo", "data_dir": None, "targets": None, "settings": SETTINGS}
     for name, otherwise in defaults.items():
         default = os.environ.get(f"{PREFIX}{name.upper()}", file.get(name, otherwise))
         parser.add_argument(f"--{name.replace('_', '-')}", default=default)
     try:
-        early = parser.parse_known_args(arguments)[0]
+        return parser.parse_known_args(arguments)[0]
     except argparse.ArgumentError as error:
         raise CannotStart(f"{error}; see --help") from None
-    label = Path(early.data_dir).name if early.data_dir else early.dataset
-    return Path(early.settings) / _place(early.protocol, label, early.targets)
 
 
 def _place(protocol: str, label: str, kind: str | None) -> str:
-    own = kind is None or kind == "all" or protocol not in ("temporal", "time-to-split")
+    own = kind is None or kind == "all" or protocol not in CUT_IN_TIME
     return f"{protocol}-{label}" if own else f"{protocol}-{label}-{kind}"

@@ -164,3 +164,9 @@ def test_ml_1m_serves_what_the_benchmark_chose() -> None:
     assert list(config.split.windows) == chosen["split"]["windows"]
     bench = BenchmarkConfig.from_arguments(["--dataset", "ml-1m", "--settings", "nowhere"], "test")
     assert (bench.serving, bench.ranker, bench.lightgbm) == (config.serving, config.ranker, config.lightgbm)
+    apart = BenchmarkConfig.from_arguments(
+        ["--dataset", "ml-1m", "--protocol", "leave-one-out", "--settings", "nowhere"], "test"
+    )
+    assert (apart.serving, apart.ranker) == (OfflineConfig().serving, OfflineConfig().ranker), (
+        "chosen for another protocol"
+    )
