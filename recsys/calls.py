@@ -51,7 +51,11 @@ def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
 _FOREVER_SECONDS = 1e6
 
 _EARLY_SECONDS = 0.1
-"""A caller's clock runs from before the call arrived here: it may give up so long before the deadline that we know."""
+_EARLY_SHARE = 0.1
+"""A caller's clock runs from before the call arrived here: it gives up a little before the deadline that we know.
+
+So much, or so much of the time that the call was given, whichever is less: recall is given an eighth of a second.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +97,7 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _wrap(self, method: str, behavior: Behavior) -> Behavior:
         async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-            started = time.perf_counter()
+            started, given = time.perf_counter(), remaining_seconds(context)
             request_id = _request_id(request, context)
             facts: dict[str, object] = {}
             request_id_of_call.set(request_id)
@@ -104,7 +108,7 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
             except RecsysError as error:
                 code, details = code_of(error), str(error)
             except asyncio.CancelledError:
-                code, details = _cancelled(context)
+                code, details = _cancelled(given, remaining_seconds(context))
                 raise
             except aio.AbortError:
                 code, details = context.code(), context.details()
@@ -162,8 +166,8 @@ def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:
     return getattr(request, "request_id", "")[:MAX_REQUEST_ID] or uuid.uuid4().hex
 
 
-def _cancelled(context: aio.ServicerContext[Any, Any]) -> tuple[grpc.StatusCode, str]:
-    left = remaining_seconds(context)
-    if left is not None and left <= _EARLY_SECONDS:
+def _cancelled(given: float | None, left: float | None) -> tuple[grpc.StatusCode, str]:
+    """What a cancelled call counts as; `given` and `left`: seconds until the deadline at its start and now."""
+    if given is not None and left is not None and left <= min(_EARLY_SECONDS, _EARLY_SHARE * given):
         return grpc.StatusCode.DEADLINE_EXCEEDED, "the caller's deadline passed while the call was worked on"
     return grpc.StatusCode.CANCELLED, "the caller cancelled the call"

@@ -6,6 +6,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from recsys.calls import REQUEST_ID_KEY, note, remaining_seconds
+from recsys.calls import REQUEST_ID_KEY, Calls, note, remaining_seconds
 from recsys.config import ServerConfig
 from recsys.errors import BundleMissing, CannotStart, ContractBroken, InvalidRequest, RecsysError
 from recsys.logs import write_logs
@@ -150,6 +151,41 @@ async def test_timeouts_are_measured_and_stop_the_work(running: Running) -> None
     assert left[0] is not None
     assert 0 < left[0] <= 1.1, "gRPC rounds up what is left when it tells it"
     assert running.telemetry.registry.get_sample_value("recsys_rpc_in_flight") == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "left", "code"),
+    [
+        (0.15, 0.075, "CANCELLED"),
+        (0.15, 0.02, "CANCELLED"),
+        (0.15, 0.01, "DEADLINE_EXCEEDED"),
+        (0.15, -0.01, "DEADLINE_EXCEEDED"),
+        (30.0, 0.2, "CANCELLED"),
+        (30.0, 0.05, "DEADLINE_EXCEEDED"),
+        (None, None, "CANCELLED"),
+    ],
+)
+async def test_a_call_that_ends_early_was_cancelled_unless_it_had_had_nearly_all_of_its_time(
+    given: float | None, left: float | None, code: str
+) -> None:
+    """The context is a fake, so that no clock runs: half of a short deadline is half of it on every machine."""
+    remaining = [given]
+    context: Any = SimpleNamespace(time_remaining=lambda: remaining[-1], invocation_metadata=tuple)
+
+    async def behavior(request: Any, context: Any) -> recall_pb2.RecallResponse:
+        remaining.append(left)
+        raise asyncio.CancelledError
+
+    async def handler(details: Any) -> Any:
+        return grpc.unary_unary_rpc_method_handler(behavior)
+
+    telemetry = Telemetry.create()
+    details: Any = SimpleNamespace(method=f"/{NAME}/Recall")
+    wrapped: Any = await Calls(telemetry).intercept_service(handler, details)
+    with pytest.raises(asyncio.CancelledError):
+        await wrapped.unary_unary(recall_pb2.RecallRequest(), context)
+    labels = {"method": "RecallService/Recall", "code": code}
+    assert telemetry.registry.get_sample_value("recsys_rpc_seconds_count", labels) == 1
 
 
 async def test_a_call_without_deadline_has_no_remaining_seconds(running: Running) -> None:
