@@ -181,7 +181,7 @@ class Pipeline:
         work.note("rerank", started, candidates_in)
 
     def _hide(self, work: _Work, hidden: Ids) -> None:
-        """Cuts what was hidden while the request ran; the candidates behind take its place."""
+        """Cuts what was hidden while the request ran; candidates behind take its place, as far as there are any."""
         started, candidates_in = time.perf_counter(), len(work.candidates)
         shown = ~np.isin(work.candidates.item_ids, hidden)
         if not shown.all():

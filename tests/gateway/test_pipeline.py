@@ -300,16 +300,18 @@ class Hiding(ById):
         return scores
 
 
-@pytest.mark.parametrize(("broken", "expected"), [(False, [6, 5, 2]), (True, [6, 5, 2])])
+@pytest.mark.parametrize(("broken", "expected"), [(False, [8, 6, 5]), (True, [5, 6, 8])], ids=["ranked", "blended"])
 async def test_an_item_hidden_while_ranking_runs_is_not_shown_and_the_next_takes_its_place(
     broken: bool, expected: list[int]
 ) -> None:
-    ranker = Hiding([1, 3, 7], broken=broken)
-    serving = replace(ranked(sources(), ranker), hidden=lambda: ranker.hidden)
+    """Blended, 5, 6, 7 and 8 are in this order, ranked in the other; 3 is hidden from the start, 7 later."""
+    ranker = Hiding([3, 7], broken=broken)
+    channels = [Fixed("popularity", [5]), Fixed("itemcf", [5, 6, 7, 8, 3]), Fixed("vector", [5])]
+    serving = replace(ranked(channels, ranker), hidden=lambda: ranker.hidden)
     answer = await one(serving, Request(History.empty(), 0, 3))
     assert ids(answer) == expected
     assert len(answer.scores) == 3
-    assert candidate_flow(answer)[-1] == ("filter", 5, 3)
+    assert candidate_flow(answer)[-1] == ("filter", 4, 3)
     ranker.hidden = ranker.late
     assert candidate_flow(await one(serving, Request(History.empty(), 0, 3)))[-1][0] == "rank"
 
