@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-settings.load_profile("ci")  # the same examples everywhere, and no limit to the time of one: machines pause
+# No limit to the time of an example: machines pause. With CI set the same examples every time, otherwise new ones.
+settings.register_profile("local", settings.get_profile("ci"), derandomize=False)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(autouse=True)
