@@ -12,8 +12,11 @@ from offline.publish import REPORT_FOLDER
 from offline.workflow import Workflow
 
 REBUILT = Path(__file__).parents[3] / "shared" / "data" / "ml-1m-rebuilt"
-FLOORS = {"itemcf": 0.26, "vector": 0.17, "ranked": 0.30}
-"""Least NDCG@10 of warm users, time-to-split, targets `all`."""
+PROMISED = {"itemcf": 0.26, "vector": 0.17, "ranked": 0.30}
+"""Least NDCG@10 of warm users, time-to-split, targets `all`, whatever the settings."""
+
+FLOORS = {"itemcf": 0.27, "vector": 0.24, "ranked": 0.30}
+"""The same for the settings below: a loss of more than noise is seen, not only one down to what is promised."""
 
 SETTINGS = (
     "--split.protocol=time-to-split",
@@ -23,7 +26,10 @@ SETTINGS = (
     "--lightgbm.max-rounds=100",
     "--two-tower.epochs=4",
 )
-"""Fewer models than the data set's preset trains, which takes an hour. They reach 0.288, 0.275 and 0.314."""
+"""Fewer models than the data set's preset trains, which takes an hour.
+
+itemcf reaches 0.288, vector 0.275, ranked 0.314.
+"""
 
 pytestmark = [
     pytest.mark.integration,
@@ -40,6 +46,7 @@ def test_quality_does_not_fall_below_its_floor(tmp_path: Path) -> None:
     report = Workflow(config).evaluation("all").folder / REPORT_FOLDER
     headline = json.loads((report / "headline.json").read_text("utf-8"))
     found = {system: headline[f"{system}.warm.ndcg@10"] for system in FLOORS}
-    assert all(found[system] >= floor for system, floor in FLOORS.items()), found
+    for system, floor in FLOORS.items():
+        assert found[system] >= floor >= PROMISED[system], found
     warm = next(row for row in json.loads((report / "all.json").read_text("utf-8"))["rows"] if row["group"] == "warm")
     assert warm["users"] == 1_180
