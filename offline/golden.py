@@ -19,9 +19,11 @@ from recsys.domain import History, RankQuery, RecallQuery, RecallResult, Scores
 RANKED = 50
 """Candidates of a golden rank query: as telling as hundreds, and small on disk."""
 
-
 GOLDEN_USERS = 6
+"""Golden requests at most: users with histories of several lengths, and the last one without any."""
+
 GOLDEN_COUNT = 50
+"""Items that a golden request asks for."""
 
 
 def golden_requests(snapshot: Snapshot) -> list[Request]:
