@@ -8,7 +8,9 @@ import time
 
 from pydantic import Field
 
-from offline import content, descriptions, gateway_files, indexing, two_tower
+from gateway import rerank, state
+from offline import content, descriptions, gateway_files, indexing, interactions, people, taste_matrix, two_tower
+from offline import tables as table_files
 from offline.config import OfflineConfig
 from offline.golden import golden_requests, write_golden
 from offline.indexing.items import indexed_snapshot, new_items, warn_of_undescribed
@@ -17,14 +19,47 @@ from offline.indexing.towers import index_texts
 from offline.interactions import Snapshot
 from offline.preparation import prepare_tables
 from offline.publish import BundleFacts, publish
+from offline.rankers import graph
+from offline.samples import collection
 from offline.steps import Step, Workspace
+from rank_server import scoring
+from recall_server.channels import als, files, itemcf, popularity, vector
+from recall_server.channels import content as content_channel
 from recall_server.channels.vector import VectorChannel, read_facts
-from recsys import features
+from recsys import catalogue, features
+from recsys import people as recsys_people
 from recsys.bundle import Bundle
 from recsys.errors import DataError
 
 INDEX = "index"
 """The step."""
+
+CODE = (
+    indexing,
+    interactions,
+    people,
+    table_files,
+    catalogue,
+    recsys_people,
+    content,
+    descriptions,
+    taste_matrix,
+    two_tower,
+    collection,
+    features,
+    graph,
+    scoring,
+    gateway_files,
+    state,
+    rerank,
+    files,
+    popularity,
+    itemcf,
+    als,
+    content_channel,
+    vector,
+)
+"""What the step runs, and what says how the files are laid out that it reads and writes."""
 
 
 class IndexConfig(OfflineConfig):
@@ -74,7 +109,7 @@ def _indexed(workspace: Workspace, config: IndexConfig, bundle: Bundle, snapshot
             config.two_tower.model_dump(mode="json"),
         ],
         inputs=[tables, *([text] if text else [])],
-        code=[indexing, content, descriptions, gateway_files, two_tower, features],
+        code=CODE,
     )
 
 

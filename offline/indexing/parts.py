@@ -35,8 +35,8 @@ from recsys.errors import DataError
 from recsys.features import FeatureStore
 from recsys.features.rating import RatingModel
 
-_REPLACED = ("catalogue/", "gateway/", "golden/", "vector/", "two_tower/", "content/", f"{REPORT_FOLDER}/")
-"""Folders that are written as a whole."""
+_RECORDED = "golden/"
+"""Folder whose files are made when the bundle is published: of every role that it has, known here or not."""
 
 
 @dataclass(frozen=True)
@@ -150,12 +150,13 @@ class Indexing:
             shutil.copyfile(self.bundle.path(file), folder / file)
 
     def _check_complete(self, folder: Path) -> None:
-        wanted = [file for file in self.bundle.manifest.files if not file.startswith(_REPLACED)]
+        wanted = [file for file in self.bundle.manifest.files if not file.startswith(_RECORDED)]
         missing = [file for file in wanted if not (folder / file).is_file()]
         if missing:
             raise DataError(
-                f"bundle {self.bundle.version} has {', '.join(missing)}, of which the index does not know what new "
-                "items mean; train again with `python -m offline run`"
+                f"bundle {self.bundle.version} has {', '.join(missing)}, which cannot be made for more items: the "
+                "index does not know it, or the tables lack what it is made of; give the --metadata-file that the "
+                "bundle was trained with, or train again with `python -m offline run`"
             )
 
 

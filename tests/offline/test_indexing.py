@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ast
+from collections.abc import Iterator
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
+from types import FunctionType, ModuleType, SimpleNamespace
 
 import numpy as np
 import onnx
@@ -11,11 +15,14 @@ import pytest
 from numpy.testing import assert_allclose
 from onnx import numpy_helper
 
+from offline import indexing
 from offline.config import OfflineConfig
 from offline.datasets.added import WithItems
 from offline.datasets.findings import Findings
 from offline.datasets.registry import open_dataset
 from offline.indexing.graph import extend_graph
+from offline.indexing.job import CODE
+from offline.indexing.parts import Indexing
 from offline.indexing.rows import RowMap
 from offline.ingest import ingest
 from offline.preparation import prepare_tables
@@ -109,6 +116,55 @@ def test_a_graph_whose_tables_are_not_found_is_refused(tmp_path: Path) -> None:
     onnx.save(model, tmp_path / "odd.onnx")
     with pytest.raises(ContractBroken, match="old items score otherwise"):
         extend_graph(tmp_path / "odd.onnx", tmp_path / "more.onnx", MAP)
+
+
+# Files of the bundle, and the code that makes them
+
+KNOWN = ("catalogue/item_ids.npy", "vector/index.hnsw", "rank/ranker.onnx", "report/all.json")
+
+
+@pytest.mark.parametrize("folder", ["catalogue", "gateway", "vector", "two_tower", "content", "rank", "report", "new"])
+def test_a_file_of_which_nothing_is_known_is_refused_whatever_folder_it_is_in(tmp_path: Path, folder: str) -> None:
+    files = dict.fromkeys([*KNOWN, f"{folder}/future.npy", "golden/future.json"])
+    bundle = SimpleNamespace(version="v1", manifest=SimpleNamespace(files=files))
+    work = Indexing(bundle, None, OfflineConfig(), tmp_path, None)  # type: ignore[arg-type]
+    for name in KNOWN:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(DataError, match=f"v1 has {folder}/future.npy, which cannot be made for more items"):
+        work._check_complete(tmp_path)
+    del files[f"{folder}/future.npy"]
+    work._check_complete(tmp_path)
+
+
+NO_CODE_OF_THE_STEP = ("offline.config", "offline.publish", "offline.steps", "offline.text", "recsys.bundle")
+"""Settings, which are facts of the step; what publishes, keys and keeps; the texts, which are a step of their own."""
+EVERYWHERE = ("recsys.domain", "recsys.errors")
+"""Types that no step names."""
+
+
+def modules_used_by(path: Path) -> Iterator[str]:
+    """Modules that define what a module of ours imports from our packages."""
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in (
+            "gateway", "offline", "rank_server", "recall_server", "recsys",
+        ):  # fmt: skip
+            module = import_module(str(node.module))
+            for alias in node.names:
+                found = getattr(module, alias.name)
+                if isinstance(found, ModuleType):
+                    yield found.__name__
+                else:
+                    yield found.__module__ if isinstance(found, (type, FunctionType)) else module.__name__
+
+
+def test_the_step_is_made_anew_when_any_code_changes_that_it_runs() -> None:
+    named = [module.__name__ for module in CODE]
+    parts = [path for path in Path(indexing.__path__[0]).glob("*.py") if path.stem != "job"]
+    used = {name for path in parts for name in modules_used_by(path)}
+    assert {"offline.samples.collection", "offline.rankers.graph", "recall_server.channels.als"} <= used
+    covered = (*named, *NO_CODE_OF_THE_STEP, *EVERYWHERE)
+    assert {name for name in used if not any(f"{name}.".startswith(f"{other}.") for other in covered)} == set()
 
 
 # Files of items
