@@ -14,7 +14,6 @@ import optuna
 
 from offline.benchmark.config import TuneConfig
 from offline.benchmark.headlines import chosen_metric, measured_group, special_moment
-from offline.benchmark.results import moment_suffix
 from offline.benchmark.spaces import SPACES, Settings, overridden, present, suggested
 from offline.cost import Meter
 from offline.evaluate import produce_lists, request_values
@@ -49,8 +48,15 @@ class Tuned:
 def tune(config: TuneConfig, model: str) -> Tuned:
     """Goes on with the search of this model, protocol and data set until the budget or the trials are spent.
 
-    Raises CannotStart for a model without a search space.
+    Raises CannotStart for a model without a search space, and for requests at a moment that is not the protocol's own:
+    both moments read the same settings, which must not be chosen by what only one of them knows.
     """
+    if moment := special_moment(config.split):
+        raise CannotStart(
+            f"split.moment: requests at the time of the {moment} know what peers of {config.protocol} do not, and what "
+            f"is chosen on them would be read for the usual requests, too, from {config.settings / config.place}; tune "
+            "without --split.moment, and give it to `benchmark`, which takes the settings over"
+        )
     if model not in SPACES:
         raise CannotStart(f"models: nothing is searched for {model!r}; choose of {', '.join(SPACES)}")
     return search(config, model, _objective(config, model))
@@ -61,9 +67,11 @@ def search(config: TuneConfig, model: str, objective: Objective) -> Tuned:
     storage = config.bench_root / "tuning.db"
     storage.parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    name = f"{config.place}{moment_suffix(special_moment(config.split))}/{model}"
     study = optuna.create_study(
-        storage=f"sqlite:///{storage}", study_name=name, direction="maximize", load_if_exists=True
+        storage=f"sqlite:///{storage}",
+        study_name=f"{config.place}/{model}",
+        direction="maximize",
+        load_if_exists=True,
     )
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
     space = SPACES[model]

@@ -728,6 +728,23 @@ def test_tuning_is_one_command_and_its_runs_are_found_again(
     assert rows["ranked"].params["origin"] == "ours"
 
 
+def test_settings_of_a_protocol_are_not_chosen_at_a_moment_that_is_not_its_own(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--protocol", "leave-one-out", "--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path / "data"),
+        "--models", "itemcf", "--settings", str(tmp_path / "settings"), "--split.moment", "target", "--tracking", "",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as stopped:
+        main(["tune", *arguments])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "requests at the time of the target know what peers of leave-one-out do not" in said
+    assert "tune without --split.moment, and give it to `benchmark`" in said
+    assert not (tmp_path / "settings").exists()
+    assert not (tmp_path / "data").exists(), "before anything is read or trained"
+
+
 def runs_of(client: MlflowClient, experiment: str) -> list[Run]:
     found = client.get_experiment_by_name(experiment)
     assert found is not None
