@@ -16,7 +16,7 @@ from offline.targets import TargetKind
 from offline.workflow import Workflow
 
 DESCRIPTIVE = "descriptive, nothing is chosen on it"
-"""What every file with a curve of the test says."""
+"""What the files with a curve of the test say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,19 +27,26 @@ class RerankReport:
     rows: tuple[RerankRow, ...]
     """The chosen setting's, then the served order without it, then single channels."""
     curve: tuple[CurvePoint, ...]
-    """In order of the settings that were tried."""
+    """On validation, in order of the settings that were tried."""
     users: int
     requests: int
 
 
 def report_rerank(
-    workflow: Workflow, folder: Path, *, kind: TargetKind, coverage: float, settings: Sequence[RerankConfig]
+    workflow: Workflow,
+    folder: Path,
+    *,
+    kind: TargetKind,
+    coverage: float,
+    settings: Sequence[RerankConfig],
+    test_curve: bool = False,
 ) -> RerankReport:
     """Tries `settings` on validation; the best that covers at least `coverage` there is the choice.
 
-    It is written to `rerank-chosen.json` in `folder` before the test is asked; `rerank-validation` and `rerank-test`,
-    each .json and .png, are the curves. `workflow` itself must not re-rank. Raises DataError where no setting covers
-    as much.
+    It is written to `rerank-chosen.json` in `folder` before the test is asked; `rerank-validation`, .json and .png, is
+    the curve. The test is asked for the choice, the order without it and single channels, nothing else, unless
+    `test_curve` wants all settings there, too: `rerank-test`. `workflow` itself must not re-rank. Raises DataError
+    where no setting covers as much.
     """
     validation = _validation_curve(workflow, settings)
     save_curve(validation, folder, name="rerank-validation", systems={})
@@ -47,17 +54,19 @@ def report_rerank(
     facts = {"coverage": coverage, "flags": flags_of(chosen.settings), "settings": _changed(chosen.settings)}
     (folder / "rerank-chosen.json").write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
     models, targets, config = workflow.models(), workflow.test_targets(kind), workflow.config
-    tested = curve(models, targets, settings, bootstrap=config.bootstrap, seed=config.seed)
+    tried = settings if test_curve else [chosen.settings]
+    tested = curve(models, targets, tried, bootstrap=config.bootstrap, seed=config.seed)
     wanted = [models.policy.ranking, *(channel.name for channel in models.channels)]
     lists = produce_lists(models, targets, wanted)
     measured = measure(lists, models.snapshot, targets, name="", kind=kind, config=config.bootstrap)
     references = [measured.row(system) for system in wanted]
-    beside = {row.system: (row.coverage[CUT], row.figures[f"ndcg@{CUT}"].mean) for row in references}
-    save_curve(tested, folder, name="rerank-test", systems=beside, remark=DESCRIPTIVE)
+    if test_curve:
+        beside = {row.system: (row.coverage[CUT], row.figures[f"ndcg@{CUT}"].mean) for row in references}
+        save_curve(tested, folder, name="rerank-test", systems=beside, remark=DESCRIPTIVE)
     return RerankReport(
         chosen.settings,
-        (_chosen_row(chosen, tested[validation.index(chosen)]), *(_reference_row(row) for row in references)),
-        tuple(_both(*points) for points in zip(validation, tested, strict=True)),
+        (_chosen_row(chosen, tested[tried.index(chosen.settings)]), *(_reference_row(row) for row in references)),
+        tuple(CurvePoint(flags_of(point.settings), point.ndcg, point.coverage) for point in validation),
         users=references[0].users,
         requests=references[0].requests,
     )
@@ -89,7 +98,3 @@ def _chosen_row(validation: Point, test: Point) -> RerankRow:
 def _reference_row(row: Row) -> RerankRow:
     figures = (row.figures[f"ndcg@{CUT}"], row.figures[f"hit_rate@{CUT}"])
     return RerankRow(row.system, *figures, row.coverage[CUT], row.popularity[CUT])
-
-
-def _both(validation: Point, test: Point) -> CurvePoint:
-    return CurvePoint(flags_of(test.settings), validation.ndcg, validation.coverage, test.ndcg, test.coverage)

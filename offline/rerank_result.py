@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from offline.benchmark.results import moment_suffix
 from offline.evaluation import Figure
 from recsys.errors import DataMalformed
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,14 +29,12 @@ class RerankRow:
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
-    """One setting, on validation, where one is chosen, and on the test, where none is."""
+    """One setting on validation, where one is chosen."""
 
     settings: str
     """As flags; empty: as ranked."""
-    validation_ndcg: Figure
-    validation_coverage: float
-    test_ndcg: Figure
-    test_coverage: float
+    ndcg: Figure
+    coverage: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,15 +54,18 @@ class RerankResult:
     rows: tuple[RerankRow, ...]
     """The chosen setting's, then the served order without it, then single channels."""
     curve: tuple[CurvePoint, ...]
+    """In order of the settings that were tried."""
     command: str
     date: str
     machine: dict[str, str | int | float]
     versions: dict[str, str]
+    moment: str = ""
+    """When requests are made, where that is not the protocol's own: such a result stands beside the usual one."""
 
     @property
     def name(self) -> str:
         """Of its file, without the ending."""
-        return f"rerank-{self.protocol}-{self.dataset}-{self.targets}"
+        return f"rerank-{self.protocol}-{self.dataset}-{self.targets}{moment_suffix(self.moment)}"
 
     def save(self, folder: Path) -> Path:
         """Writes `<name>.json` below `folder`; figures are rounded to six places."""
@@ -81,9 +83,7 @@ class RerankResult:
             if found != FORMAT:
                 raise DataMalformed(f"{path}: a result of format {found}, expected {FORMAT}; run its command again")
             content["rows"] = tuple(RerankRow(**_figures(row, "ndcg", "hit_rate")) for row in content["rows"])
-            content["curve"] = tuple(
-                CurvePoint(**_figures(point, "validation_ndcg", "test_ndcg")) for point in content["curve"]
-            )
+            content["curve"] = tuple(CurvePoint(**_figures(point, "ndcg")) for point in content["curve"])
             return cls(**content)
         except (ValueError, KeyError, TypeError) as error:
             raise DataMalformed(f"{path}: not a result ({error}); run its command again") from error
@@ -103,7 +103,7 @@ def rerank_page(folder: Path) -> str:
 
 
 _HEAD = ["order", "NDCG@10", "HR@10", "coverage@10", "popularity@10", "note"]
-_CURVE_HEAD = ["settings", "validation NDCG@10", "validation coverage@10", "test NDCG@10", "test coverage@10"]
+_CURVE_HEAD = ["settings", "NDCG@10", "coverage@10"]
 
 
 def _section(result: RerankResult) -> str:
@@ -111,25 +111,24 @@ def _section(result: RerankResult) -> str:
     curve = [
         [
             f"`{point.settings}`" if point.settings else "as ranked",
-            _figure(point.validation_ndcg),
-            f"{point.validation_coverage:.3f}",
-            _figure(point.test_ndcg),
-            f"{point.test_coverage:.3f}",
+            _figure(point.ndcg),
+            f"{point.coverage:.3f}",
         ]
         for point in result.curve
     ]
     return (
         f"### {_title(result)}\n\n```sh\n{result.command}\n```\n\n"
         f"{_markdown(_HEAD, [_cells(row) for row in result.rows])}\n\n{_chosen(result)}\n\n"
-        "The whole curve; on the test it only describes, nothing is chosen on it.\n\n"
+        "The curve on validation, on which the setting was chosen:\n\n"
         f"{_markdown(_CURVE_HEAD, curve)}\n\n"
         f"{result.date}, {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB. {versions}.\n"
     )
 
 
 def _title(result: RerankResult) -> str:
+    moment = f", asked at the time of the {result.moment}" if result.moment else ""
     return (
-        f"NDCG and coverage, {result.protocol}, {result.dataset}, targets {result.targets}: "
+        f"NDCG and coverage, {result.protocol}, {result.dataset}, targets {result.targets}{moment}: "
         f"{result.users:,} warm users, {result.requests:,} requests, {result.catalogue:,} items"
     )
 

@@ -15,7 +15,9 @@ from pydantic import Field, model_validator
 
 from offline.benchmark.command import differing_flags
 from offline.benchmark.config import SETTINGS, bench_root, under_protocol, with_chosen
+from offline.benchmark.headlines import special_moment
 from offline.benchmark.machine import machine, versions
+from offline.benchmark.results import moment_suffix
 from offline.config import OfflineConfig
 from offline.rerank import RerankConfig
 from offline.rerank_curve import EXPOSURES, WEIGHTS, sweep
@@ -50,7 +52,14 @@ class RerankCurveConfig(OfflineConfig):
         default=WEIGHTS, description="values that are tried of both calibrations and of diversity, each alone"
     )
     out: Path | None = Field(
-        default=None, description="folder of curves and pictures; absent: rerank/ below the data set's folder"
+        default=None,
+        description="folder of curve and picture; absent: rerank/ below the data set's folder, and there one for each "
+        "protocol and kind of targets",
+    )
+    test_curve: bool = Field(
+        default=False,
+        description="also draw the curve of the test, all settings that were tried; it describes, nothing is chosen on "
+        "it",
     )
     results: Path = Field(
         default=Path("benchmarks/results/rerank"), description="where the result is saved that docs/quality.md shows"
@@ -82,9 +91,14 @@ class RerankCurveConfig(OfflineConfig):
         root = self.root if self.protocol is None else bench_root(self.root, self.label)
         return self.model_copy(update={"root": root, "rerank": RerankConfig()})
 
+    def folder(self, kind: TargetKind) -> Path:
+        """Where the curve and the choice are written; other protocols, kinds and moments have folders of their own."""
+        own = f"{self.split.protocol}-{kind}{moment_suffix(special_moment(self.split))}"
+        return self.out or self.offline().home / "rerank" / own
+
 
 def rerank(config: RerankCurveConfig) -> None:
-    """Prints the table and the flags to serve with; saves curves, pictures and the result.
+    """Prints the table and the flags to serve with; saves the curve, its picture and the result.
 
     Raises CannotStart where matplotlib is not installed, DataError where no setting covers as much as is asked for.
     """
@@ -92,9 +106,11 @@ def rerank(config: RerankCurveConfig) -> None:
     workflow = Workflow(config.offline())
     kind = config.targets or workflow.plan.kinds[0]
     workflow.plan.check_kind(kind)
-    folder = config.out or workflow.config.home / "rerank"
+    folder = config.folder(kind)
     tried = sweep(config.exposures, config.weights, base=config.rerank)
-    report = report_rerank(workflow, folder, kind=kind, coverage=config.coverage, settings=tried)
+    report = report_rerank(
+        workflow, folder, kind=kind, coverage=config.coverage, settings=tried, test_curve=config.test_curve
+    )
     result = _result(config, workflow, report, kind)
     sys.stdout.write(f"{text_table(result)}\n")
     for place in (folder, config.results):
@@ -128,6 +144,7 @@ def _result(config: RerankCurveConfig, workflow: Workflow, report: RerankReport,
         date=datetime.now(UTC).date().isoformat(),
         machine=machine(),
         versions=versions(),
+        moment=special_moment(config.split),
     )
 
 

@@ -23,9 +23,10 @@ PLACES = frozenset(
         "peers_python",
         "tracking",
         "report",
+        "test_curve",
     }
 )
-"""Where things are on a machine: they change no figure."""
+"""Where things are on a machine, and what is shown beside a result: they change no figure."""
 
 
 def command_of(config: BenchmarkConfig) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,14 +14,15 @@ from numpy.typing import NDArray
 
 from gateway.fallback import Fallback
 from gateway.rerank import BONUS_FILE, Reranker, genre_shares, relevance
+from offline import rerank_report, rerank_verb
 from offline.evaluate import BootstrapConfig, Figure, Models
 from offline.exposure import PLACES, learn_bonus
 from offline.list_properties import divergence, intra_list_diversity, novelty
 from offline.rerank import RerankConfig, record_lists, reordered, sampled_requests, train_bonus
 from offline.rerank_curve import Point, choose, curve, ndcg_at, save_curve, sweep
-from offline.rerank_report import flags_of
+from offline.rerank_report import RerankReport, flags_of, report_rerank
 from offline.rerank_result import CurvePoint, RerankResult, RerankRow, rerank_page, text_table
-from offline.rerank_verb import RerankCurveConfig, command_of
+from offline.rerank_verb import RerankCurveConfig, command_of, rerank
 from offline.splits import Window
 from offline.targets import Targets, targets_of
 from recsys.bundle import RerankPolicy
@@ -194,8 +197,8 @@ def a_result() -> RerankResult:
         RerankRow("als", other, other, 0.1, 0.9),
     )
     curve_points = (
-        CurvePoint("", other, 0.1, figure, 0.1),
-        CurvePoint("--rerank.exposure 5", other, 0.25, figure, 0.24),
+        CurvePoint("", other, 0.1),
+        CurvePoint("--rerank.exposure 5", other, 0.25),
     )
     machine: dict[str, str | int | float] = {"cpu": "toy", "cores": 2, "memory_gib": 8.0, "system": "x"}
     return RerankResult(
@@ -220,12 +223,120 @@ def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> Non
         ):
             assert part in text
     assert "```sh\npython -m offline rerank\n```" in page
-    assert "| as ranked | 0.3000 [0.2900, 0.3100] | 0.100 | 0.2800 [0.2700, 0.2900] | 0.100 |" in page
-    assert "nothing is chosen on it" in page
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 0}))
-    with pytest.raises(DataMalformed, match="format 0, expected 1"):
+    assert "The curve on validation, on which the setting was chosen:" in page
+    assert "| as ranked | 0.3000 [0.2900, 0.3100] | 0.100 |\n" in page
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 1}))
+    with pytest.raises(DataMalformed, match="format 1, expected 2"):
         RerankResult.load(path)
     assert rerank_page(tmp_path / "none") == ""
+
+
+class ToyWorkflow:
+    """Models that one asks on two folds, and a record of nothing else: what is measured is said by the test."""
+
+    validation_stage = "validation"
+
+    def __init__(self, config: RerankCurveConfig) -> None:
+        self.config = config
+        knowledge, label = object(), "all"
+        fold = SimpleNamespace(ask=lambda snapshot, kind: "validation", knowledge=knowledge)
+        self.plan = SimpleNamespace(
+            validation=fold,
+            test=fold,
+            labels=label,
+            kinds=("all", "successive", "last"),
+            check_kind=lambda kind: None,
+            protocol=config.split.protocol,
+        )
+
+    def models(self, stage: str = "test") -> SimpleNamespace:
+        channels = [SimpleNamespace(name="als")]
+        return SimpleNamespace(snapshot=stage, policy=SimpleNamespace(ranking="ranked"), channels=channels)
+
+    def test_targets(self, kind: str) -> str:
+        return "test"
+
+    def recall_of(self, knowledge: object) -> SimpleNamespace:
+        return SimpleNamespace(snapshot=SimpleNamespace(catalogue=range(9)))
+
+
+@pytest.mark.parametrize("test_curve", [False, True])
+def test_the_test_is_asked_for_what_was_chosen_and_for_all_that_was_tried_only_on_demand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test_curve: bool
+) -> None:
+    asked: list[tuple[str, list[float]]] = []
+
+    def measured(
+        models: object, targets: str, settings: Sequence[RerankConfig], *, bootstrap: object, seed: int
+    ) -> list[Point]:
+        exposures = [setting.exposure for setting in settings]
+        asked.append((targets, exposures))
+        return [point(0.3 - 0.01 * exposure, 0.1 * exposure, exposure) for exposure in exposures]
+
+    figures = {f"{metric}@10": Figure(0.4, 0.3, 0.5) for metric in ("ndcg", "hit_rate")}
+    row = SimpleNamespace(system="x", figures=figures, coverage={10: 0.1}, popularity={10: 0.9}, users=7, requests=8)
+    monkeypatch.setattr(rerank_report, "curve", measured)
+    monkeypatch.setattr(rerank_report, "produce_lists", lambda models, targets, wanted: dict.fromkeys(wanted))
+    monkeypatch.setattr(rerank_report, "measure", lambda *_, **__: SimpleNamespace(row=lambda system: row))
+    settings = sweep((0.0, 2.0, 3.0, 4.0), ())
+    report = report_rerank(
+        ToyWorkflow(RerankCurveConfig()),  # type: ignore[arg-type]
+        tmp_path,
+        kind="all",
+        coverage=0.25,
+        settings=settings,
+        test_curve=test_curve,
+    )
+    assert report.chosen.exposure == 3.0
+    assert asked == [("validation", [0.0, 2.0, 3.0, 4.0]), ("test", [0.0, 2.0, 3.0, 4.0] if test_curve else [3.0])]
+    curves = {"rerank-validation.json", "rerank-validation.png"}
+    curves |= {"rerank-test.json", "rerank-test.png"} if test_curve else set()
+    assert {path.name for path in tmp_path.iterdir()} == {"rerank-chosen.json", *curves}
+    if test_curve:
+        assert "nothing is chosen on it" in json.loads((tmp_path / "rerank-test.json").read_text("utf-8"))["remark"]
+    assert report.rows[0].ndcg.mean == pytest.approx(0.27)
+    assert [found.ndcg.mean for found in report.curve] == pytest.approx([0.3, 0.28, 0.27, 0.26])
+
+
+def test_protocols_kinds_and_moments_stand_beside_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Five runs leave five results and five folders, none written over another."""
+    folders = []
+
+    def reported(workflow: ToyWorkflow, folder: Path, **_: object) -> RerankReport:
+        folders.append(folder)
+        return RerankReport(RerankConfig(), a_result().rows, a_result().curve, 7, 8)
+
+    monkeypatch.setattr(rerank_verb, "Workflow", ToyWorkflow)
+    monkeypatch.setattr(rerank_verb, "report_rerank", reported)
+    common = ["--dataset", "toys", "--root", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
+    for change in (
+        ["--split.protocol", "temporal"],
+        ["--split.protocol", "temporal", "--targets", "last"],
+        ["--split.protocol", "time-to-split"],
+        ["--split.protocol", "leave-one-out", "--targets", "last"],
+        ["--split.protocol", "leave-one-out", "--targets", "last", "--split.moment", "target"],
+    ):
+        rerank(RerankCurveConfig.from_arguments([*common, *change], "test"))
+    names = [
+        "temporal-{}all",
+        "temporal-{}last",
+        "time-to-split-{}all",
+        "leave-one-out-{}last",
+        "leave-one-out-{}last-asked-at-target",
+    ]
+    assert folders == [tmp_path / "data/toys/rerank" / name.format("") for name in names]
+    saved = {path.stem: RerankResult.load(path) for path in (tmp_path / "results").iterdir()}
+    assert set(saved) == {f"rerank-{name.format('toys-')}" for name in names}
+    assert saved["rerank-leave-one-out-toys-last-asked-at-target"].moment == "target"
+    title = "NDCG and coverage, leave-one-out, toys, targets last"
+    table, page = capsys.readouterr().out, rerank_page(tmp_path / "results")
+    for text in (table, page):
+        assert f"{title}: 7 warm users" in text
+        assert f"{title}, asked at the time of the target: 7 warm users" in text
+    given = RerankCurveConfig.from_arguments([*common, "--out", "elsewhere"], "test")
+    assert given.folder("all") == Path("elsewhere")
 
 
 def test_a_protocol_means_what_the_bench_made(tmp_path: Path) -> None:
@@ -245,6 +356,8 @@ def test_a_protocol_means_what_the_bench_made(tmp_path: Path) -> None:
     assert (run.split.protocol, run.itemcf.reg) == ("time-to-split", RerankCurveConfig().itemcf.reg)
     assert run.offline().home == Path("data/shop")
     assert "--split.protocol time-to-split" in command_of(run)
+    described = RerankCurveConfig.from_arguments([*common, "--split.protocol", "time-to-split", "--test-curve"], "test")
+    assert (described.test_curve, command_of(described)) == (True, command_of(run)), "it makes the same result"
 
 
 def test_properties_of_lists_by_hand() -> None:
