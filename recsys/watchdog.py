@@ -19,7 +19,11 @@ from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[im
 from recsys import healthcheck
 
 HANG_SECONDS = 8.0
-"""A server that answered before and is silent for this long is killed. Longer than any pause of a healthy one."""
+"""A server that answered before and is silent for this long is killed. Longer than any pause of a healthy one.
+
+It counts from the first question without an answer, so a server lives up to `ROUND_SECONDS` longer than this after it
+fell silent.
+"""
 
 ROUND_SECONDS = 1.0
 """How often a server that answers is asked."""
@@ -95,7 +99,7 @@ def _watch(supervisord: Any, name: str, target: str, allowed: float) -> None:
 
 def _kill(supervisord: Any, name: str, silence: Silence, seconds: float) -> None:
     """Kills the process unless it is gone; its number may belong to another one by now, which is never hit."""
-    said = f"{name} (pid {silence.pid}) gave no answer for {seconds:g} s"
+    said = f"{name} (pid {silence.pid}) gave no answer for {seconds:g} to {seconds + ROUND_SECONDS:g} s"
     try:
         handle = os.pidfd_open(silence.pid)
     except ProcessLookupError:
