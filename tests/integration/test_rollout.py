@@ -13,11 +13,14 @@ import pytest
 from offline.open_loop import Sample
 from offline.publish import rollback
 from recsys.v1.recommend_pb2 import RecommendResponse
-from tests.integration.live import System, publish_again, stage, system, under_load
+from tests.integration.live import CHANGE_AT, System, publish_again, stage, system, under_load
 from tests.published import USERS
 from tests.waiting import eventually
 
 pytestmark = pytest.mark.integration
+
+PAUSE_SECONDS = 5.0
+"""What a busy machine may add to an answer: pauses of a second or two, and what has piled up meanwhile."""
 
 HOPS = ("recall:popularity", "recall:itemcf", "recall:vector", "rank")
 
@@ -63,6 +66,8 @@ def test_the_switch_costs_no_request(running: System, *, roll_back: bool) -> Non
         seen = versions[user::USERS]
         assert not [pair for pair in pairwise(seen) if pair == (after, before)], seen
     assert f"moving to {after} without" not in running.log("gateway")
+    usual = max((sample.latency for sample in samples if sample.due + sample.latency < CHANGE_AT), default=0.0)
+    assert max(sample.latency for sample in samples) < max(PAUSE_SECONDS, 10 * usual)
 
 
 def test_releases_in_quick_succession_end_at_the_last_one(running: System) -> None:
