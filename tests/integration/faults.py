@@ -11,9 +11,12 @@ import asyncio
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import grpc
 
 from gateway.state import Histories
 from offline.local import wait_complete
@@ -21,7 +24,8 @@ from offline.open_loop import Sample, percentiles, send_at_rate
 from recsys.bundle import BundleStore
 from recsys.cluster import LocalCluster, Ports, programs
 from recsys.v1.recommend_pb2 import RecommendRequest
-from recsys.v1.types_pb2 import STAGE_STATUS_OK, STAGE_STATUS_SKIPPED
+from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
+from recsys.v1.types_pb2 import STAGE_STATUS_OK, STAGE_STATUS_SKIPPED, STAGE_STATUS_TIMEOUT
 from recsys.watchdog import HANG_SECONDS
 from tests.waiting import PATIENCE_SECONDS, eventually
 
@@ -55,9 +59,15 @@ class Outcome:
     blamed: set[str]
     """The stages that did less than all of their work in some answer."""
     skipped: int
-    """Answers that did not wait for the lost server, because it was known to be lost."""
+    """Answers that did not ask the lost server, because it was known to be lost."""
+    spared: int
+    """The same of requests that were sent while the lost process was in its place, and after a first such answer."""
+    waited: int
+    """Of requests sent then: those that ran out of time waiting for it all the same."""
     healing_seconds: float
     """From the fault until the server's answers are used again."""
+    rejoin_seconds: float
+    """The gateway's part of it: from the moment the server is healthy again until an answer is complete."""
     latency: dict[str, float]
 
 
@@ -71,6 +81,8 @@ class _Load:
     healed: asyncio.Event = field(default_factory=asyncio.Event)
     unwell: int = 0
     sent: int = 0
+    sent_in_vain: int = 0
+    """Requests that had been sent when the lost process was last seen in its place."""
 
     def __iter__(self) -> Iterator[RecommendRequest]:
         for _ in range(self.quiet):
@@ -98,30 +110,54 @@ async def run_fault(cluster: LocalCluster, target: str, role: str, number: signa
 
     load = _Load(users, int(terms.quiet * RATE), harm)
 
-    async def heal() -> None:
+    async def heal() -> float:
         try:
             await harmed.wait()
-            await asyncio.to_thread(_wait_healed, cluster, target, role, lost)
+            return await asyncio.to_thread(_wait_healed, cluster, target, role, lost, load)
         finally:
             load.healed.set()
 
-    samples, _ = await asyncio.gather(
+    samples, rejoin_seconds = await asyncio.gather(
         send_at_rate(target, load, rate=RATE, deadline_seconds=terms.deadline, ready_seconds=PATIENCE_SECONDS), heal()
     )
-    return _outcome(samples, load, role, number, terms)
+    return _outcome(samples, load, rejoin_seconds, role, number, terms)
 
 
-def _wait_healed(cluster: LocalCluster, target: str, role: str, lost: int) -> None:
-    """Returns when another process is in the place of `lost`, and the gateway uses it."""
-    eventually(lambda: cluster.pids()[role] not in (0, lost), f"{role} is started again")
+def _wait_healed(cluster: LocalCluster, target: str, role: str, lost: int, load: _Load) -> float:
+    """Returns when another process is in the place of `lost`, and the gateway uses it: after so many seconds of health.
+
+    Notes in `load` what was sent while `lost` was in its place.
+    """
+
+    def replaced() -> bool:
+        sent = load.sent  # read first: these were sent before the supervisor is asked
+        pid = cluster.pids()[role]
+        if pid == lost:
+            load.sent_in_vain = sent
+        return pid not in (0, lost)
+
+    eventually(replaced, f"{role} is started again")
     cluster.wait_healthy(PATIENCE_SECONDS)
+    healthy = time.monotonic()
+    with grpc.insecure_channel(target) as channel:
+        stub, request = RecommendationServiceStub(channel), RecommendRequest(user_id=int(load.users[0]), count=10)
+        eventually(lambda: not stub.Recommend(request, timeout=PATIENCE_SECONDS).degraded, "an answer is complete")
     wait_complete(target, PATIENCE_SECONDS)
+    return time.monotonic() - healthy
 
 
-def _outcome(samples: Sequence[Sample], load: _Load, role: str, number: signal.Signals, terms: Terms) -> Outcome:
+def stage_of(role: str) -> str:
+    """The stage of an answer that the server of `role` works for."""
+    return role if role == "rank" else f"recall:{role}"
+
+
+def _outcome(
+    samples: Sequence[Sample], load: _Load, rejoin_seconds: float, role: str, number: signal.Signals, terms: Terms
+) -> Outcome:
     harmed, quiet = (load.quiet - 1) / RATE, load.quiet  # at the earliest: the next request was asked for by then
     before = [sample for sample in samples[:quiet] if sample.due + sample.latency < harmed]
     stages = [stage for sample in samples if sample.response is not None for stage in sample.response.stages]
+    knowing = [_status(sample, role) for sample in _sent_knowing(samples[quiet : load.sent_in_vain], role)]
     return Outcome(
         role,
         number.name,
@@ -132,10 +168,28 @@ def _outcome(samples: Sequence[Sample], load: _Load, role: str, number: signal.S
         _degraded(samples[quiet:-quiet]),
         _degraded(samples[-quiet:]),
         {stage.name for stage in stages if stage.status != STAGE_STATUS_OK},
-        sum(stage.status == STAGE_STATUS_SKIPPED for stage in stages),
+        sum(_status(sample, role) == STAGE_STATUS_SKIPPED for sample in samples),
+        knowing.count(STAGE_STATUS_SKIPPED),
+        knowing.count(STAGE_STATUS_TIMEOUT),
         load.unwell / RATE,
+        rejoin_seconds,
         percentiles(samples),
     )
+
+
+def _status(sample: Sample, role: str) -> int | None:
+    """How the stage of `role` went; None where there is no answer, or no such stage in it."""
+    stages = () if sample.response is None else sample.response.stages
+    return next((stage.status for stage in stages if stage.name == stage_of(role)), None)
+
+
+def _sent_knowing(samples: Sequence[Sample], role: str) -> list[Sample]:
+    """Those of `samples` that were sent after the first answer that skipped `role` had come back.
+
+    By then the gateway knew, whatever overtook what on its way; two requests in flight may be decided in any order.
+    """
+    skips = [sample.due + sample.latency for sample in samples if _status(sample, role) == STAGE_STATUS_SKIPPED]
+    return [sample for sample in samples if skips and sample.due > min(skips)]
 
 
 def _degraded(samples: Sequence[Sample]) -> int:
