@@ -497,7 +497,7 @@ def test_chosen_settings_go_before_defaults_and_behind_flags(tmp_path: Path) -> 
 
 def test_a_search_leaves_what_people_chose_alone_and_goes_before_it(tmp_path: Path) -> None:
     """Sections of the same name are joined key by key, also with those of the data set's preset."""
-    common = ["--protocol", "leave-one-out", "--dataset", "ml-1m", "--settings", str(tmp_path)]
+    common = ["--protocol", "time-to-split", "--dataset", "ml-1m", "--settings", str(tmp_path)]
     config = TuneConfig.from_arguments(common, "test")
     by_hand = '[itemcf]\nreg = 5.0\nhalf_life_days = 30.0\n\n[ranker]\ncandidates = ["lightgbm"]\n'
     (tmp_path / config.place).mkdir()
