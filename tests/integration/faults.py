@@ -32,6 +32,9 @@ from tests.waiting import PATIENCE_SECONDS, eventually
 ROLES = ("popularity", "itemcf", "vector", "rank")
 RATE = 50.0
 
+PLENTY = 25
+"""Answers that waited in vain, half a second's worth, after which the gateway must know. Three in a row should do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -61,9 +64,9 @@ class Outcome:
     skipped: int
     """Answers that did not ask the lost server, because it was known to be lost."""
     spared: int
-    """The same of requests that were sent while the lost process was in its place, and after a first such answer."""
+    """The same of requests that were sent while the lost process was in its place and the gateway knew it was lost."""
     waited: int
-    """Of requests sent then: those that ran out of time waiting for it all the same."""
+    """Of requests sent then: those that were not, and waited for it until their time or the connection ended."""
     healing_seconds: float
     """From the fault until the server's answers are used again."""
     rejoin_seconds: float
@@ -170,7 +173,7 @@ def _outcome(
         {stage.name for stage in stages if stage.status != STAGE_STATUS_OK},
         sum(_status(sample, role) == STAGE_STATUS_SKIPPED for sample in samples),
         knowing.count(STAGE_STATUS_SKIPPED),
-        knowing.count(STAGE_STATUS_TIMEOUT),
+        len(knowing) - knowing.count(STAGE_STATUS_SKIPPED),
         load.unwell / RATE,
         rejoin_seconds,
         percentiles(samples),
@@ -184,12 +187,20 @@ def _status(sample: Sample, role: str) -> int | None:
 
 
 def _sent_knowing(samples: Sequence[Sample], role: str) -> list[Sample]:
-    """Those of `samples` that were sent after the first answer that skipped `role` had come back.
+    """Those of `samples` that were sent when the gateway knew that `role` is lost.
 
-    By then the gateway knew, whatever overtook what on its way; two requests in flight may be decided in any order.
+    It knew when the first answer that skipped it had come back, or plenty that waited in vain, whatever overtook what
+    on its way; two requests in flight may be decided in any order.
     """
-    skips = [sample.due + sample.latency for sample in samples if _status(sample, role) == STAGE_STATUS_SKIPPED]
-    return [sample for sample in samples if skips and sample.due > min(skips)]
+    skips = _returns(samples, role, STAGE_STATUS_SKIPPED)
+    waits = _returns(samples, role, STAGE_STATUS_TIMEOUT)
+    known = [*skips[:1], *waits[PLENTY - 1 : PLENTY]]
+    return [sample for sample in samples if known and sample.due > min(known)]
+
+
+def _returns(samples: Sequence[Sample], role: str, status: int) -> list[float]:
+    """When the answers came back in which the stage of `role` has that status."""
+    return sorted(sample.due + sample.latency for sample in samples if _status(sample, role) == status)
 
 
 def _degraded(samples: Sequence[Sample]) -> int:

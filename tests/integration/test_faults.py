@@ -2,9 +2,10 @@
 
 On a busy machine every answer may take long, so no clock on the wall tells what the lost server cost. The answers do:
 each arrives long before its caller's deadline, the lost server alone is to blame in them, and once one request was
-answered without asking it, none that is sent later waits for it: neither a stopped process that keeps its port, long
-before the watchdog kills it, nor one that is gone. The gateway's budget, and what is late, leave room for pauses of a
-second; a gateway that waited for the stopped server as long as its caller does would be late all the same.
+answered without asking it, or plenty waited in vain, none that is sent later waits for it: neither for a process that
+is gone, nor for a stopped one that keeps its port, long before the watchdog kills it. The gateway's budget, and what is
+late, leave room for pauses of a second; a gateway that waited for the stopped server as long as its caller does would
+be late all the same.
 """
 
 from __future__ import annotations
