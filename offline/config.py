@@ -124,7 +124,7 @@ class OfflineConfig(TypedConfig):
 
     @classmethod
     def _preset(cls, arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
-        """`demo` is for a first look, ready in two minutes; `ml-1m` has what the benchmark chose on validation."""
+        """The settings of some data sets: `demo` is for a first look, ready in two minutes."""
         chosen = f"{cls._early('dataset', arguments, file.get('dataset', DEMO))}.toml"
         found = {path.name: path for path in PRESETS.glob("*.toml")}
         return tomllib.loads(found[chosen].read_text("utf-8")) if chosen in found else {}

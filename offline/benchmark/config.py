@@ -13,7 +13,6 @@ from pydantic import Field, model_validator
 
 from offline.benchmark.spaces import SPACES
 from offline.config import OfflineConfig
-from offline.datasets.registry import DEMO
 from offline.splits import Protocol
 from offline.targets import TargetKind
 from recsys.errors import CannotStart
@@ -114,14 +113,8 @@ def under_protocol(values: dict[str, Any], protocol: str) -> dict[str, Any]:
 
 
 def with_chosen(preset: dict[str, Any], arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
-    """`preset` with the chosen settings of the place that `arguments` and `file` name before it.
-
-    The preset of a data set is chosen for what serves, so protocols that do not cut time begin with the defaults; the
-    one of `demo` is for speed, and goes with all of them.
-    """
+    """`preset` with the chosen settings of the place that `arguments` and `file` name before it."""
     early = _deciding(arguments, file)
-    if early.protocol not in CUT_IN_TIME and early.dataset != DEMO:
-        preset = {}
     label = Path(early.data_dir).name if early.data_dir else early.dataset
     for path in chosen_files(Path(early.settings) / _place(early.protocol, label, early.targets)):
         for section, chosen in tomllib.loads(path.read_text("utf-8")).items():

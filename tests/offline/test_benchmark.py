@@ -497,17 +497,17 @@ def test_chosen_settings_go_before_defaults_and_behind_flags(tmp_path: Path) -> 
 
 def test_a_search_leaves_what_people_chose_alone_and_goes_before_it(tmp_path: Path) -> None:
     """Sections of the same name are joined key by key, also with those of the data set's preset."""
-    common = ["--protocol", "time-to-split", "--dataset", "ml-1m", "--settings", str(tmp_path)]
+    common = ["--protocol", "time-to-split", "--dataset", "demo", "--settings", str(tmp_path)]
     config = TuneConfig.from_arguments(common, "test")
-    by_hand = '[itemcf]\nreg = 5.0\nhalf_life_days = 30.0\n\n[ranker]\ncandidates = ["lightgbm"]\n'
+    by_hand = "[itemcf]\nreg = 5.0\nhalf_life_days = 30.0\n\n[lightgbm]\nleaves = 5\n"
     (tmp_path / config.place).mkdir()
     (tmp_path / config.place / "base.toml").write_text(by_hand)
     Tuned("itemcf", "ndcg@10", {"itemcf.reg": 77.0}, 0.1, 3.0, []).save(tmp_path / config.place)
     assert (tmp_path / config.place / "base.toml").read_text() == by_hand
     found = BenchmarkConfig.from_arguments(common, "test")
     assert (found.itemcf.reg, found.itemcf.half_life_days) == (77.0, 30.0)
-    assert (found.ranker.candidates, found.ranker.cold_share) == (("lightgbm",), config.ranker.cold_share)
-    assert config.ranker.cold_share != OfflineConfig.from_arguments([], "test").ranker.cold_share
+    assert (found.lightgbm.leaves, found.lightgbm.max_rounds) == (5, config.lightgbm.max_rounds)
+    assert config.lightgbm.max_rounds != OfflineConfig().lightgbm.max_rounds
 
 
 def test_models_are_chosen_by_name() -> None:

@@ -156,17 +156,12 @@ def test_the_first_policy_asks_every_channel_alike() -> None:
     assert policy.ranking == "blended"
 
 
-def test_ml_1m_serves_what_the_benchmark_chose() -> None:
-    """The bench and the served system read the same preset; the bench's own files go before it."""
-    chosen = tomllib.loads((PRESETS / "ml-1m.toml").read_text("utf-8"))
-    config = OfflineConfig.from_arguments(["--dataset", "ml-1m"], "test")
-    assert list(config.serving.channels) == chosen["serving"]["channels"] != list(OfflineConfig().serving.channels)
-    assert list(config.split.windows) == chosen["split"]["windows"]
-    bench = BenchmarkConfig.from_arguments(["--dataset", "ml-1m", "--settings", "nowhere"], "test")
-    assert (bench.serving, bench.ranker, bench.lightgbm) == (config.serving, config.ranker, config.lightgbm)
-    apart = BenchmarkConfig.from_arguments(
-        ["--dataset", "ml-1m", "--protocol", "leave-one-out", "--settings", "nowhere"], "test"
-    )
-    assert (apart.serving, apart.ranker) == (OfflineConfig().serving, OfflineConfig().ranker), (
-        "chosen for another protocol"
-    )
+def test_what_the_benchmark_chose_can_be_served() -> None:
+    """The bench reads a folder of settings by itself; every other verb takes the same file with --config."""
+    chosen = Path(__file__).parents[2] / "benchmarks/settings/time-to-split-ml-1m-timed/base.toml"
+    served = OfflineConfig.from_arguments(["--dataset", "ml-1m", "--config", str(chosen)], "test")
+    words = ["--dataset", "ml-1m", "--data-dir", "any/ml-1m-timed", "--settings", str(chosen.parents[1])]
+    bench = BenchmarkConfig.from_arguments(words, "test")
+    assert (bench.serving, bench.ranker, bench.lightgbm) == (served.serving, served.ranker, served.lightgbm)
+    assert bench.split.windows == served.split.windows
+    assert served.serving != OfflineConfig().serving
