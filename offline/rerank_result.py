@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from offline.benchmark.results import moment_suffix
+from offline.benchmark.saved import load_result, save_result
 from offline.evaluation import Figure
-from recsys.errors import DataMalformed
 
 FORMAT = 2
 
@@ -69,24 +68,18 @@ class RerankResult:
 
     def save(self, folder: Path) -> Path:
         """Writes `<name>.json` below `folder`; figures are rounded to six places."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.name}.json"
-        path.write_text(json.dumps(_rounded({"format": FORMAT, **asdict(self)}), indent=1) + "\n", "utf-8")
-        return path
+        return save_result(folder / f"{self.name}.json", asdict(self), number=FORMAT)
 
     @classmethod
     def load(cls, path: Path) -> RerankResult:
         """Reads what `save` wrote; raises DataMalformed for anything else."""
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            found = content.pop("format")
-            if found != FORMAT:
-                raise DataMalformed(f"{path}: a result of format {found}, expected {FORMAT}; run its command again")
-            content["rows"] = tuple(RerankRow(**_figures(row, "ndcg", "hit_rate")) for row in content["rows"])
-            content["curve"] = tuple(CurvePoint(**_figures(point, "ndcg")) for point in content["curve"])
-            return cls(**content)
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataMalformed(f"{path}: not a result ({error}); run its command again") from error
+        return load_result(path, cls._of, number=FORMAT)
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> RerankResult:
+        content["rows"] = tuple(RerankRow(**_figures(row, "ndcg", "hit_rate")) for row in content["rows"])
+        content["curve"] = tuple(CurvePoint(**_figures(point, "ndcg")) for point in content["curve"])
+        return cls(**content)
 
 
 def text_table(result: RerankResult) -> str:
@@ -153,13 +146,3 @@ def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def _figures(content: dict[str, Any], *names: str) -> dict[str, Any]:
     return {**content, **{name: Figure(**content[name]) for name in names}}
-
-
-def _rounded(value: object) -> object:
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(inner) for inner in value]
-    return value

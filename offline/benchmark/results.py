@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from offline.benchmark.saved import load_result, save_result
 from offline.evaluation import Figure
-from recsys.errors import DataMalformed
 
 FORMAT = 1
 
@@ -121,25 +120,19 @@ class BenchmarkResult:
 
     def save(self, folder: Path) -> Path:
         """Writes `<name>.json` below `folder`; figures are rounded to six places."""
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{self.name}.json"
-        path.write_text(json.dumps(_rounded({"format": FORMAT, **asdict(self)}), indent=1) + "\n", "utf-8")
-        return path
+        return save_result(folder / f"{self.name}.json", asdict(self), number=FORMAT)
 
     @classmethod
     def load(cls, path: Path) -> BenchmarkResult:
         """Reads what `save` wrote; raises DataMalformed for anything else."""
-        try:
-            content = json.loads(path.read_text("utf-8"))
-            found = content.pop("format")
-            if found != FORMAT:
-                raise DataMalformed(f"{path}: a result of format {found}, expected {FORMAT}; run its command again")
-            content["rows"] = tuple(_row(row) for row in content["rows"])
-            content["differences"] = tuple(Difference(**difference) for difference in content["differences"])
-            content["apart"] = tuple(_group(group) for group in content.get("apart", ()))
-            return cls(**{**content, "metrics": tuple(content["metrics"]), "remarks": tuple(content["remarks"])})
-        except (ValueError, KeyError, TypeError) as error:
-            raise DataMalformed(f"{path}: not a result ({error}); run its command again") from error
+        return load_result(path, cls._of, number=FORMAT)
+
+    @classmethod
+    def _of(cls, content: dict[str, Any]) -> BenchmarkResult:
+        content["rows"] = tuple(_row(row) for row in content["rows"])
+        content["differences"] = tuple(Difference(**difference) for difference in content["differences"])
+        content["apart"] = tuple(_group(group) for group in content.get("apart", ()))
+        return cls(**{**content, "metrics": tuple(content["metrics"]), "remarks": tuple(content["remarks"])})
 
 
 def moment_suffix(moment: str) -> str:
@@ -166,13 +159,3 @@ def _row(content: dict[str, object]) -> BenchmarkRow:
 
 def _group(content: dict[str, Any]) -> GroupRows:
     return GroupRows(**{**content, "rows": tuple(_row(row) for row in content["rows"])})
-
-
-def _rounded(value: object) -> object:
-    if isinstance(value, float):
-        return round(value, 6)
-    if isinstance(value, dict):
-        return {key: _rounded(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_rounded(inner) for inner in value]
-    return value
