@@ -14,15 +14,16 @@ Several names are separated by "|", or else by commas. Opinions (votes, populari
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from offline.datasets.beside import WithFile
 from offline.datasets.columnar import read_parquet
-from offline.datasets.container import DataFile, fingerprint_of
+from offline.datasets.container import DataFile
 from offline.datasets.delimited import read_delimited
 from offline.datasets.findings import Findings
 from offline.datasets.layout import Column, Layout
@@ -56,28 +57,16 @@ COMMA = re.compile(r",\s+(?!(?:Jr|Sr|II|III|IV)\b)")
 REMARK = re.compile(r"\s*\([^()]*\)")
 
 
-class Described(DatasetSource):
+class Described(WithFile):
     """A data set whose items are completed from a file of metadata; what the data set says itself stays."""
+
+    label = "metadata"
 
     def __init__(self, source: DatasetSource, file: Path) -> None:
         """Raises DataMissing where the file is not there."""
         if not file.is_file():
             raise DataMissing(f"{file}: no such file; name the metadata file, or leave --metadata-file out")
-        self._source, self._file = source, file
-        self.name, self.facts = source.name, source.facts
-        self.rating_range, self.requires_value = source.rating_range, source.requires_value
-
-    def interactions(self, findings: Findings) -> Iterator[Rows]:
-        return self._source.interactions(findings)
-
-    def tags(self, findings: Findings) -> Iterator[Rows]:
-        return self._source.tags(findings)
-
-    def links(self, findings: Findings) -> Iterator[Rows]:
-        return self._source.links(findings)
-
-    def users(self, findings: Findings) -> Iterator[Rows]:
-        return self._source.users(findings)
+        super().__init__(source, file)
 
     def items(self, findings: Findings) -> Iterator[Rows]:
         metadata = self._metadata(findings)
@@ -88,9 +77,6 @@ class Described(DatasetSource):
             yield rows.with_table(completed)
         if not known:
             findings.warn(f"{self._file}: none of its {metadata.num_rows} items is an item of {self.name}")
-
-    def fingerprint(self) -> Mapping[str, Mapping[str, int | str]]:
-        return {**self._source.fingerprint(), f"metadata: {self._file.name}": fingerprint_of(self._file)}
 
     def _metadata(self, findings: Findings) -> pa.Table:
         """One row per item key; the first where a key occurs again."""

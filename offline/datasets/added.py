@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline.datasets.container import DataFile, fingerprint_of
+from offline.datasets.beside import WithFile
+from offline.datasets.container import DataFile
 from offline.datasets.findings import Findings
 from offline.datasets.own import read_items
 from offline.datasets.records import DatasetSource, Rows
@@ -17,25 +18,14 @@ from offline.datasets.records import DatasetSource, Rows
 LISTS = ("genres", "directors", "cast", "writers")
 
 
-class WithItems(DatasetSource):
+class WithItems(WithFile):
     """A data set with further items; one that it describes itself stays as it is."""
 
+    label = "items"
+
     def __init__(self, source: DatasetSource, file: Path) -> None:
-        self._source, self._file = source, file
-        self.name, self.facts = source.name, replace(source.facts, items=0)
-        self.rating_range, self.requires_value = source.rating_range, source.requires_value
-
-    def interactions(self, findings: Findings) -> Iterator[Rows]:
-        return self._source.interactions(findings)
-
-    def tags(self, findings: Findings) -> Iterator[Rows]:
-        return self._source.tags(findings)
-
-    def links(self, findings: Findings) -> Iterator[Rows]:
-        return self._source.links(findings)
-
-    def users(self, findings: Findings) -> Iterator[Rows]:
-        return self._source.users(findings)
+        super().__init__(source, file)
+        self.facts = replace(source.facts, items=0)
 
     def items(self, findings: Findings) -> Iterator[Rows]:
         """Those of the data set, then those of the file."""
@@ -45,9 +35,6 @@ class WithItems(DatasetSource):
             file = DataFile(self._file.name, self._file.stat().st_size, stream)
             for rows in read_items(file, findings):
                 yield rows.with_table(_joined_lists(rows.table))
-
-    def fingerprint(self) -> Mapping[str, Mapping[str, int | str]]:
-        return {**self._source.fingerprint(), f"items: {self._file.name}": fingerprint_of(self._file)}
 
 
 def _joined_lists(table: pa.Table) -> pa.Table:
