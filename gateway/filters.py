@@ -8,6 +8,7 @@ import numpy as np
 
 from recsys.catalogue import Catalogue
 from recsys.domain import Candidates, Ids, ItemFilter, Mask
+from recsys.ordering import are_among
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,8 @@ def apply_filters(
     allowed = catalogue.allowed(item_filter, np.empty(0, np.int64))
     verdicts: dict[str, Mask] = {
         "unknown": rows < 0,
-        "hidden": np.isin(candidates.item_ids, hidden_ids),
-        "seen_or_excluded": np.isin(candidates.item_ids, forbidden_ids),
+        "hidden": are_among(candidates.item_ids, hidden_ids),
+        "seen_or_excluded": are_among(candidates.item_ids, forbidden_ids),
         "attributes": np.zeros(len(rows), np.bool_) if allowed is None else ~allowed[rows],
     }
     dropped = np.zeros(len(rows), np.bool_)

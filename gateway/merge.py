@@ -8,7 +8,7 @@ import numpy as np
 
 from recsys.bundle import ServingPolicy
 from recsys.domain import Candidates, RecallResult, Scores
-from recsys.ordering import order_by_score
+from recsys.ordering import distinct, order_by_score
 
 FALLBACK = "fallback"
 """Name of the gateway's own popularity list among the channels of a candidate."""
@@ -17,7 +17,7 @@ FALLBACK = "fallback"
 def merge(results: Mapping[str, RecallResult]) -> Candidates:
     """The union of the channels' items, in order of item id, with one score, rank and seed column per channel."""
     names = tuple(results)
-    item_ids = np.unique(np.concatenate([result.item_ids for result in results.values()] or [np.empty(0, np.int64)]))
+    item_ids = distinct(np.concatenate([result.item_ids for result in results.values()] or [np.empty(0, np.int64)]))
     shape = (len(item_ids), len(names))
     merged = Candidates.without_seeds(item_ids, names, np.zeros(shape, np.float32), np.zeros(shape, np.int32))
     for column, result in enumerate(results.values()):

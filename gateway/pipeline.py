@@ -31,6 +31,7 @@ from recsys.domain import (
     RecallResult,
     Scores,
 )
+from recsys.ordering import are_among, distinct
 
 _FALLBACK_POLICY = ChannelPolicy(name=FALLBACK, count=1, weight=0, history_limit=0)
 _NOT_CONFIGURED: Outcome[RecallResult] = Outcome(
@@ -119,7 +120,7 @@ class Pipeline:
         return [self._finish(work) for work in batch]
 
     def _begin(self, request: Request, hidden: Ids) -> _Work:
-        forbidden = np.unique(np.concatenate([request.history.seen_item_ids(), request.exclude_item_ids, hidden]))
+        forbidden = distinct(np.concatenate([request.history.seen_item_ids(), request.exclude_item_ids, hidden]))
         return _Work(request, request.history.sequence(), forbidden, merge({}), np.empty(0, np.float32), [])
 
     async def _recall(self, batch: Sequence[_Work], budget: Budget) -> None:
@@ -183,7 +184,7 @@ class Pipeline:
     def _hide(self, work: _Work, hidden: Ids) -> None:
         """Cuts what was hidden while the request ran; candidates behind take its place, as far as there are any."""
         started, candidates_in = time.perf_counter(), len(work.candidates)
-        shown = ~np.isin(work.candidates.item_ids, hidden)
+        shown = ~are_among(work.candidates.item_ids, hidden)
         if not shown.all():
             work.candidates, work.scores = work.candidates.take(shown), work.scores[shown]
             work.note("filter", started, candidates_in)

@@ -60,7 +60,8 @@ class Histories:
             BundleDamaged: the arrays do not fit together.
         """
         paths = {name: folder / HISTORIES_FOLDER / f"{name}.npy" for name in _ARRAYS}
-        arrays = {name: np.load(path, mmap_mode="r", allow_pickle=False) for name, path in paths.items()}
+        # asarray: slices of a plain array over the mapped file are ten times faster than those of numpy's memmap class
+        arrays = {name: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)) for name, path in paths.items()}
         events = {len(arrays[name]) for name in ("item_ids", "timestamps", "types", "values")}
         if len(arrays["indptr"]) != len(arrays["user_ids"]) + 1 or events != {int(arrays["indptr"][-1])}:
             raise BundleDamaged(

@@ -6,6 +6,7 @@ import numpy as np
 
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import ContractBroken
+from recsys.ordering import has_repeats
 
 
 def check_recall_result(name: str, query: RecallQuery, result: RecallResult) -> None:
@@ -22,7 +23,7 @@ def check_recall_result(name: str, query: RecallQuery, result: RecallResult) -> 
     ties_out_of_order = (step == 0) & (np.diff(result.item_ids) <= 0)
     if (step > 0).any() or ties_out_of_order.any():
         raise ContractBroken(f"{name}: candidates are not in order of score, then item id")
-    if len(np.unique(result.item_ids)) != len(result):
+    if has_repeats(result.item_ids):
         raise ContractBroken(f"{name}: an item came back twice")
 
 

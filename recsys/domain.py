@@ -13,6 +13,8 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.ordering import distinct, has_repeats
+
 Ids = NDArray[np.int64]
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -71,9 +73,9 @@ EVENT_WEIGHTS = np.asarray(_by_number("weight"), np.float32)
 """float32[8]: weight by event type number."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """What one user did, oldest first: four parallel arrays of length n."""
+    """What one user did, oldest first: four parallel arrays of length n. Equal to itself only."""
 
     item_ids: Ids
     timestamps: Ids
@@ -136,9 +138,9 @@ class History:
         """The events that are evidence of taste; a re-rating replaces the earlier rating of the same item."""
         kept = self.take(_ENTERS_SEQUENCE[self.types])
         ratings = np.flatnonzero(kept.types <= EventType.RATING)
-        _, last_in_reverse = np.unique(kept.item_ids[ratings][::-1], return_index=True)
-        if len(last_in_reverse) == len(ratings):
+        if not has_repeats(kept.item_ids[ratings]):
             return kept
+        _, last_in_reverse = np.unique(kept.item_ids[ratings][::-1], return_index=True)
         latest = np.ones(len(kept), np.bool_)
         latest[ratings] = False
         latest[ratings[len(ratings) - 1 - last_in_reverse]] = True
@@ -146,7 +148,7 @@ class History:
 
     def seen_item_ids(self) -> Ids:
         """Ids that must not be recommended again: seen, or excluded by the user. Sorted, unique."""
-        return np.unique(self.item_ids[_COUNTS_AS_SEEN[self.types] | _EXCLUDES[self.types]])
+        return distinct(self.item_ids[_COUNTS_AS_SEEN[self.types] | _EXCLUDES[self.types]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from recsys.convert.values import (
 )
 from recsys.domain import Candidates, RankQuery, Scores
 from recsys.errors import ContractBroken, InvalidRequest
+from recsys.ordering import has_repeats
 from recsys.v1 import rank_pb2
 
 _MAX_RANK = np.iinfo(np.int32).max
@@ -34,7 +35,7 @@ def candidates_from_proto(message: rank_pb2.RankQuery, field: str = "query") -> 
     n, channels = len(ids), message.channels
     if n > MAX_COUNT:
         raise InvalidRequest(f"{field}.item_ids: {n}, at most {MAX_COUNT} are allowed")
-    if len(np.unique(ids)) != n:
+    if has_repeats(ids):
         raise InvalidRequest(f"{field}.item_ids: an item appears twice; send each candidate once")
     if len({channel.channel for channel in channels}) != len(channels):
         raise InvalidRequest(f"{field}.channels: a channel appears twice; send one entry per channel")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import numpy as np
@@ -105,8 +106,12 @@ def refuse_where(bad: NDArray[np.bool_], values: Ids | Scores, field: str, expec
         raise InvalidRequest(f"{field}[{first}]: {values[first]}; {expected}")
 
 
+@lru_cache(maxsize=4)
 def history_to_proto(history: History) -> types_pb2.History:
-    """The message; types and values stay empty where they say nothing."""
+    """The message, not to be changed; types and values stay empty where they say nothing.
+
+    A request sends one history to several channels and to the ranker: the last few messages are kept.
+    """
     plain = bool((history.types == EventType.RATING).all())
     valueless = bool(np.isnan(history.values).all())
     return types_pb2.History(
