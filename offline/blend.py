@@ -31,7 +31,7 @@ class BlendConfig(BaseModel):
     weights: tuple[float, ...] = Field(default=(0.5, 1.0, 2.0), description="weights tried per channel")
     constants: tuple[float, ...] = Field(default=(20.0, 60.0), description="k of reciprocal rank fusion")
     sweeps: int = Field(default=2, ge=1, description="passes over the channels")
-    rank_counts: tuple[int, ...] = Field(default=(200, 300, 400), description="numbers of ranked candidates tried")
+    rank_counts: tuple[int, ...] = Field(default=(200,), description="numbers of ranked candidates tried")
     retained: float = Field(
         default=0.97, gt=0, le=1, description="least share of the relevant candidates that the ranked ones must hold"
     )
