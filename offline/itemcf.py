@@ -15,7 +15,7 @@ from scipy.sparse import csc_array
 from tqdm import tqdm
 
 from offline.cosine import bm25, cosine_blocks
-from offline.ease import ease_weights
+from offline.ease import ease_weights, from_users
 from offline.interactions import Snapshot
 from offline.neighbours import NeighbourLists
 from offline.taste_matrix import taste_matrix, value_range
@@ -95,7 +95,10 @@ def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
 
 
 def ease_capacity(users_by_items: csc_array, config: ItemCFConfig) -> int:
-    """How many items EASE may cover: one dense float32 matrix of them, beside all else, within `max_memory_mib`."""
+    """How many items EASE may cover: one dense float32 matrix of them, beside all else, within `max_memory_mib`.
+
+    Where EASE works from the side of the users, a second one of users × items.
+    """
     events, items = users_by_items.nnz, users_by_items.shape[1]
     links = items * min(config.n_neighbours, items)
     fixed = _BLOCK_MEMORY + events * _BYTES_PER_EVENT + links * _BYTES_PER_LINK
@@ -105,7 +108,11 @@ def ease_capacity(users_by_items: csc_array, config: ItemCFConfig) -> int:
             f"itemcf max_memory_mib {config.max_memory_mib}: {events} events and {items} items need at least "
             f"{math.ceil(fixed / _MEBIBYTE)} for the cosine alone; raise it, or lower itemcf n_neighbours"
         )
-    return min(config.ease_items, math.isqrt(free // 4))
+    users, cells = users_by_items.shape[0], free // 4
+    square = math.isqrt(cells)
+    if from_users(users, square):
+        square = (math.isqrt(users * users + 4 * cells) - users) // 2
+    return min(config.ease_items, square)
 
 
 def _most_rated(users_by_items: csc_array, n: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from scipy.sparse import csc_array, csr_matrix, random_array
 
 from offline.cosine import bm25, cosine_blocks
-from offline.ease import ease_weights, row_blocks
+from offline.ease import ease_weights, from_users, row_blocks
 from offline.itemcf import ItemCFConfig, _Evidence, _similarity_scale, ease_capacity, train
 from offline.neighbours import NeighbourLists
 from offline.taste_matrix import taste_matrix
@@ -43,16 +43,20 @@ def dense_cosine(matrix: csc_array, shrink: float) -> NDArray[np.float32]:
     return cosine
 
 
-def test_ease_is_the_closed_form(matrix: csc_array) -> None:
-    dense = matrix.toarray().astype(np.float64)
+@pytest.mark.parametrize("users", [300, 40, 5, 1])
+def test_ease_is_the_closed_form_with_many_users_and_with_few(matrix: csc_array, users: int) -> None:
+    some = csc_array(matrix[:users])
+    assert from_users(*some.shape) == (users <= 5)
+    dense = some.toarray().astype(np.float64)
     precision = np.linalg.inv(dense.T @ dense + 5 * np.eye(40))
     expected = precision / -np.diag(precision)
     np.fill_diagonal(expected, 0)
-    assert_allclose(ease_weights(matrix, 5), expected, atol=1e-5)
+    assert_allclose(ease_weights(some, 5), expected, atol=1e-5)
 
 
-def test_ease_names_the_setting_when_it_cannot_be_solved() -> None:
-    twins = csc_array(np.ones((4, 2), np.float32))
+@pytest.mark.parametrize("shape", [(4, 2), (2, 16)])
+def test_ease_names_the_setting_when_it_cannot_be_solved(shape: tuple[int, int]) -> None:
+    twins = csc_array(np.ones(shape, np.float32))
     with pytest.raises(DataError, match="reg 1e-20; raise itemcf reg"):
         ease_weights(twins, 1e-20)
 
@@ -157,6 +161,13 @@ def test_memory_decides_how_many_items_ease_covers(matrix: csc_array) -> None:
     assert 0 < small < large < 20_000
     with pytest.raises(DataError, match=r"max_memory_mib 100: .*at least \d+ for the cosine alone; raise it"):
         ease_capacity(matrix, ItemCFConfig(max_memory_mib=100))
+
+
+def test_memory_for_few_users_counts_their_side(matrix: csc_array) -> None:
+    config = ItemCFConfig(max_memory_mib=300)
+    cells = ease_capacity(matrix[:0], config) ** 2
+    few = csc_array((300, 40), dtype=np.float32)
+    assert 0.99 * cells < ease_capacity(few, config) * (ease_capacity(few, config) + 300) <= cells * 1.001
 
 
 def test_config_refuses_what_it_does_not_know() -> None:
