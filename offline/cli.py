@@ -14,7 +14,7 @@ from offline.config import OfflineConfig
 from offline.indexing.job import IndexConfig, index
 from offline.report import verb as reporting
 from offline.report.config import ReportConfig
-from offline.rerank_verb import RerankCurveConfig, rerank
+from offline.reranking.verb import RerankCurveConfig, rerank
 from recsys.errors import RecsysError
 
 log = logging.getLogger("offline")

@@ -23,7 +23,7 @@ from offline.rankers.svd import RatingConfig
 from offline.rankers.trees import LightGBMConfig
 from offline.recall import CHANNELS, DEFAULT_CHANNELS, RecallConfig
 from offline.replay import PacingConfig
-from offline.rerank import RerankConfig
+from offline.reranking.lists import RerankConfig
 from offline.samples import SamplesConfig
 from offline.splits import SplitConfig
 from offline.text.config import TextConfig

@@ -23,7 +23,7 @@ from gateway import fallback, filters, merge, pipeline, stages, state
 from gateway import rerank as gateway_rerank
 from gateway.fallback import Fallback
 from gateway.rerank import Reranker
-from offline import blend, evaluate, evaluation, exposure, gateway_files, metrics, rerank, samples, targets
+from offline import blend, evaluate, evaluation, gateway_files, metrics, samples, targets
 from offline.config import OfflineConfig, Purpose
 from offline.evaluate import Models
 from offline.gateway_files import export_gateway
@@ -37,6 +37,7 @@ from offline.rankers import svd
 from offline.rankers.choice import Choice
 from offline.rankers.steps import Moment, Rankers, Source
 from offline.recall import RecallModels, link_folders, train_recall
+from offline.reranking import exposure, lists
 from offline.splits import Split
 from offline.steps import Step, Workspace
 from offline.tables import IdTables
@@ -298,11 +299,11 @@ class Workflow:
         config, seed = self.config.rerank, self.config.seed
         return self.workspace.run(
             "exposure",
-            lambda folder: rerank.train_bonus(self._opened(recall, steps), config, folder, seed=seed),
+            lambda folder: lists.train_bonus(self._opened(recall, steps), config, folder, seed=seed),
             config=config,
             facts=[self.policy.model_dump(mode="json"), seed],
             inputs=steps,
-            code=[rerank, exposure, gateway_rerank, *FEATURE_MODULES, *SERVING_MODULES],
+            code=[lists, exposure, gateway_rerank, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
     def channels_alone(self, knowledge: Knowledge) -> Models:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from offline.benchmark.report import results_page
-from offline.rerank_result import rerank_page
+from offline.reranking.result import rerank_page
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 

@@ -13,10 +13,10 @@ import pytest
 
 from offline.evaluate import RERANKED
 from offline.local import served
-from offline.rerank import RerankConfig
-from offline.rerank_curve import WEIGHTS
-from offline.rerank_result import RerankResult
-from offline.rerank_verb import RerankCurveConfig, rerank
+from offline.reranking.curve import WEIGHTS
+from offline.reranking.lists import RerankConfig
+from offline.reranking.result import RerankResult
+from offline.reranking.verb import RerankCurveConfig, rerank
 from offline.steps import RECEIPT
 from offline.workflow import Workflow
 from tests.integration.test_equality import MOST_REQUESTS, PATIENT, agreement, first, replayed

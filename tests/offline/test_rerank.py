@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from gateway.fallback import Fallback
 from gateway.rerank import BONUS_FILE, Reranker, genre_shares, relevance
-from offline import rerank_report, rerank_verb
 from offline.evaluate import BootstrapConfig, Figure, Models
-from offline.exposure import PLACES, learn_bonus
 from offline.list_properties import divergence, intra_list_diversity, novelty
-from offline.rerank import RerankConfig, record_lists, reordered, sampled_requests, train_bonus
-from offline.rerank_curve import Point, choose, curve, ndcg_at, save_curve, sweep
-from offline.rerank_report import RerankReport, flags_of, report_rerank
-from offline.rerank_result import CurvePoint, RerankResult, RerankRow, rerank_page, text_table
-from offline.rerank_verb import RerankCurveConfig, command_of, rerank
+from offline.reranking import report as rerank_report
+from offline.reranking import verb as rerank_verb
+from offline.reranking.curve import Point, choose, curve, ndcg_at, save_curve, sweep
+from offline.reranking.exposure import PLACES, learn_bonus
+from offline.reranking.lists import RerankConfig, record_lists, reordered, sampled_requests, train_bonus
+from offline.reranking.report import RerankReport, flags_of, report_rerank
+from offline.reranking.result import CurvePoint, RerankResult, RerankRow, rerank_page, text_table
+from offline.reranking.verb import RerankCurveConfig, command_of, rerank
 from offline.splits import Window
 from offline.targets import Targets, targets_of
 from recsys.bundle import RerankPolicy

@@ -19,10 +19,10 @@ from offline.benchmark.headlines import special_moment
 from offline.benchmark.machine import machine, versions
 from offline.benchmark.results import moment_suffix
 from offline.config import OfflineConfig
-from offline.rerank import RerankConfig
-from offline.rerank_curve import EXPOSURES, WEIGHTS, sweep
-from offline.rerank_report import RerankReport, flags_of, report_rerank
-from offline.rerank_result import RerankResult, text_table
+from offline.reranking.curve import EXPOSURES, WEIGHTS, sweep
+from offline.reranking.lists import RerankConfig
+from offline.reranking.report import RerankReport, flags_of, report_rerank
+from offline.reranking.result import RerankResult, text_table
 from offline.splits import Protocol
 from offline.targets import TargetKind
 from offline.workflow import Workflow

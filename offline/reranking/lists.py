@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.pipeline import Pipeline, Request
 from gateway.rerank import BONUS_FILE, Reranker
 from offline.evaluate import Models
-from offline.exposure import learn_bonus
 from offline.interactions import Snapshot
 from offline.metrics import LONGEST
+from offline.reranking.exposure import learn_bonus
 from offline.sources import ChannelSource, RankerSource, no_fallback, run_pipeline
 from recsys.bundle import RerankPolicy
 from recsys.catalogue import Catalogue

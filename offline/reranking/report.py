@@ -9,9 +9,9 @@ from pathlib import Path
 
 from offline.evaluate import RERANKED, measure, produce_lists
 from offline.evaluation import Row
-from offline.rerank import RerankConfig
-from offline.rerank_curve import CUT, Point, choose, curve, save_curve
-from offline.rerank_result import CurvePoint, RerankRow
+from offline.reranking.curve import CUT, Point, choose, curve, save_curve
+from offline.reranking.lists import RerankConfig
+from offline.reranking.result import CurvePoint, RerankRow
 from offline.targets import TargetKind
 from offline.workflow import Workflow
 

@@ -21,7 +21,7 @@ from offline.evaluate import BootstrapConfig, Lists, Models, measure
 from offline.evaluation import Figure
 from offline.list_properties import divergence, intra_list_diversity, novelty
 from offline.metrics import LONGEST, padded
-from offline.rerank import RankedList, RerankConfig, bonus_of, record_lists, reordered, sampled_requests
+from offline.reranking.lists import RankedList, RerankConfig, bonus_of, record_lists, reordered, sampled_requests
 from offline.targets import Targets
 from recsys.errors import DataError
 
