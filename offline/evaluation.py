@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from offline.layout import aligned, markdown
+
 FEWEST_WARM_USERS = 300
 """With fewer warm test users, differences between systems are noise."""
 HEADLINE = ("ndcg@10", "hit_rate@10", "recall@10", "recall@50", "map@10", "mrr@10", "precision@10")
@@ -74,24 +76,19 @@ class Evaluation:
     def table(self) -> str:
         """The headline figures as aligned text, for the screen."""
         cells = [self._head(), *(self._cells(row) for row in self.rows)]
-        widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells
-        ]
-        return "\n".join([self._title(), *lines, *self._warnings()])
+        return "\n".join([self._title(), *aligned(cells), *self._warnings()])
 
     def markdown(self) -> str:
         """The headline figures with intervals, then every metric at every cut."""
-        head = self._head()
-        lines = [f"# {self._title()}", "", _markdown_row(head), _markdown_row(["---"] * len(head))]
-        lines += [_markdown_row(self._cells(row)) for row in self.rows]
+        lines = [f"# {self._title()}", "", markdown([self._head(), *map(self._cells, self.rows)])]
         lines += ["", *self._warnings(), "", "Brackets: 95 % bootstrap intervals over users. The full catalogue is"]
         lines += ["ranked, seen items are filtered, recall divides by the number of relevant items.", ""]
         metrics = list(self.rows[0].figures) if self.rows else []
-        lines += ["## All metrics", "", _markdown_row(["", *metrics]), _markdown_row(["---"] * (len(metrics) + 1))]
-        for row in self.rows:
-            values = [f"{row.figures[metric].mean:.4f}" for metric in metrics]
-            lines.append(_markdown_row([f"{row.system}, {row.group}", *values]))
+        every = [
+            [f"{row.system}, {row.group}", *(f"{row.figures[metric].mean:.4f}" for metric in metrics)]
+            for row in self.rows
+        ]
+        lines += ["## All metrics", "", markdown([["", *metrics], *every])]
         return "\n".join(lines) + "\n"
 
     def save(self, folder: Path) -> None:
@@ -120,7 +117,3 @@ class Evaluation:
         return [
             f"too few: {few.users} warm test users, {FEWEST_WARM_USERS} are the least that differences can be read from"
         ]
-
-
-def _markdown_row(cells: list[str]) -> str:
-    return f"| {' | '.join(cells)} |"

@@ -23,7 +23,7 @@ from gateway import fallback, filters, merge, pipeline, stages, state
 from gateway import rerank as gateway_rerank
 from gateway.fallback import Fallback
 from gateway.rerank import Reranker
-from offline import blend, evaluate, evaluation, gateway_files, metrics, samples, targets
+from offline import blend, evaluate, evaluation, gateway_files, layout, metrics, samples, targets
 from offline.config import OfflineConfig, Purpose
 from offline.evaluate import Models
 from offline.gateway_files import export_gateway
@@ -337,7 +337,16 @@ class Workflow:
             config=self.config.bootstrap,
             facts=[kind, parts.policy.model_dump(mode="json"), self._facts(self.plan.test)],
             inputs=parts.steps,
-            code=[evaluate, evaluation, metrics, gateway_rerank, *TARGET_MODULES, *FEATURE_MODULES, *SERVING_MODULES],
+            code=[
+                evaluate,
+                evaluation,
+                layout,
+                metrics,
+                gateway_rerank,
+                *TARGET_MODULES,
+                *FEATURE_MODULES,
+                *SERVING_MODULES,
+            ],
         )
 
     def publish(self, purpose: Purpose, *, report: Step | None = None) -> str:

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from offline.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, GroupRows
 from offline.evaluation import FEWEST_WARM_USERS, Figure
+from offline.layout import aligned, markdown
 
 _TITLES = {"normalised_recall": "recall (normalised)", "hit_rate": "HR", "ndcg": "NDCG", "mrr": "MRR"}
 
 
 def text_table(result: BenchmarkResult) -> str:
     """Aligned text: title, rows, groups apart, differences, remarks."""
-    lines = [title(result), *_aligned(_cells_of(result))]
+    lines = [title(result), *aligned(_cells_of(result))]
     for group in result.apart:
-        lines += [f"{group_title(group)}:", *_aligned(_cells_apart(group, result))]
+        lines += [f"{group_title(group)}:", *aligned(_cells_apart(group, result))]
     return "\n".join([*lines, *_notes(result)])
 
 
 def markdown_table(result: BenchmarkResult) -> str:
     """The same as Markdown, without the title."""
-    parts = [_markdown(_cells_of(result))]
+    parts = [markdown(_cells_of(result))]
     for group in result.apart:
-        parts += [f"{group_title(group)}:", _markdown(_cells_apart(group, result))]
+        parts += [f"{group_title(group)}:", markdown(_cells_apart(group, result))]
     notes = "\n".join(f"- {line}" for line in _notes(result))
     return "\n\n".join([*parts, *([notes] if notes else [])])
 
@@ -60,16 +59,6 @@ def _cells_of(result: BenchmarkResult) -> list[list[str]]:
 
 def _cells_apart(group: GroupRows, result: BenchmarkResult) -> list[list[str]]:
     return [_head(result), *(_cells(row, result) for row in group.rows)]
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-
-
-def _markdown(cells: Sequence[Sequence[str]]) -> str:
-    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _head(result: BenchmarkResult) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 from offline.benchmark.results import moment_suffix
 from offline.benchmark.saved import load_result, save_result
 from offline.evaluation import Figure
+from offline.layout import aligned, markdown
 
 FORMAT = 2
 
@@ -85,9 +85,7 @@ class RerankResult:
 def text_table(result: RerankResult) -> str:
     """Aligned text: title, rows, what was chosen."""
     cells = [_HEAD, *(_cells(row) for row in result.rows)]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEAD))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-    return "\n".join([_title(result), *lines, _chosen(result)])
+    return "\n".join([_title(result), *aligned(cells), _chosen(result)])
 
 
 def rerank_page(folder: Path) -> str:
@@ -111,9 +109,9 @@ def _section(result: RerankResult) -> str:
     ]
     return (
         f"### {_title(result)}\n\n```sh\n{result.command}\n```\n\n"
-        f"{_markdown(_HEAD, [_cells(row) for row in result.rows])}\n\n{_chosen(result)}\n\n"
+        f"{markdown([_HEAD, *map(_cells, result.rows)])}\n\n{_chosen(result)}\n\n"
         "The curve on validation, on which the setting was chosen:\n\n"
-        f"{_markdown(_CURVE_HEAD, curve)}\n\n"
+        f"{markdown([_CURVE_HEAD, *curve])}\n\n"
         f"{result.date}, {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB. {versions}.\n"
     )
 
@@ -138,10 +136,6 @@ def _cells(row: RerankRow) -> list[str]:
 
 def _figure(figure: Figure) -> str:
     return f"{figure.mean:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows))
 
 
 def _figures(content: dict[str, Any], *names: str) -> dict[str, Any]:
