@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from gateway.events import Event
 from gateway.resolve import Identities, KeyTable, Party, check_key
 from recsys import convert
 from recsys.catalogue import Catalogue
 from recsys.domain import EventType, Ids, ItemFilter
 from recsys.errors import InvalidRequest
+from recsys.ordering import distinct
 from recsys.v1 import recommend_pb2, types_pb2
 
 DEFAULT_COUNT = 10
@@ -37,7 +36,7 @@ def excluded_of(request: recommend_pb2.RecommendRequest | recommend_pb2.SimilarI
     n = len(request.exclude_item_ids)
     if n > MAX_EXCLUDED:
         raise InvalidRequest(f"exclude_item_ids: {n} ids; at most {MAX_EXCLUDED} can be excluded")
-    return np.unique(convert.ids_from_proto(request.exclude_item_ids))
+    return distinct(convert.ids_from_proto(request.exclude_item_ids))
 
 
 def filter_of(message: types_pb2.ItemFilter, catalogue: Catalogue) -> ItemFilter:

@@ -163,5 +163,6 @@ def test_what_the_benchmark_chose_can_be_served() -> None:
     words = ["--dataset", "ml-1m", "--data-dir", "any/ml-1m-timed", "--settings", str(chosen.parents[1])]
     bench = BenchmarkConfig.from_arguments(words, "test")
     assert (bench.serving, bench.ranker, bench.lightgbm) == (served.serving, served.ranker, served.lightgbm)
+    assert (bench.itemcf, bench.als) == (served.itemcf, served.als), "searched, and copied into the file"
     assert bench.split.windows == served.split.windows
     assert served.serving != OfflineConfig().serving
