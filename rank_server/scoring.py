@@ -102,11 +102,11 @@ class Ranker:
 
     def _feed(self, queries: Sequence[RankQuery], lengths: Sequence[int]) -> Feed:
         """The inputs that the graph names; every candidate is checked, whatever the graph asks for."""
-        rows = [candidate_rows(self.catalogue, query.candidates.item_ids) for query in queries]
         feed: Feed = {}
         if "features" in self._inputs:
             feed["features"] = np.concatenate(self.features(queries))
-        if "item_row" in self._inputs:
+        if "item_row" in self._inputs or "features" not in self._inputs:
+            rows = [candidate_rows(self.catalogue, query.candidates.item_ids) for query in queries]
             feed["item_row"] = np.concatenate(rows)
         if "query_index" in self._inputs:
             feed["query_index"] = np.repeat(np.arange(len(queries), dtype=np.int64), lengths)
@@ -114,8 +114,8 @@ class Ranker:
             history = history_inputs(self.catalogue, queries)
             if self._inputs.get("history_mask") == "tensor(float)":
                 history["history_mask"] = history["history_mask"].astype(np.float32)
-            feed |= {name: array for name, array in history.items() if name in self._inputs}
-        return feed
+            feed |= history
+        return {name: array for name, array in feed.items() if name in self._inputs}
 
 
 def open_session(path: Path) -> ort.InferenceSession:

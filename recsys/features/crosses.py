@@ -47,16 +47,12 @@ def crosses(rows: NDArray[np.int64], traits: ItemTraits, taste: Taste) -> NDArra
     """float32[len(rows), len(CROSS_NAMES)]: items at catalogue rows `rows` against one user's taste."""
     result = np.empty((len(rows), len(CROSS_NAMES)), np.float32)
     result[:, :3] = traits.genres[rows] @ taste.genres
-    years = traits.years[rows]
-    known = years != MISSING
-    result[:, 3] = np.where(known, taste.decades[traits.decades[rows]], 0.0)
-    result[:, 4] = _deviation(years, taste.mean_year)
-    recent = _deviation(years, taste.recent_year)
-    result[:, 5] = np.where(recent == MISSING, MISSING, np.abs(recent))
-    result[:, 6] = _deviation(traits.ratings[rows], taste.mean_rating)
-    result[:, 7] = _deviation(traits.popularity[rows], taste.mean_popularity)
-    result[:, 8] = _deviation(traits.popularity[rows], taste.recent_popularity)
-    result[:, 9] = _deviation(traits.days_since_first[rows], taste.days_since_last)
+    found = traits.compared[rows]
+    told = (found != MISSING) & (taste.habits != MISSING)
+    deviations = np.where(told, found - taste.habits, np.float32(MISSING))
+    result[:, 3] = np.where(found[:, 0] != MISSING, taste.decades[traits.decades[rows]], np.float32(0))
+    result[:, 4:] = deviations
+    result[:, 5] = np.where(told[:, 1], np.abs(deviations[:, 1]), np.float32(MISSING))
     return result
 
 
@@ -68,37 +64,25 @@ def evidence(candidates: Candidates, channels: Sequence[str]) -> NDArray[np.floa
     Raw scores are left out on purpose: their scale changes from one training of a channel to the next.
     Channels of the candidates that are not in `channels` (the gateway's fallback) say nothing.
     """
-    n = len(candidates)
-    nothing = (NOT_RETURNED_RELATIVE, NOT_RETURNED_RANK)
-    result = np.tile(np.asarray([*nothing * len(channels), 0.0, 0.0, 0.0], np.float32), (n, 1))
-    best = np.full(n, NOT_RETURNED_RANK, np.float32)
-    fused, returned_by = np.zeros(n, np.float32), np.zeros(n, np.float32)
+    n, width = len(candidates), len(channels)
+    scores, ranks = np.zeros((n, width), np.float32), np.zeros((n, width), np.float32)
     for position, channel in enumerate(channels):
-        if channel not in candidates.channels:
-            continue
-        column = candidates.channels.index(channel)
-        ranks = candidates.ranks[:, column]
-        returned = np.flatnonzero(ranks)
-        if not len(returned):
-            continue
-        places = ranks[returned].astype(np.float32)
-        result[returned, 2 * position] = _relative(candidates.scores[returned, column])
-        result[returned, 2 * position + 1] = places
-        best[returned] = np.minimum(best[returned], places)
-        fused[returned] += 1.0 / (FUSION_CONSTANT + places)
-        returned_by[returned] += 1.0
-    result[:, -3] = returned_by
-    result[:, -2] = best
-    result[:, -1] = fused
+        if channel in candidates.channels:
+            column = candidates.channels.index(channel)
+            scores[:, position], ranks[:, position] = candidates.scores[:, column], candidates.ranks[:, column]
+    returned = ranks > 0
+    result = np.empty((n, 2 * width + 3), np.float32)
+    result[:, 0 : 2 * width : 2] = np.where(returned, _relative(scores, returned), NOT_RETURNED_RELATIVE)
+    result[:, 1 : 2 * width : 2] = places = np.where(returned, ranks, np.float32(NOT_RETURNED_RANK))
+    result[:, -3] = returned.sum(axis=1)
+    result[:, -2] = places.min(axis=1, initial=NOT_RETURNED_RANK)
+    result[:, -1] = (returned / (np.float32(FUSION_CONSTANT) + ranks)).sum(axis=1)
     return result
 
 
-def _deviation(values: NDArray[np.float32], habit: float) -> NDArray[np.float32]:
-    if habit == MISSING:
-        return np.full(len(values), MISSING, np.float32)
-    return np.where(values == MISSING, np.float32(MISSING), values - np.float32(habit))
-
-
-def _relative(scores: NDArray[np.float32]) -> NDArray[np.float32]:
-    low, high = scores.min(), scores.max()
-    return (scores - low) / (high - low) if high > low else np.ones_like(scores)
+def _relative(scores: NDArray[np.float32], returned: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """float32[n, channels]: 0 for the worst returned score of a channel, 1 for the best; 1 where all are equal."""
+    low = np.where(returned, scores, np.float32(np.inf)).min(axis=0, initial=np.inf)
+    high = np.where(returned, scores, np.float32(-np.inf)).max(axis=0, initial=-np.inf)
+    spread = high > low
+    return np.where(spread, (scores - low) / np.where(spread, high - low, np.float32(1)), np.float32(1))

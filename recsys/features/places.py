@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,10 +16,10 @@ PLACED = (
 PLACE_NAMES = tuple(f"among_{name}_rank" for name in PLACED)
 
 
-def places(columns: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """float32[n, len(columns)]: how many candidates have a larger value, plus 1. Equal values share a place."""
-    n = len(columns[0])
-    result = np.empty((n, len(columns)), np.float32)
-    for position, values in enumerate(columns):
-        result[:, position] = n - np.searchsorted(np.sort(values), values, side="right") + 1
-    return result
+def places(columns: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float32[n, columns]: by column, how many candidates have a larger value, plus 1. Equal values share a place."""
+    ordered = np.sort(columns.T)
+    at_most = [
+        np.searchsorted(values, own, side="right") for values, own in zip(ordered, columns.T.copy(), strict=True)
+    ]
+    return np.stack([len(columns) + 1 - count for count in at_most], axis=1).astype(np.float32)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ SESSION_NAMES = (
 SESSION_GAP_SECONDS = 6 * 3_600
 """A pause of more than this ends a session."""
 HOUR_WIDTH = 3.0
+_THURSDAY, _SATURDAY = 3, 5
+"""Days from Monday: 1970-01-01 was a Thursday."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +41,18 @@ class Sessions:
 
 def sessions_of(timestamps: Ids, as_of: int) -> Sessions:
     """The sessions behind events at `timestamps`, oldest first. Shares are `MISSING` without any event."""
-    hour, weekday = _clock(np.asarray([as_of]))
-    if not len(timestamps):
+    n = len(timestamps)
+    if not n:
         return Sessions(np.asarray([0.0, 0.0, 0.0, MISSING, MISSING], np.float32), np.empty(0, np.bool_))
-    numbers = np.concatenate([[0], np.cumsum(np.diff(timestamps) > SESSION_GAP_SECONDS)])
-    last = numbers == numbers[-1]
+    begins = np.flatnonzero(timestamps[1:] - timestamps[:-1] > SESSION_GAP_SECONDS)
+    begin = int(begins[-1]) + 1 if len(begins) else 0
+    last = np.arange(n) >= begin
     going_on = as_of - int(timestamps[-1]) <= SESSION_GAP_SECONDS
-    hours, weekdays = _clock(timestamps)
-    apart = np.abs(hours - hour)
-    near = np.minimum(apart, 24.0 - apart) <= HOUR_WIDTH
-    alike = (weekdays >= 5) == (weekday >= 5)
-    found = [np.log1p(numbers[-1] + 1), np.log1p(last.sum()), going_on, near.mean(), alike.mean()]
+    day, second = divmod(as_of, int(DAY))
+    days, seconds = np.divmod(timestamps, int(DAY))
+    apart = np.abs(seconds - second)
+    near = np.count_nonzero(np.minimum(apart, int(DAY) - apart) <= HOUR_WIDTH * 3_600)
+    weekend = (day + _THURSDAY) % 7 >= _SATURDAY
+    alike = np.count_nonzero(((days + _THURSDAY) % 7 >= _SATURDAY) == weekend)
+    found = [math.log1p(len(begins) + 1), math.log1p(n - begin), going_on, near / n, alike / n]
     return Sessions(np.asarray(found, np.float32), last)
-
-
-def _clock(timestamps: Ids) -> tuple[NDArray[np.float64], Ids]:
-    """Hours since midnight and weekday (0: Monday), in UTC; 1970-01-01 was a Thursday."""
-    hours = (timestamps % int(DAY)).astype(np.float64) / 3_600.0
-    return hours, (timestamps // int(DAY) + 3) % 7

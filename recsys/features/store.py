@@ -138,7 +138,7 @@ class FeatureStore:
         if self.rating is not None:
             blocks.append(self.rating.predict(history_rows, history.values, rows)[:, None])
         found = np.concatenate(blocks, axis=1)
-        among = places([found[:, self._columns[name]] for name in PLACED])
+        among = places(found[:, self._placed])
         return np.concatenate([found, among, evidence(query.candidates, self.channels)], axis=1)
 
     def _people(self, rows: NDArray[np.int64], history_rows: NDArray[np.int64], deviations: Floats) -> Floats:
@@ -151,8 +151,9 @@ class FeatureStore:
         return None if self.catalogue.people is None else PeopleCrosses.of(self.catalogue.people)
 
     @cached_property
-    def _columns(self) -> dict[str, int]:
-        return {name: column for column, name in enumerate(self.feature_names)}
+    def _placed(self) -> list[int]:
+        """The columns of `PLACED`."""
+        return [self.feature_names.index(name) for name in PLACED]
 
 
 _USER_COLUMNS = len(USER_NAMES) + len(SESSION_NAMES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,10 +49,9 @@ class ItemTraits:
     """int64[items] in 0..DECADES - 1."""
     popularity: NDArray[np.float32]
     """float32[items]: share of items with fewer events."""
-    ratings: NDArray[np.float32]
-    """float32[items]: the mean rating, `MISSING` in a world without ratings."""
-    days_since_first: NDArray[np.float32]
-    """float32[items]: logarithm of 1 + days since the item's first event, `MISSING` without any."""
+    compared: NDArray[np.float32]
+    """float32[items, 6]: what an item is where `Taste.habits` says what the user is used to; `MISSING` where unknown:
+    the year twice, the mean rating, the popularity twice, the logarithm of 1 + days since the item's first event."""
 
     @classmethod
     def of(
@@ -63,10 +63,11 @@ class ItemTraits:
         ratings: NDArray[np.float32],
         days_since_first: NDArray[np.float32],
     ) -> ItemTraits:
-        """Derives shares of genres and decades."""
+        """Derives shares of genres and decades. `ratings`, `days_since_first`: see `compared`."""
         shares = genres / np.maximum(genres.sum(axis=1, keepdims=True), 1)
         decades = np.clip((years // 10).astype(np.int64) - FIRST_DECADE, 0, DECADES - 1)
-        return cls(shares.astype(np.float32), years, decades, popularity, ratings, days_since_first)
+        compared = np.stack([years, years, ratings, popularity, popularity, days_since_first], axis=1)
+        return cls(shares.astype(np.float32), years, decades, popularity, compared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +80,9 @@ class Taste:
     """float32[genres, 3]: share of all events, share of recent events, mean deviation of the rating from the user's."""
     decades: NDArray[np.float32]
     """float32[DECADES]: share of events; sums to 1 where any year is known."""
-    mean_year: float
-    recent_year: float
-    mean_rating: float
-    mean_popularity: float
-    recent_popularity: float
-    days_since_last: float
-    """Logarithm of 1 + days since the last event."""
+    habits: NDArray[np.float32]
+    """float32[6], `MISSING` where unknown: the mean year of events, that of recent ones, the mean rating, the mean
+    popularity, that of recent events, the logarithm of 1 + days since the last event."""
     stage: int
     """See `demand.stage_of`."""
     recent: NDArray[np.float32]
@@ -101,54 +98,60 @@ def taste_of(
 
     Without any event the genres in columns `preferred` are the taste, and numbers are `MISSING` but for counts.
     """
-    genre_tastes = np.zeros((traits.genres.shape[1], 3), np.float32)
-    if not len(rows):
-        if preferred:
-            genre_tastes[list(preferred), :2] = 1.0 / len(preferred)
-        numbers = np.full(len(USER_NAMES), MISSING, np.float32)
-        numbers[:4] = 0.0
-        none = np.empty(0, np.float32)
-        return Taste(numbers, genre_tastes, np.zeros(DECADES, np.float32), *(MISSING,) * 6, 0, none, none)
-    recent = np.exp2(-np.arange(len(rows) - 1, -1, -1) / RECENT_HALF_LIFE_EVENTS).astype(np.float32)
+    n = len(rows)
+    if not n:
+        return _no_taste(traits, preferred)
+    recent = np.exp2(np.arange(1 - n, 1, dtype=np.float32) / np.float32(RECENT_HALF_LIFE_EVENTS))
     recent /= recent.sum()
-    genres = traits.genres[rows]
     mean_rating, rating_spread, deviations = _ratings(history.values)
-    genre_tastes[:, 0] = genres.mean(axis=0)
-    genre_tastes[:, 1] = recent @ genres
-    genre_tastes[:, 2] = (deviations @ genres) / np.maximum(genres.sum(axis=0), 1.0)
+    genres = np.stack([np.ones(n, np.float32), recent, deviations]) @ traits.genres[rows]
+    genre_tastes = genres.T / np.stack(
+        [np.full(len(genres[0]), n), np.ones(len(genres[0])), np.maximum(genres[0], 1)], 1
+    )
     mean_year, year_spread, recent_year, decades = _years(rows, recent, traits)
     popularity = traits.popularity[rows]
-    mean_popularity, recent_popularity = float(popularity.mean()), float(popularity @ recent)
-    recent_rating = float(deviations @ recent) if mean_rating != MISSING else MISSING
-    numbers = np.asarray(
-        [
-            *_activity(np.maximum(as_of - history.timestamps, 0) / DAY),
-            mean_rating,
-            rating_spread,
-            _entropy(genre_tastes[:, 0]),
-            mean_popularity,
-            popularity.std(),
-            mean_year,
-            year_spread,
-            recent_rating,
-            recent_popularity,
-        ],
-        np.float32,
-    )
-    return Taste(
-        numbers,
-        genre_tastes,
-        decades,
-        mean_year,
-        recent_year,
+    mean_popularity, popularity_spread = _mean_and_spread(popularity)
+    recent_popularity = float(popularity @ recent)
+    activity = _activity(np.maximum(as_of - history.timestamps, 0) / DAY)
+    numbers = [
+        *activity,
         mean_rating,
+        rating_spread,
+        _entropy(genre_tastes[:, 0]),
         mean_popularity,
+        popularity_spread,
+        mean_year,
+        year_spread,
+        float(deviations @ recent) if mean_rating != MISSING else MISSING,
         recent_popularity,
-        float(numbers[USER_NAMES.index("user_days_since_last")]),
-        int(stage_of(len(rows))),
+    ]
+    habits = [mean_year, recent_year, mean_rating, mean_popularity, recent_popularity, activity[4]]
+    return Taste(
+        np.asarray(numbers, np.float32),
+        genre_tastes.astype(np.float32),
+        decades,
+        np.asarray(habits, np.float32),
+        int(stage_of(n)),
         recent,
         deviations,
     )
+
+
+def _no_taste(traits: ItemTraits, preferred: Sequence[int]) -> Taste:
+    genre_tastes = np.zeros((traits.genres.shape[1], 3), np.float32)
+    if preferred:
+        genre_tastes[list(preferred), :2] = 1.0 / len(preferred)
+    numbers = np.full(len(USER_NAMES), MISSING, np.float32)
+    numbers[:4] = 0.0
+    habits, none = np.full(traits.compared.shape[1], MISSING, np.float32), np.empty(0, np.float32)
+    return Taste(numbers, genre_tastes, np.zeros(DECADES, np.float32), habits, 0, none, none)
+
+
+def _mean_and_spread(values: NDArray[np.float32]) -> tuple[float, float]:
+    """Mean and standard deviation of at least one value. One request has few of them: calls, not sums, take time."""
+    mean = float(values.sum()) / len(values)
+    apart = values - np.float32(mean)
+    return mean, math.sqrt(float(apart @ apart) / len(values))
 
 
 def _activity(ages: NDArray[np.float64]) -> list[float]:
@@ -156,7 +159,7 @@ def _activity(ages: NDArray[np.float64]) -> list[float]:
     first, last = float(ages.max()), float(ages.min())
     counts = (len(ages), np.count_nonzero(ages <= 7), np.count_nonzero(ages <= 30))
     velocity = len(ages) / (first - last + 1.0)
-    return [*(float(np.log1p(count)) for count in (*counts, velocity)), float(np.log1p(last)), float(np.log1p(first))]
+    return [*(math.log1p(count) for count in (*counts, velocity)), math.log1p(last), math.log1p(first)]
 
 
 def _ratings(values: NDArray[np.float32]) -> tuple[float, float, NDArray[np.float32]]:
@@ -164,9 +167,8 @@ def _ratings(values: NDArray[np.float32]) -> tuple[float, float, NDArray[np.floa
     rated = np.isfinite(values)
     if not rated.any():
         return MISSING, MISSING, np.zeros(len(values), np.float32)
-    known = values[rated]
-    mean = float(known.mean())
-    return mean, float(known.std()), np.where(rated, values - np.float32(mean), np.float32(0.0))
+    mean, spread = _mean_and_spread(values[rated])
+    return mean, spread, np.where(rated, values - np.float32(mean), np.float32(0.0))
 
 
 def _years(
@@ -175,19 +177,18 @@ def _years(
     """Mean year, its spread, the mean year of recent events, and the share of events by decade."""
     years = traits.years[rows]
     known = years != MISSING
-    if not known.any():
+    if not known.all():
+        rows, years, recent = rows[known], years[known], recent[known]
+    if not len(rows):
         return MISSING, MISSING, MISSING, np.zeros(DECADES, np.float32)
-    years, recent = years[known].astype(np.float64), recent[known]
-    decades = np.bincount(traits.decades[rows[known]], minlength=DECADES) / len(years)
-    return (
-        float(years.mean()),
-        float(years.std()),
-        float(years @ recent / recent.sum()) if recent.sum() > 0 else float(years.mean()),
-        decades.astype(np.float32),
-    )
+    mean, spread = _mean_and_spread(years)
+    weight = float(recent.sum())
+    apart = float((years - np.float32(mean)) @ recent)
+    decades = np.bincount(traits.decades[rows], minlength=DECADES) / len(years)
+    return mean, spread, mean + apart / weight if weight > 0 else mean, decades.astype(np.float32)
 
 
 def _entropy(shares: NDArray[np.float32]) -> float:
     """Shannon entropy in nats."""
     positive = shares[shares > 0]
-    return float(-(positive * np.log(positive)).sum())
+    return -float(positive @ np.log(positive))

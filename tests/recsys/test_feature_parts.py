@@ -123,8 +123,8 @@ def test_sessions_end_with_a_pause_and_hours_go_around_midnight() -> None:
 
 
 def test_a_place_is_shared_by_equals() -> None:
-    assert places([np.asarray([3, 5, 3, 1], np.float32)])[:, 0].tolist() == [2, 1, 2, 4]
-    assert places([np.empty(0, np.float32)]).shape == (0, 1)
+    assert places(np.asarray([[3], [5], [3], [1]], np.float32))[:, 0].tolist() == [2, 1, 2, 4]
+    assert places(np.empty((0, 1), np.float32)).shape == (0, 1)
 
 
 PEOPLE = People(
