@@ -127,6 +127,7 @@ class Pipeline:
         timeout = budget.share(self.recall_share)
         by_name = {source.name: source for source in self.sources}
         asked = [(policy, by_name[policy.name]) for policy in self.policy.channels if policy.name in by_name]
+        asked.sort(key=lambda pair: -pair[1].usual_seconds)
         calls = [source.recall([channel_query(work, policy) for work in batch], timeout) for policy, source in asked]
         answered = dict(zip([policy.name for policy, _ in asked], await asyncio.gather(*calls), strict=True))
         outcomes = {policy.name: answered.get(policy.name, _NOT_CONFIGURED) for policy in self.policy.channels}

@@ -23,7 +23,7 @@ from gateway.resolve import NOBODY
 from gateway.rollout import Rollout
 from gateway.serving import Serving
 from gateway.stages import Budget, Status
-from recsys.calls import note, remaining_seconds
+from recsys.calls import after_answer, note, remaining_seconds
 from recsys.errors import InvalidRequest, NotFound
 from recsys.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
@@ -120,30 +120,31 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         answer: Answer,
         response: recommend_pb2.RecommendResponse | recommend_pb2.SimilarItemsResponse,
     ) -> None:
-        """Signs, measures and logs an answer."""
+        """Signs an answer; it is measured and logged when it is on its way."""
         response.request_id = self.new_request_id()
         response.bundle_version = serving.version
         response.degraded = answer.degraded
-        policy = served_order(answer.stages)
-        observe_stages(self.telemetry, answer.stages)
-        self.telemetry.requests.labels("degraded" if answer.degraded else "ok").inc()
-        note(answer=response.request_id, bundle=serving.version, policy=policy, items=len(answer.candidates))
+        logged = LoggedAnswer(
+            response.request_id,
+            method,
+            question.user_key,
+            int(self.clock()),
+            question.request.as_of,
+            serving.version,
+            served_order(answer.stages),
+            answer.degraded,
+            answer.candidates,
+            answer.scores,
+        )
+        note(answer=logged.request_id, bundle=serving.version, policy=logged.policy, items=len(answer.candidates))
         if answer.degraded:
             note(degraded=[stage.name for stage in answer.stages if stage.status is not Status.OK])
-        self.answers.add(
-            LoggedAnswer(
-                response.request_id,
-                method,
-                question.user_key,
-                int(self.clock()),
-                question.request.as_of,
-                serving.version,
-                policy,
-                answer.degraded,
-                answer.candidates,
-                answer.scores,
-            )
-        )
+        after_answer(lambda: self._record(answer, logged))
+
+    def _record(self, answer: Answer, logged: LoggedAnswer) -> None:
+        observe_stages(self.telemetry, answer.stages)
+        self.telemetry.requests.labels("degraded" if answer.degraded else "ok").inc()
+        self.answers.add(logged)
 
     @contextmanager
     def _counted(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from gateway.backends import RankBackend, RecallBackend
 from gateway.measure import observe_call
 from gateway.stages import RankSource, RecallSource
 from recsys import convert
+from recsys.calls import after_answer
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import BundleMismatch, ContractBroken
 from recsys.logs import request_id_of_call
@@ -35,7 +36,8 @@ class GrpcRecallSource(RecallSource):
         )
         started = time.perf_counter()
         response = await self._backend.call(lambda: self._backend.stub.Recall(request, timeout=timeout), timeout)
-        observe_call(self._telemetry, f"recall:{self.name}", seconds=time.perf_counter() - started, response=response)
+        seconds = time.perf_counter() - started
+        after_answer(lambda: observe_call(self._telemetry, f"recall:{self.name}", seconds=seconds, response=response))
         if response.channel != self.name:
             raise ContractBroken(
                 f"{self._backend.target} is channel {response.channel!r}, expected {self.name!r}: check the ports"
@@ -63,7 +65,8 @@ class GrpcRankSource(RankSource):
         )
         started = time.perf_counter()
         response = await self._backend.call(lambda: self._backend.stub.Rank(request, timeout=timeout), timeout)
-        observe_call(self._telemetry, self.name, seconds=time.perf_counter() - started, response=response)
+        seconds = time.perf_counter() - started
+        after_answer(lambda: observe_call(self._telemetry, self.name, seconds=seconds, response=response))
         _check_version(self.name, self.bundle_version, response.bundle_version)
         return [convert.rank_result_from_proto(result) for result in response.results]
 

@@ -17,6 +17,9 @@ from recsys.contracts import check_recall_result, check_scores
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import BundleError, ContractBroken, DeadlinePassed, InvalidRequest, RecsysError, Unreachable
 
+_NEWS = 0.1
+"""Weight of the latest call in `RecallSource.usual_seconds`."""
+
 Query = TypeVar("Query")
 Result = TypeVar("Result")
 
@@ -101,6 +104,9 @@ class Source(ABC):
 class RecallSource(Source):
     """A recall channel, wherever it runs."""
 
+    usual_seconds: float = 0.0
+    """How long it took lately, by an exponential mean: the slowest is asked first."""
+
     @abstractmethod
     async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
         """One result per query, in order, within `timeout` seconds; raises a RecsysError otherwise."""
@@ -115,6 +121,7 @@ class RecallSource(Source):
                 check_recall_result(self.name, query, result)
         except RecsysError as error:
             return self._outcome(started, error)
+        self.usual_seconds += _NEWS * (time.perf_counter() - started - self.usual_seconds)
         return Outcome(Status.OK, results, _microseconds(started), bundle_version=self.bundle_version)
 
 

@@ -10,7 +10,7 @@ from grpc import aio
 from numpy.typing import NDArray
 
 from recsys import convert
-from recsys.calls import note, remaining_seconds
+from recsys.calls import after_answer, note, remaining_seconds
 from recsys.compute import Compute
 from recsys.contracts import check_scores
 from recsys.domain import RankQuery, Scores
@@ -56,10 +56,11 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
         held = await self._versions.resolve(request.bundle_version)
         ranker: Scorer = held.servable
         timed = await self._compute.run(
-            lambda: answer(ranker, request.queries), remaining_seconds=remaining_seconds(context)
+            lambda: answer(ranker, request.queries),
+            remaining_seconds=remaining_seconds(context),
+            small=len(request.queries) == 1,
         )
-        for query in request.queries:
-            self._candidates.observe(len(query.item_ids))
+        after_answer(lambda: self._observe([len(query.item_ids) for query in request.queries]))
         note(queries=len(request.queries), bundle=held.version, compute_microseconds=timed.compute_microseconds)
         return rank_pb2.RankResponse(
             bundle_version=held.version,
@@ -67,6 +68,10 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
             queue_microseconds=timed.queue_microseconds,
             compute_microseconds=timed.compute_microseconds,
         )
+
+    def _observe(self, counts: Sequence[int]) -> None:
+        for count in counts:
+            self._candidates.observe(count)
 
     async def Status(  # noqa: N802 - the name is the proto's
         self, request: rank_pb2.RankServiceStatusRequest, context: aio.ServicerContext[Any, Any]

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from grpc import aio
 
 from recsys import convert
-from recsys.calls import note, remaining_seconds
+from recsys.calls import after_answer, note, remaining_seconds
 from recsys.compute import Compute
 from recsys.domain import RecallQuery, RecallResult
 from recsys.telemetry import Telemetry
@@ -42,10 +42,11 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
         held = await self._versions.resolve(request.bundle_version)
         channel: Recaller = held.servable
         timed = await self._compute.run(
-            lambda: answer(channel, request.queries), remaining_seconds=remaining_seconds(context)
+            lambda: answer(channel, request.queries),
+            remaining_seconds=remaining_seconds(context),
+            small=len(request.queries) == 1,
         )
-        for result in timed.value:
-            self._candidates.observe(len(result.item_ids))
+        after_answer(lambda: self._observe([len(result.item_ids) for result in timed.value]))
         note(queries=len(request.queries), bundle=held.version, compute_microseconds=timed.compute_microseconds)
         return recall_pb2.RecallResponse(
             channel=self._versions.role,
@@ -54,6 +55,10 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
             queue_microseconds=timed.queue_microseconds,
             compute_microseconds=timed.compute_microseconds,
         )
+
+    def _observe(self, counts: Sequence[int]) -> None:
+        for count in counts:
+            self._candidates.observe(count)
 
     async def Status(  # noqa: N802 - the name is the proto's
         self, request: recall_pb2.RecallServiceStatusRequest, context: aio.ServicerContext[Any, Any]

@@ -33,6 +33,7 @@ OUR_PACKAGE = "/recsys.v1."
 Behavior = Callable[[Any, aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 _facts_of_call: ContextVar[dict[str, object] | None] = ContextVar("facts_of_call", default=None)
+_work_after_call: ContextVar[list[Callable[[], None]] | None] = ContextVar("work_after_call", default=None)
 
 
 def note(**facts: object) -> None:
@@ -40,6 +41,18 @@ def note(**facts: object) -> None:
     known = _facts_of_call.get()
     if known is not None:
         known.update(facts)
+
+
+def after_answer(work: Callable[[], None]) -> None:
+    """Runs `work` once the answer of the call that the running code works for is on its way; without a call, now.
+
+    For measuring and logging: a caller should not wait for either.
+    """
+    waiting = _work_after_call.get()
+    if waiting is None:
+        work()
+    else:
+        waiting.append(work)
 
 
 def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
@@ -100,8 +113,10 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
             started, given = time.perf_counter(), remaining_seconds(context)
             request_id = _request_id(request, context)
             facts: dict[str, object] = {}
+            later: list[Callable[[], None]] = []
             request_id_of_call.set(request_id)
             _facts_of_call.set(facts)
+            _work_after_call.set(later)
             code, details, response = grpc.StatusCode.OK, "", None
             try:
                 response = await self._admitted(method, behavior, request, context)
@@ -118,7 +133,9 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
                 details = f"unexpected error; the server's log has the traceback under request id {request_id}"
                 logger.exception("%s failed unexpectedly", method)
             finally:
-                self._report(method, code, details, seconds=time.perf_counter() - started, facts=facts)
+                seconds = time.perf_counter() - started
+                later.append(lambda: self._report(method, code, details, seconds=seconds, facts=facts))
+                asyncio.get_running_loop().call_soon(_run_all, later)
             if code is not grpc.StatusCode.OK:
                 await context.abort(code, details, ((REQUEST_ID_KEY, request_id),))
             return response
@@ -156,6 +173,15 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
         if logger.isEnabledFor(level):
             line = {"method": method, "code": code.name, "milliseconds": round(seconds * 1e3, 3), **facts}
             logger.log(level, details or "answered", extra={"facts": line})
+
+
+def _run_all(later: list[Callable[[], None]]) -> None:
+    """Runs what was left for after the answer; what fails costs no other its turn."""
+    for work in later:
+        try:
+            work()
+        except Exception:
+            logger.exception("could not be measured or logged")
 
 
 def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -84,6 +85,29 @@ class Recording(Fixed):
     async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
         self.queries += queries
         return await super().fetch(queries, timeout)
+
+
+class Sleeping(Fixed):
+    """Takes its time, and notes when it is asked."""
+
+    def __init__(self, name: str, seconds: float, asked: list[str]) -> None:
+        super().__init__(name, [7])
+        self.seconds, self.asked = seconds, asked
+
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+        self.asked.append(self.name)
+        await asyncio.sleep(self.seconds)
+        return await super().fetch(queries, timeout)
+
+
+async def test_the_channel_that_took_longest_is_asked_first() -> None:
+    asked: list[str] = []
+    seconds = {"popularity": 0.0, "itemcf": 0.05, "vector": 0.2}
+    served = pipeline([Sleeping(name, wait, asked) for name, wait in seconds.items()])
+    for _ in range(2):
+        (answer,) = await served.run([Request(History.empty(), 0, 1)], Budget.of(60.0))
+        assert [stage.name for stage in answer.stages[:3]] == ["recall:popularity", "recall:itemcf", "recall:vector"]
+    assert asked == ["popularity", "itemcf", "vector", "vector", "itemcf", "popularity"]
 
 
 class Failing(RecallSource):

@@ -184,7 +184,7 @@ async def test_queue_and_compute_are_measured_apart(world: World) -> None:
     publish(world, "v1")
     world.versions.active().servable.sleep_seconds = 0.1
     began, release = time.perf_counter(), threading.Event()
-    calls = await queued_behind(world, release, world.recall(query()), world.recall(query()))
+    calls = await queued_behind(world, release, *(world.recall(query(), query()) for _ in range(2)))
     release.set()
     answers = await asyncio.gather(*calls)
     passed = (time.perf_counter() - began) * 1e6
@@ -194,13 +194,13 @@ async def test_queue_and_compute_are_measured_apart(world: World) -> None:
     stage = {"stage": "recall:itemcf", "status": "ok"}
     assert world.samples("recsys_stage_seconds_count", part="queue", **stage) == 2
     assert world.samples("recsys_stage_seconds_sum", part="compute", **stage) >= 0.2
-    assert world.samples("recsys_stage_candidates_sum", stage="recall:itemcf", direction="out") == 6
+    assert world.samples("recsys_stage_candidates_sum", stage="recall:itemcf", direction="out") == 12
 
 
 async def test_work_whose_deadline_passed_in_the_queue_is_not_begun(world: World) -> None:
     publish(world, "v1")
     release = threading.Event()
-    (late,) = await queued_behind(world, release, world.recall(query(), timeout=1.0))
+    (late,) = await queued_behind(world, release, world.recall(query(), query(), timeout=1.0))
     with pytest.raises(aio.AioRpcError) as caught:
         await late
     assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -73,6 +73,23 @@ async def test_work_runs_elsewhere_in_the_context_of_its_call(compute: Compute) 
     assert found.value == (False, "v1")
 
 
+async def test_small_work_that_is_alone_runs_where_it_is(compute: Compute, telemetry: Telemetry) -> None:
+    found = await compute.run(threading.current_thread, small=True)
+    assert found.value is threading.main_thread()
+    assert found.queue_seconds < 0.1
+    assert (count(telemetry, "queue", "ok"), count(telemetry, "compute", "ok")) == (1, 1)
+
+
+async def test_small_work_that_is_not_alone_runs_in_a_thread(compute: Compute) -> None:
+    release = threading.Event()
+    busy = await queued(compute.run(until(release)))
+    small = await queued(compute.run(threading.current_thread, small=True))
+    release.set()
+    await busy
+    assert (await small).value is not threading.main_thread()
+    assert (await compute.run(threading.current_thread, small=True)).value is threading.main_thread()
+
+
 async def test_work_whose_deadline_passed_in_the_queue_does_not_run(compute: Compute, telemetry: Telemetry) -> None:
     ran: list[str] = []
     release = threading.Event()

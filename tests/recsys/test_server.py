@@ -16,10 +16,10 @@ from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from recsys.calls import REQUEST_ID_KEY, Calls, note, remaining_seconds
+from recsys.calls import REQUEST_ID_KEY, Calls, after_answer, note, remaining_seconds
 from recsys.config import ServerConfig
 from recsys.errors import BundleMissing, CannotStart, ContractBroken, InvalidRequest, RecsysError
-from recsys.logs import write_logs
+from recsys.logs import request_id_of_call, write_logs
 from recsys.server import Process, Server, Service, run, serve
 from recsys.telemetry import Telemetry
 from recsys.v1 import recall_pb2, recall_pb2_grpc
@@ -133,7 +133,7 @@ async def test_a_call_that_a_servicer_aborts_keeps_its_code(running: Running) ->
 
     running.servicer.behavior = behavior
     assert (await running.error()).code() is grpc.StatusCode.NOT_FOUND
-    assert running.observed("RecallService/Recall", "NOT_FOUND") == 1
+    await soon(lambda: running.observed("RecallService/Recall", "NOT_FOUND") == 1, "the call is measured")
 
 
 async def test_timeouts_are_measured_and_stop_the_work(running: Running) -> None:
@@ -184,6 +184,7 @@ async def test_a_call_that_ends_early_was_cancelled_unless_it_had_had_nearly_all
     wrapped: Any = await Calls(telemetry).intercept_service(handler, details)
     with pytest.raises(asyncio.CancelledError):
         await wrapped.unary_unary(recall_pb2.RecallRequest(), context)
+    await asyncio.sleep(0)  # a call is measured after its answer
     labels = {"method": "RecallService/Recall", "code": code}
     assert telemetry.registry.get_sample_value("recsys_rpc_seconds_count", labels) == 1
 
@@ -375,3 +376,27 @@ def test_a_process_that_cannot_start_says_so_in_one_line_and_exits_with_2(
         assert capsys.readouterr().err.startswith(f"recall: port 127.0.0.1:{port}: taken")
         assert run("recall", ServerConfig, build, ["--metrics-port", str(port), "--log-level", "ERROR"]) == 2
         assert capsys.readouterr().err.startswith(f"recall: metrics port 127.0.0.1:{port}: Address already in use")
+
+
+async def test_what_is_left_for_after_the_answer_runs_after_it_and_alone(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
+    done: list[str] = []
+
+    async def behavior(request: Any, context: Any) -> recall_pb2.RecallResponse:
+        after_answer(lambda: done.append(f"{1 / 0}"))
+        after_answer(lambda: done.append(request_id_of_call.get()))
+        return recall_pb2.RecallResponse(channel=f"{len(done)} before the answer")
+
+    running.servicer.behavior = behavior
+    response = await running.stub.Recall(recall_pb2.RecallRequest(request_id="r-7"))
+    assert response.channel == "0 before the answer"
+    await soon(lambda: running.observed("RecallService/Recall", "OK") == 1, "the call is measured")
+    assert done == ["r-7"]
+    assert "could not be measured or logged" in caplog.text
+
+
+def test_without_a_call_nothing_is_left_for_later() -> None:
+    done: list[int] = []
+    after_answer(lambda: done.append(1))
+    assert done == [1]
