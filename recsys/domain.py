@@ -7,7 +7,7 @@ A `score` is finite, higher is better; equal scores are ordered by item id (see 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -33,6 +33,10 @@ class EventType(IntEnum):
     DISLIKE = 5
     SAVE = 6
     IMPRESSION = 7
+
+
+RATING = int(EventType.RATING)
+"""For arrays: numpy asks a member of an enumeration for a dozen attributes that it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,7 @@ class History:
         return cls(
             np.asarray(item_ids, dtype=np.int64),
             np.asarray(timestamps, dtype=np.int64),
-            np.full(n, EventType.RATING, np.int8) if types is None else np.asarray(types, dtype=np.int8),
+            np.full(n, RATING, np.int8) if types is None else np.asarray(types, dtype=np.int8),
             np.full(n, np.nan, np.float32) if values is None else np.asarray(values, dtype=np.float32),
         )
 
@@ -137,7 +141,7 @@ class History:
     def sequence(self) -> History:
         """The events that are evidence of taste; a re-rating replaces the earlier rating of the same item."""
         kept = self.take(_ENTERS_SEQUENCE[self.types])
-        ratings = np.flatnonzero(kept.types <= EventType.RATING)
+        ratings = np.flatnonzero(kept.types <= RATING)
         if not has_repeats(kept.item_ids[ratings]):
             return kept
         _, last_in_reverse = np.unique(kept.item_ids[ratings][::-1], return_index=True)
@@ -225,13 +229,13 @@ class Candidates:
 
     def take(self, index: slice | Ids | Mask) -> Candidates:
         """The candidates at `index`, in that order."""
-        return replace(
-            self,
-            item_ids=self.item_ids[index],
-            scores=self.scores[index],
-            ranks=self.ranks[index],
-            seed_item_ids=self.seed_item_ids[index],
-            seed_present=self.seed_present[index],
+        return Candidates(
+            self.item_ids[index],
+            self.channels,
+            self.scores[index],
+            self.ranks[index],
+            self.seed_item_ids[index],
+            self.seed_present[index],
         )
 
 

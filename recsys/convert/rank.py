@@ -39,29 +39,30 @@ def candidates_from_proto(message: rank_pb2.RankQuery, field: str = "query") -> 
         raise InvalidRequest(f"{field}.item_ids: an item appears twice; send each candidate once")
     if len({channel.channel for channel in channels}) != len(channels):
         raise InvalidRequest(f"{field}.channels: a channel appears twice; send one entry per channel")
-    scores = np.zeros((n, len(channels)), np.float32)
-    ranks = np.zeros((n, len(channels)), np.int32)
-    for column, channel in enumerate(channels):
-        where = f"{field}.channels[{column}]"
-        ranks[:, column] = _ranks(channel, n, where)
-        scores[:, column] = _channel_scores(channel, n, where)
-        unusable = (ranks[:, column] > 0) & ~np.isfinite(scores[:, column])
-        refuse_where(unusable, scores[:, column], f"{where}.scores", "expected a finite number")
-    return Candidates.without_seeds(ids, tuple(channel.channel for channel in channels), scores, ranks)
+    scores, ranks = np.empty((len(channels), n), np.float32), np.empty((len(channels), n), np.int64)
+    for row, channel in enumerate(channels):
+        _check_length("ranks", len(channel.ranks), n, f"{field}.channels[{row}]")
+        _check_length("scores", len(channel.scores), n, f"{field}.channels[{row}]")
+        scores[row], ranks[row] = floats_from_proto(channel.scores), ids_from_proto(channel.ranks)
+    _refuse_entries(ranks > _MAX_RANK, ranks, f"{field}.channels", "ranks", f"expected 0 to {_MAX_RANK}")
+    unusable = (ranks > 0) & ~np.isfinite(scores)
+    _refuse_entries(unusable, scores, f"{field}.channels", "scores", "expected a finite number")
+    names = tuple(channel.channel for channel in channels)
+    return Candidates.without_seeds(ids, names, scores.T, ranks.T.astype(np.int32))
 
 
-def _ranks(channel: rank_pb2.ChannelEvidence, n: int, field: str) -> NDArray[np.int32]:
-    if len(channel.ranks) != n:
-        raise InvalidRequest(f"{field}.ranks: {len(channel.ranks)} entries for {n} item_ids; expected {n}")
-    ranks = ids_from_proto(channel.ranks)
-    refuse_where(ranks > _MAX_RANK, ranks, f"{field}.ranks", f"expected 0 to {_MAX_RANK}")
-    return ranks.astype(np.int32)
+def _check_length(name: str, found: int, expected: int, field: str) -> None:
+    if found != expected:
+        raise InvalidRequest(f"{field}.{name}: {found} entries for {expected} item_ids; expected {expected}")
 
 
-def _channel_scores(channel: rank_pb2.ChannelEvidence, n: int, field: str) -> Scores:
-    if len(channel.scores) != n:
-        raise InvalidRequest(f"{field}.scores: {len(channel.scores)} entries for {n} item_ids; expected {n}")
-    return floats_from_proto(channel.scores)
+def _refuse_entries(
+    bad: NDArray[np.bool_], values: NDArray[np.int64] | Scores, field: str, name: str, expected: str
+) -> None:
+    """Refuses the first entry of the first row of `values` where `bad` is set; each row is one entry of `field`."""
+    if bad.any():
+        row = int(np.argmax(bad.any(axis=1)))
+        refuse_where(bad[row], values[row], f"{field}[{row}].{name}", expected)
 
 
 def candidates_to_proto(candidates: Candidates) -> list[rank_pb2.ChannelEvidence]:

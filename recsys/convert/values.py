@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.domain import EventType, History, Ids, ItemFilter, Scores
+from recsys.domain import RATING, EventType, History, Ids, ItemFilter, Scores
 from recsys.errors import InvalidRequest
 from recsys.v1 import types_pb2
 
@@ -21,6 +21,8 @@ MAX_COUNT = 2_000
 
 MAX_NAMES = 200
 """Most genres in one list."""
+
+_LAST_TYPE = int(max(EventType))
 
 T = TypeVar("T")
 
@@ -83,11 +85,11 @@ def history_from_proto(
 
 def _event_types(message: types_pb2.History, field: str) -> NDArray[np.int8]:
     if not message.types:
-        return np.full(len(message.item_ids), EventType.RATING, np.int8)
+        return np.full(len(message.item_ids), RATING, np.int8)
     numbers = np.fromiter(message.types, np.int64, len(message.types))
-    numbers[numbers == 0] = EventType.RATING
-    unknown = (numbers < 0) | (numbers > max(EventType))
-    refuse_where(unknown, numbers, f"{field}.types", f"expected 0 to {max(EventType):d}")
+    numbers[numbers == 0] = RATING
+    unknown = (numbers < 0) | (numbers > _LAST_TYPE)
+    refuse_where(unknown, numbers, f"{field}.types", f"expected 0 to {_LAST_TYPE}")
     return numbers.astype(np.int8)
 
 
@@ -112,7 +114,7 @@ def history_to_proto(history: History) -> types_pb2.History:
 
     A request sends one history to several channels and to the ranker: the last few messages are kept.
     """
-    plain = bool((history.types == EventType.RATING).all())
+    plain = bool((history.types == RATING).all())
     valueless = bool(np.isnan(history.values).all())
     return types_pb2.History(
         item_ids=history.item_ids.tolist(),
