@@ -51,7 +51,7 @@ class ItemCFConfig(BaseModel):
     shrink: float = Field(default=20, ge=0, description="shrinkage of the cosine")
     bm25_k1: float = Field(default=100, gt=0, description="how slowly BM25 saturates with the evidence of one user")
     bm25_b: float = Field(default=0.8, ge=0, le=1, description="how much BM25 discounts popular items")
-    n_neighbours: int = Field(default=200, ge=1, description="strongest weights kept for each past item")
+    n_neighbours: int = Field(default=100, ge=1, description="strongest weights kept for each past item")
     max_memory_mib: int = Field(default=2_048, ge=1, description="most memory that training adds to the events, MiB")
     ease_items: int = Field(
         default=20_000,
