@@ -36,6 +36,9 @@ class ALSConfig(BaseModel):
     history_value_floor: float = Field(
         default=0.1, ge=0, le=1, description="what the lowest rating counts in a user's history; the highest counts 1"
     )
+    least_value: float | None = Field(
+        default=None, description="a lower rating says nothing, neither in training nor in a history; null: all say"
+    )
     half_life_days: float | None = Field(
         default=30, gt=0, description="an event of the history loses half its weight in this time; null: never"
     )
@@ -46,14 +49,14 @@ class ALSConfig(BaseModel):
 def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:
     """Writes the files of `ALSChannel` below `folder`."""
     low, high = value_range(snapshot.events.values)
-    scale = ValueScale(low=low, high=high, floor=config.training_value_floor)
+    scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.least_value)
     factors = item_factors(taste_matrix(snapshot, scale), config)
     gram = factors.T.astype(np.float64) @ factors.astype(np.float64) + config.reg * np.eye(config.factors)
     facts = ALSFacts(
         items=len(factors),
         factors=config.factors,
         confidence=config.confidence,
-        value_scale=ValueScale(low=low, high=high, floor=config.history_value_floor),
+        value_scale=ValueScale(low=low, high=high, floor=config.history_value_floor, least=config.least_value),
         half_life_days=config.half_life_days,
     )
     (folder / FACTS_FILE).parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ _VALUE_SAMPLE = 1_000_000
 
 
 def taste_matrix(snapshot: Snapshot, scale: ValueScale) -> csr_array:
-    """float32[users, items]: evidence of taste; several events of one item add up to 1 at most."""
+    """float32[users, items]: evidence of taste, above 0; several events of one item add up to 1 at most."""
     events = snapshot.events
     matrix = csr_array(
         (events.weights * scale.evidence(events.values), events.item_rows, events.indptr),
@@ -21,6 +21,7 @@ def taste_matrix(snapshot: Snapshot, scale: ValueScale) -> csr_array:
     )
     matrix.sum_duplicates()
     np.minimum(matrix.data, 1, out=matrix.data)
+    matrix.eliminate_zeros()
     return matrix
 
 

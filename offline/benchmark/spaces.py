@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from offline.config import OfflineConfig
 
 if TYPE_CHECKING:
     import optuna
 
-Value = int | float | str | bool
+Value = int | float | str | bool | None
 Settings = dict[str, Value]
 """By flat key, `section.field`."""
 
@@ -28,7 +28,7 @@ class Choice:
 
     def suggest(self, trial: optuna.Trial, key: str) -> Value:
         """A value."""
-        return cast("Value", trial.suggest_categorical(key, self.options))
+        return trial.suggest_categorical(key, self.options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +68,15 @@ class Whole:
 Space = Mapping[str, Choice | Real | Whole]
 
 _HALF_LIVES = Choice((3.0, 7.0, 14.0, 30.0, 90.0, 365.0, 3_650.0))
+_LEAST = Choice((None, 3.0, 4.0))
+"""Of ratings from 1 to 5."""
 _FLOORS = Choice((0.0, 0.1, 0.2, 0.5, 1.0))
 
 SPACES: dict[str, Space] = {
     "itemcf": {
         "itemcf.reg": Real(30, 10_000),
         "itemcf.n_neighbours": Choice((50, 100, 200, 400)),
+        "itemcf.least_value": _LEAST,
         "itemcf.training_value_floor": _FLOORS,
         "itemcf.history_value_floor": _FLOORS,
         "itemcf.half_life_days": _HALF_LIVES,
@@ -83,6 +86,7 @@ SPACES: dict[str, Space] = {
         "als.reg": Real(0.1, 300),
         "als.confidence": Real(0.5, 40),
         "als.iterations": Whole(5, 25, linear=True),
+        "als.least_value": _LEAST,
         "als.training_value_floor": _FLOORS,
         "als.history_value_floor": _FLOORS,
         "als.half_life_days": _HALF_LIVES,

@@ -108,11 +108,13 @@ def spent(study: optuna.Study) -> float:
 
 
 def toml_of(settings: Settings) -> str:
-    """Sections and values; JSON's numbers, strings and booleans are TOML's."""
+    """Sections and values; JSON's numbers, strings and booleans are TOML's. Null, which TOML has not, is left out."""
     sections: dict[str, list[str]] = {}
     for key, value in settings.items():
         section, name = key.split(".")
-        sections.setdefault(section, []).append(f"{name} = {json.dumps(value)}")
+        lines = sections.setdefault(section, [])
+        if value is not None:
+            lines.append(f"{name} = {json.dumps(value)}")
     return "\n".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items())
 
 

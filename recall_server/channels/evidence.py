@@ -13,16 +13,26 @@ SECONDS_PER_DAY = 86_400.0
 
 
 class ValueScale(BaseModel):
-    """How a rating becomes evidence: linear from `floor` at `low` to 1 at `high`, clipped; 1 where there is none."""
+    """How a rating becomes evidence: linear from `floor` at `low` to 1 at `high`, clipped; 1 where there is none.
+
+    A rating below `least` is no evidence at all.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     low: float = Field(description="value that counts `floor`", allow_inf_nan=False)
     high: float = Field(description="value that counts in full; equal to `low`: every value does", allow_inf_nan=False)
     floor: float = Field(ge=0, le=1, description="evidence of the lowest value")
+    least: float | None = Field(
+        default=None, description="lowest value that is evidence; none: all", allow_inf_nan=False
+    )
 
     def evidence(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         """float32[n]: the evidence of each value."""
+        counted = self._linear(values)
+        return counted if self.least is None else np.where(values < self.least, np.float32(0), counted)
+
+    def _linear(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.high <= self.low:
             return np.ones(len(values), np.float32)
         share = np.clip((values - np.float32(self.low)) / np.float32(self.high - self.low), 0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -235,3 +236,13 @@ def test_bm25_weighs_as_implicit_does_and_links_by_inner_products(tmp_path: Path
     channel = ItemCFChannel.open(tmp_path)
     [found] = channel.recall([RecallQuery(History.of([1], [snapshot.cutoff]), snapshot.cutoff, 3)])
     assert_allclose(found.scores, np.sort(expected[0])[::-1][:3], rtol=1e-5)
+
+
+def test_what_is_no_evidence_is_not_in_the_matrix() -> None:
+    snapshot = checkerboard(12, 16)
+    everything = taste_matrix(snapshot, ValueScale(low=0, high=0, floor=1))
+    values = np.where(np.arange(len(snapshot.values)) % 3 == 0, 2, 5).astype(np.float32)
+    rated = replace(snapshot, values=values)
+    liked = taste_matrix(rated, ValueScale(low=1, high=5, floor=1, least=4))
+    assert liked.nnz == np.count_nonzero(values == 5) < everything.nnz
+    assert set(liked.data) == {1.0}

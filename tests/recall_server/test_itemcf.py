@@ -156,6 +156,13 @@ def test_values_without_a_range_count_in_full() -> None:
     assert scale.evidence(np.asarray([2, 1, np.nan], np.float32)).tolist() == [1, 1, 1]
 
 
+def test_a_value_below_the_least_is_no_evidence() -> None:
+    values = np.asarray([1, 3, 4, 5, np.nan], np.float32)
+    assert STARS.model_copy(update={"least": 4}).evidence(values).tolist() == pytest.approx([0, 0, 0.8, 1, 1])
+    liked = ValueScale(low=1, high=5, floor=1, least=4)
+    assert liked.evidence(values).tolist() == [0, 0, 1, 1, 1]
+
+
 def test_arrays_are_mapped_not_read(folder: Path) -> None:
     channel = ItemCFChannel.open(folder)
     assert isinstance(channel._weights.base, np.memmap)
