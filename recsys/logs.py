@@ -7,12 +7,16 @@ import logging
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Literal
 
 LogFormat = Literal["json", "text"]
 
 request_id_of_call: ContextVar[str] = ContextVar("request_id_of_call", default="")
 """The request that the running code works for; every log line carries it."""
+
+
+_encode = json.JSONEncoder(default=str).encode
 
 
 class _JsonFormatter(logging.Formatter):
@@ -28,7 +32,7 @@ class _JsonFormatter(logging.Formatter):
         line.update(getattr(record, "facts", {}))
         if record.exc_info:
             line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line, default=str)
+        return _encode(line)
 
 
 class _TextFormatter(logging.Formatter):
@@ -42,7 +46,13 @@ class _TextFormatter(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
+    second, millisecond = divmod(int(record.created * 1e3), 1_000)
+    return f"{_second(second)}.{millisecond:03d}+00:00"
+
+
+@lru_cache(maxsize=1)
+def _second(timestamp: int) -> str:
+    return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def write_logs(level: str, log_format: LogFormat) -> None:
