@@ -14,6 +14,6 @@ def aligned(cells: Cells) -> list[str]:
 
 
 def markdown(cells: Cells) -> str:
-    """The lines with bars between the cells, and the rule below the head."""
-    lines = [cells[0], ["---"] * len(cells[0]), *cells[1:]]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """The lines between bars, and the rule below the head; bars and line breaks in cells are made harmless."""
+    lines = [[" ".join(cell.split()).replace("|", "\\|") for cell in line] for line in cells]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [lines[0], ["---"] * len(lines[0]), *lines[1:]])

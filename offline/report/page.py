@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from offline.layout import markdown
+
 STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#222}"
     "img{max-width:100%;border:1px solid #ddd}table{border-collapse:collapse;font-size:.9rem}"
@@ -42,13 +44,8 @@ def _markdown(section: Section) -> str:
     if section.picture:
         parts.append(f"![{section.title}]({section.picture})")
     if section.header:
-        lines = [_line(section.header), _line(["---"] * len(section.header)), *map(_line, section.rows)]
-        parts.append("\n".join(lines))
+        parts.append(markdown([section.header, *section.rows]))
     return "\n\n".join(parts) + "\n"
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
 def _html(section: Section) -> str:
