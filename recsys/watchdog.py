@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[import-untyped]
@@ -34,6 +35,12 @@ SILENT_ROUNDS = 2
 A server on a busy machine is slow to answer, and lives. Two, for the answer to one is lost where the watchdog slept.
 """
 
+BUSY_ROUNDS = 8
+"""The same for a server that worked meanwhile: overloaded, it will answer yet; in an endless loop it never will."""
+
+BUSY_SHARE = 0.1
+"""A server works that used this share of a core between two questions; one that is stopped or deadlocked uses none."""
+
 _NO_ANSWER = ("DEADLINE_EXCEEDED", "UNAVAILABLE")
 """Every other status, NOT_SERVING or an error, comes from a server that lives."""
 
@@ -47,14 +54,23 @@ class Silence:
 
     pid: int = 0
     rounds: int = 0
+    idle: int = 0
+    """Those of them in which it did not work either."""
     _spoke: bool = False
 
-    def note(self, pid: int, *, answered: bool) -> None:
+    def note(self, pid: int, *, answered: bool, worked: bool = False) -> None:
         """Adds a round of the process `pid`. A new process may take as long as it needs to start."""
         if pid != self.pid:
             self.pid, self._spoke = pid, False
         self._spoke |= answered
-        self.rounds = self.rounds + 1 if self._spoke and not answered else 0
+        silent = self._spoke and not answered
+        self.rounds = self.rounds + 1 if silent else 0
+        self.idle = self.idle + (not worked) if silent else 0
+
+    @property
+    def too_long(self) -> bool:
+        """Whether the process is to be killed."""
+        return self.idle >= SILENT_ROUNDS or self.rounds >= BUSY_ROUNDS
 
 
 def section(targets: Mapping[str, str], hang_seconds: float) -> str:
@@ -87,14 +103,25 @@ def _watch(supervisord: Any, name: str, target: str, allowed: float) -> None:
         process = supervisord.process_groups[name].processes[name]
         pid = process.pid
         if pid and process.state in _WATCHED:
-            state = healthcheck.state(target, timeout_seconds=allowed)
-            silence.note(pid, answered=not state.startswith(_NO_ANSWER))
-            if silence.rounds:  # a call that was refused leaves it the rest of its time
+            used = _cpu_seconds(pid)
+            answered = not healthcheck.state(target, timeout_seconds=allowed).startswith(_NO_ANSWER)
+            if not answered:  # a call that was refused leaves it the rest of its time
                 time.sleep(max(0.0, began + allowed - time.monotonic()))
-            if silence.rounds >= SILENT_ROUNDS and process.pid == pid and process.state in _WATCHED:
+            worked = _cpu_seconds(pid) - used >= BUSY_SHARE * allowed
+            silence.note(pid, answered=answered, worked=worked)
+            if silence.too_long and process.pid == pid and process.state in _WATCHED:
                 _kill(supervisord, name, silence, silence.rounds * allowed)
                 silence = Silence()  # supervisord may not have buried it by the next round: one kill is enough
         time.sleep(max(0.0, began + ROUND_SECONDS - time.monotonic()))
+
+
+def _cpu_seconds(pid: int) -> float:
+    """User and system time of all threads of a process; 0 where the system does not say."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
+    except (OSError, UnicodeDecodeError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _kill(supervisord: Any, name: str, silence: Silence, seconds: float) -> None:

@@ -13,8 +13,8 @@ import pytest
 from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[import-untyped]
 
 from recsys import healthcheck, watchdog
-from recsys.watchdog import Silence, section, watch
-from tests.waiting import PATIENCE_SECONDS
+from recsys.watchdog import BUSY_ROUNDS, Silence, section, watch
+from tests.waiting import PATIENCE_SECONDS, eventually
 
 NO_ANSWER = "DEADLINE_EXCEEDED: Deadline Exceeded"
 
@@ -28,8 +28,8 @@ class Supervisord:
         self.options = SimpleNamespace(mood=SupervisorStates.RUNNING, logger=logger)
         self.process_groups = {"a": SimpleNamespace(processes={"a": process})}
 
-    def watched(self, monkeypatch: pytest.MonkeyPatch, answers: list[str], hang_seconds: str = "0.02") -> list[str]:
-        """The watchdog's log after the health checks gave `answers`."""
+    def watched(self, monkeypatch: pytest.MonkeyPatch, answers: list[str], *, busy: bool = False) -> list[str]:
+        """The watchdog's log after the health checks gave `answers`; rounds are shorter than the ticks of CPU time."""
         left = iter(answers)
 
         def state(target: str, *, timeout_seconds: float) -> str:
@@ -40,9 +40,10 @@ class Supervisord:
             return answer or "SERVING"
 
         monkeypatch.setattr(watchdog, "ROUND_SECONDS", 0.01)
+        monkeypatch.setattr(watchdog, "BUSY_SHARE", 0.0 if busy else float("inf"))
         monkeypatch.setattr(healthcheck, "state", state)
         before = set(threading.enumerate())
-        watch(self, "a=h:1", hang_seconds)
+        watch(self, "a=h:1", "0.02")
         for thread in set(threading.enumerate()) - before:
             thread.join(PATIENCE_SECONDS)
         assert self.options.mood == SupervisorStates.SHUTDOWN
@@ -75,6 +76,38 @@ def test_a_silent_child_is_killed_and_the_log_says_so(
     lines = Supervisord(running(child.pid)).watched(monkeypatch, ["SERVING", NO_ANSWER, NO_ANSWER])
     assert child.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     assert lines == [f"watchdog: a (pid {child.pid}) gave no answer for 0.02 to 0.03 s: killed, to be restarted"]
+
+
+def test_silence_of_one_that_works_may_last_longer() -> None:
+    silence = Silence()
+    silence.note(1, answered=True)
+    for _ in range(BUSY_ROUNDS - 1):
+        silence.note(1, answered=False, worked=True)
+        assert not silence.too_long
+    silence.note(1, answered=False, worked=True)
+    assert silence.too_long
+    silence.note(1, answered=True)
+    for worked in (False, True, False):
+        assert not silence.too_long
+        silence.note(1, answered=False, worked=worked)
+    assert silence.too_long
+
+
+def test_a_busy_child_is_killed_later_than_an_idle_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        silent = ["SERVING", *[NO_ANSWER] * (BUSY_ROUNDS - 1)]
+        assert Supervisord(running(busy.pid)).watched(monkeypatch, silent, busy=True) == []
+        assert busy.poll() is None
+        lines = Supervisord(running(busy.pid)).watched(monkeypatch, [*silent, NO_ANSWER], busy=True)
+        assert busy.wait(PATIENCE_SECONDS) == -signal.SIGKILL
+    assert lines == [f"watchdog: a (pid {busy.pid}) gave no answer for 0.08 to 0.09 s: killed, to be restarted"]
+
+
+def test_the_time_that_a_process_worked_is_told() -> None:
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
+        eventually(lambda: watchdog._cpu_seconds(busy.pid) >= 0.05, "it has worked")
+        busy.kill()
+    assert watchdog._cpu_seconds(busy.pid) == 0.0
 
 
 @pytest.mark.parametrize(
