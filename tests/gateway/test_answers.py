@@ -19,7 +19,7 @@ from recsys.bundle import RerankPolicy
 from recsys.domain import Candidates
 from recsys.v1 import recommend_pb2
 from tests.gateway.toy import policy
-from tests.gateway.world import gateway
+from tests.gateway.world import World, gateway, ids, recommend
 from tests.waiting import PATIENCE_SECONDS
 
 DAY = 86_400
@@ -64,6 +64,21 @@ async def test_the_log_says_which_order_was_served(
         await world.stub.Recommend(recommend_pb2.RecommendRequest(user_id=4, count=3))
     (row,) = logged(tmp_path / "answers.sqlite")
     assert (row["policy"], row["degraded"]) == (order, int(down))
+
+
+async def test_every_answer_is_logged_as_it_was_given(world: World) -> None:
+    shown = await recommend(world, user_id=4, count=2)
+    await world.stub.SimilarItems(recommend_pb2.SimilarItemsRequest(item_id=6, count=1))
+    world.answers.close()
+    connection = sqlite3.connect(world.folder / "answers.sqlite")
+    rows = connection.execute("SELECT request_id, method, user_key, policy, items FROM answers").fetchall()
+    connection.close()
+    world.answers = type(world.answers)(world.folder / "again.sqlite", dropped=lambda n: None)
+    assert [row[:4] for row in rows] == [
+        (shown.request_id, "Recommend", "4", "ranked"),
+        ("answer-2", "SimilarItems", "", "blended"),
+    ]
+    assert [item["item_id"] for item in json.loads(rows[0][4])] == ids(shown)
 
 
 def test_an_answer_is_logged_with_positions_and_channels(tmp_path: Path) -> None:

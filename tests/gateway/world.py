@@ -23,8 +23,9 @@ from recsys.bundle import ServingPolicy
 from recsys.errors import BundleMissing
 from recsys.server import Server, Service
 from recsys.telemetry import Telemetry
-from recsys.v1 import recommend_pb2_grpc, types_pb2
+from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
 from tests.gateway.toy import CHANNELS, Clock, FakeProcess, running, write_bundle
+from tests.waiting import PATIENCE_SECONDS
 
 
 @dataclass
@@ -145,3 +146,26 @@ async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings:
         if bundle is not None:
             world.publish("v1", bundle)
         yield world
+
+
+async def recommend(world: World, **fields: Any) -> recommend_pb2.RecommendResponse:
+    """Asks for recommendations as a client that has time."""
+    request = recommend_pb2.RecommendRequest(**fields)
+    response: recommend_pb2.RecommendResponse = await world.stub.Recommend(request, timeout=PATIENCE_SECONDS)
+    return response
+
+
+def ids(response: Any) -> list[int]:
+    """The items of a response, best first."""
+    return [item.item_id for item in response.items]
+
+
+def stages(response: Any) -> dict[str, types_pb2.Stage]:
+    """The stages of a response by name."""
+    return {stage.name: stage for stage in response.stages}
+
+
+def view(event_id: str, item_id: int, **fields: Any) -> recommend_pb2.Event:
+    """User 4, unless `fields` name another by key, views an item."""
+    who = {} if "user_key" in fields else {"user_id": 4}
+    return recommend_pb2.Event(event_id=event_id, item_id=item_id, type=types_pb2.EVENT_TYPE_VIEW, **who, **fields)

@@ -1,4 +1,4 @@
-"""Tiny data sets, byte by byte in each format as its owner ships it, and the folder of the real ones."""
+"""Tiny data sets, byte by byte in each format as its owner ships it, the real ones, and what the bench is tried on."""
 
 from __future__ import annotations
 
@@ -7,6 +7,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+
+from offline.protocols import Plan, plan_of
+from offline.splits import SplitConfig
+from offline.targets import Targets
+from tests.offline.shop import write_shop
+from tests.offline.tastes import dataset_of_tastes
 
 CSV = {
     "ratings.csv": (
@@ -78,4 +84,20 @@ def real_data() -> Path:
     folder = Path(__file__).resolve().parents[3] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")
+    return folder
+
+
+@pytest.fixture
+def leave_one_out() -> tuple[Plan, Targets]:
+    """Leave-one-out of the world of tastes, and what its test asks."""
+    plan = plan_of(dataset_of_tastes(), SplitConfig(protocol="leave-one-out"))
+    known = plan.test.knowledge
+    return plan, plan.test.ask(known.dataset.snapshot(known.cutoff), "last")
+
+
+@pytest.fixture(scope="session")
+def shop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small shop's interactions; tests only read it."""
+    folder = tmp_path_factory.mktemp("shop")
+    write_shop(folder)
     return folder

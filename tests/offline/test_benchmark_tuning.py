@@ -1,0 +1,110 @@
+"""Tuning: a search from what is configured that goes on where it stopped, and its command on a small shop."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from offline.benchmark.config import TuneConfig
+from offline.benchmark.spaces import SPACES, Whole, overridden, present
+from offline.benchmark.tracking import track_result
+from offline.benchmark.tuning import search, toml_of
+from offline.cli import main
+from offline.config import OfflineConfig
+from tests.offline.bench import a_result
+
+
+@pytest.mark.parametrize("model", SPACES)
+def test_every_search_starts_from_what_is_configured(model: str) -> None:
+    config = OfflineConfig.from_arguments(["--dataset", "shop"], "test")
+    start = present(SPACES[model], config)
+    assert set(start) == set(SPACES[model]), "a default outside of its space is never tried"
+    assert overridden(config, start) == config
+
+
+def test_a_search_finds_the_best_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SPACES, "itemcf", {"itemcf.n_neighbours": Whole(1, 400)})  # type: ignore[misc]
+    arguments = ["--root", str(tmp_path), "--dataset", "shop", "--max-trials", "3", "--settings", str(tmp_path / "s")]
+    config = TuneConfig.from_arguments(arguments, "test")
+    tried: list[int] = []
+
+    def objective(settings: dict[str, object]) -> float:
+        tried.append(int(str(settings["itemcf.n_neighbours"])))
+        return -abs(tried[-1] - 100) + 0.0 * sum(range(200_000))
+
+    first = search(config, "itemcf", objective)
+    assert tried[0] == config.itemcf.n_neighbours, "the present settings are a trial"
+    assert len(tried) == len(first.trials) == 3
+    assert first.settings["itemcf.n_neighbours"] == min(tried, key=lambda value: abs(value - 100))
+    search(config.model_copy(update={"max_trials": 4}), "itemcf", objective)
+    assert len(tried) == 4
+    spent = search(config.model_copy(update={"max_trials": 99, "budget_minutes": 1e-9}), "itemcf", objective)
+    assert len(tried) == 4, "the CPU time of earlier runs counts"
+    spent.save(tmp_path / "s" / config.place)
+    table = json.loads((tmp_path / "s" / config.place / "itemcf.json").read_text())
+    assert [trial["settings"]["itemcf.n_neighbours"] for trial in table["trials"]] == tried
+    assert TuneConfig.from_arguments(arguments, "test").itemcf.n_neighbours == spent.settings["itemcf.n_neighbours"]
+
+
+@pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own use of SQLAlchemy
+def test_tuning_is_one_command_and_its_runs_are_found_again(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the command to MLflow and back: the better of two trials is saved and logged."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    main(
+        [
+            "tune", "--protocol", "temporal", "--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path),
+            "--models", "itemcf", "--max-trials", "2", "--settings", str(tmp_path / "settings"), "--tracking", uri,
+            "--serving.channels", "popularity,itemcf",
+        ]
+    )  # fmt: skip
+    place = tmp_path / "settings" / f"temporal-{shop.name}"
+    trials = json.loads((place / "itemcf.json").read_text())["trials"]
+    best = max(trials, key=lambda trial: float(trial["value"]))
+    assert len(trials) == 2
+    assert 0 < best["value"] <= 1
+    assert (place / "itemcf.toml").read_text() == toml_of(best["settings"])
+    track_result(uri, a_result())
+    client = MlflowClient(tracking_uri=uri)
+    (run,) = runs_of(client, f"tune-temporal-{shop.name}")
+    assert run.info.run_name == "itemcf"
+    assert run.data.params == {key: str(value) for key, value in best["settings"].items()}
+    assert run.data.metrics["validation_ndcg_at_10"] == pytest.approx(best["value"])
+    rows = {run.info.run_name: run.data for run in runs_of(client, a_result().name)}
+    assert set(rows) == {"ease (toy 1)", "ranked"}, "neither what others published nor what was not run"
+    assert rows["ranked"].metrics == {
+        "ndcg_at_10": 0.3,
+        "coverage_at_10": 0.4,
+        "popularity_at_10": 0.8,
+        "cpu_seconds": 99.0,
+    }
+    assert rows["ranked"].params["origin"] == "ours"
+
+
+def test_settings_of_a_protocol_are_not_chosen_at_a_moment_that_is_not_its_own(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "--protocol", "leave-one-out", "--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path / "data"),
+        "--models", "itemcf", "--settings", str(tmp_path / "settings"), "--split.moment", "target", "--tracking", "",
+    ]  # fmt: skip
+    with pytest.raises(SystemExit) as stopped:
+        main(["tune", *arguments])
+    assert stopped.value.code == 2
+    said = capsys.readouterr().err
+    assert "requests at the time of the target know what peers of leave-one-out do not" in said
+    assert "tune without --split.moment, and give it to `benchmark`" in said
+    assert not (tmp_path / "settings").exists()
+    assert not (tmp_path / "data").exists(), "before anything is read or trained"
+
+
+def runs_of(client: MlflowClient, experiment: str) -> list[Run]:
+    found = client.get_experiment_by_name(experiment)
+    assert found is not None
+    return list(client.search_runs([found.experiment_id]))
