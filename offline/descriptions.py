@@ -49,7 +49,8 @@ def people_terms(snapshot: Snapshot) -> csr_matrix:
     if people is None:
         return _nothing(n)
     ones = np.ones(len(people.person_rows), np.float32)
-    matrix = csr_matrix((ones, people.person_rows, people.indptr), shape=(n, len(people.person_ids)))
+    shape = (n, len(people.person_ids))
+    matrix = csr_matrix((ones, people.person_rows, people.indptr), shape=shape, copy=True)  # changed in place below
     matrix.sum_duplicates()
     matrix.data[:] = 1
     return _weighted(_shared(matrix))

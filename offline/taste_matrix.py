@@ -15,9 +15,11 @@ _VALUE_SAMPLE = 1_000_000
 def taste_matrix(snapshot: Snapshot, scale: ValueScale) -> csr_array:
     """float32[users, items]: evidence of taste, above 0; several events of one item add up to 1 at most."""
     events = snapshot.events
+    # Copied: what is done to the matrix in place would else be done to the events that everything learns from.
     matrix = csr_array(
         (events.weights * scale.evidence(events.values), events.item_rows, events.indptr),
         shape=(len(snapshot.user_ids), len(snapshot.catalogue)),
+        copy=True,
     )
     matrix.sum_duplicates()
     np.minimum(matrix.data, 1, out=matrix.data)

@@ -10,19 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 from implicit.nearest_neighbours import bm25_weight  # type: ignore[import-untyped]
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 from pydantic import ValidationError
 from scipy.sparse import csc_array, csr_matrix, random_array
 
 from offline.cosine import bm25, cosine_blocks
 from offline.ease import ease_weights, from_users, row_blocks
+from offline.interactions import Interactions, Snapshot
 from offline.itemcf import ItemCFConfig, _Evidence, _similarity_scale, ease_capacity, train
 from offline.neighbours import NeighbourLists
 from offline.taste_matrix import taste_matrix
 from recall_server.channels.evidence import ValueScale
 from recall_server.channels.itemcf import ItemCFChannel
-from recsys.domain import History, RecallQuery
+from recsys.domain import EventType, History, RecallQuery
 from recsys.errors import DataError
 from tests.recall_server.conformance import NOW, history_of
 from tests.recall_server.toy import checkerboard, snapshot_of
@@ -181,6 +182,7 @@ import re, resource, sys
 from pathlib import Path
 import numpy as np
 from offline.interactions import Interactions, Items, Snapshot
+from offline.interactions import Interactions, Snapshot
 from offline.itemcf import ItemCFConfig, train
 
 users, items, events, limit = 20_000, 87_000, 1_500_000, int(sys.argv[2])
@@ -246,3 +248,22 @@ def test_what_is_no_evidence_is_not_in_the_matrix() -> None:
     liked = taste_matrix(rated, ValueScale(low=1, high=5, floor=1, least=4))
     assert liked.nnz == np.count_nonzero(values == 5) < everything.nnz
     assert set(liked.data) == {1.0}
+
+
+def test_the_matrix_leaves_the_events_as_they_are() -> None:
+    """Of several events of one item it makes one, and of those without evidence none: not so the events themselves."""
+    world = checkerboard(12, 16)
+    users, n = np.repeat(world.user_ids, np.diff(world.indptr)), 2 * len(world.item_ids)
+    twice = Interactions(
+        np.tile(users, 2),
+        np.tile(world.item_ids, 2),
+        np.concatenate([world.timestamps, world.timestamps + 1]),
+        np.full(n, EventType.CLICK, np.int8),
+        np.where(np.arange(n) % 3 == 0, 2, 5).astype(np.float32),
+    )
+    snapshot = Snapshot.build("clicks", world.cutoff + 1, world.items, twice)
+    before = {name: getattr(snapshot.events, name).copy() for name in ("indptr", "item_rows", "values", "weights")}
+    matrix = taste_matrix(snapshot, ValueScale(low=1, high=5, floor=0, least=4))
+    assert matrix.nnz < len(snapshot.item_ids)
+    for name, values in before.items():
+        assert_array_equal(getattr(snapshot.events, name), values, err_msg=name)

@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from offline.content import ContentConfig, item_vectors, train
+from offline.descriptions import people_terms
 from offline.tables import SCHEMAS, table_path
 from recall_server.channels.base import Channel
 from recall_server.channels.content import FACTS_FILE, VECTORS_FILE, ContentChannel
@@ -139,3 +140,15 @@ def test_files_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / VECTORS_FILE, channel.vectors[:, 1:])
     with pytest.raises(BundleMismatch, match=f"{VECTORS_FILE}.*to fit {FACTS_FILE}"):
         ContentChannel.open(tmp_path)
+
+
+def test_terms_leave_the_people_as_they_are() -> None:
+    """Who directs and plays is one term of the item, but still stands twice in its list of people."""
+    snapshot = checkerboard(2, 6)
+    roles = np.asarray([Role.DIRECTOR, Role.CAST, Role.CAST, Role.CAST], np.int8)
+    rows = np.asarray([1, 0, 1, 1], np.int32)
+    people = People(np.asarray([0, 3, 4, 4, 4, 4, 4]), rows, roles, np.asarray([77, 78]))
+    terms = people_terms(replace(snapshot, items=replace(snapshot.items, people=people)))
+    assert terms.nnz == 2
+    assert people.indptr.tolist() == [0, 3, 4, 4, 4, 4, 4]
+    assert people.person_rows.tolist() == [1, 0, 1, 1]
