@@ -104,10 +104,9 @@ def taste_of(
     recent = np.exp2(np.arange(1 - n, 1, dtype=np.float32) / np.float32(RECENT_HALF_LIFE_EVENTS))
     recent /= recent.sum()
     mean_rating, rating_spread, deviations = _ratings(history.values)
-    genres = np.stack([np.ones(n, np.float32), recent, deviations]) @ traits.genres[rows]
-    genre_tastes = genres.T / np.stack(
-        [np.full(len(genres[0]), n), np.ones(len(genres[0])), np.maximum(genres[0], 1)], 1
-    )
+    every, lately, deviating = np.stack([np.ones(n, np.float32), recent, deviations]) @ traits.genres[rows]
+    shares = every / np.float64(n)
+    genre_tastes = np.stack([shares, lately, deviating / np.maximum(every, 1)], axis=1).astype(np.float32)
     mean_year, year_spread, recent_year, decades = _years(rows, recent, traits)
     popularity = traits.popularity[rows]
     mean_popularity, popularity_spread = _mean_and_spread(popularity)
@@ -117,7 +116,7 @@ def taste_of(
         *activity,
         mean_rating,
         rating_spread,
-        _entropy(genre_tastes[:, 0]),
+        _entropy(shares),
         mean_popularity,
         popularity_spread,
         mean_year,
@@ -128,7 +127,7 @@ def taste_of(
     habits = [mean_year, recent_year, mean_rating, mean_popularity, recent_popularity, activity[4]]
     return Taste(
         np.asarray(numbers, np.float32),
-        genre_tastes.astype(np.float32),
+        genre_tastes,
         decades,
         np.asarray(habits, np.float32),
         int(stage_of(n)),
