@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
 
 from gateway.backends import RankBackend, RecallBackend
-from gateway.measure import observe_call
+from gateway.measure import TimedResponse, observe_call
 from gateway.stages import RankSource, RecallSource
 from recsys import convert
 from recsys.calls import after_answer
@@ -15,6 +16,8 @@ from recsys.errors import BundleMismatch, ContractBroken
 from recsys.logs import request_id_of_call
 from recsys.telemetry import Telemetry
 from recsys.v1 import rank_pb2, recall_pb2
+
+Response = TypeVar("Response", bound=TimedResponse)
 
 
 class GrpcRecallSource(RecallSource):
@@ -34,10 +37,8 @@ class GrpcRecallSource(RecallSource):
             queries=[convert.recall_query_to_proto(query) for query in queries],
             request_id=request_id_of_call.get(),
         )
-        started = time.perf_counter()
-        response = await self._backend.call(lambda: self._backend.stub.Recall(request, timeout=timeout), timeout)
-        seconds = time.perf_counter() - started
-        after_answer(lambda: observe_call(self._telemetry, f"recall:{self.name}", seconds=seconds, response=response))
+        call = self._backend.call(lambda: self._backend.stub.Recall(request, timeout=timeout), timeout)
+        response = await _measured(call, f"recall:{self.name}", self._telemetry)
         if response.channel != self.name:
             raise ContractBroken(
                 f"{self._backend.target} is channel {response.channel!r}, expected {self.name!r}: check the ports"
@@ -63,12 +64,19 @@ class GrpcRankSource(RankSource):
             queries=[convert.rank_query_to_proto(query) for query in queries],
             request_id=request_id_of_call.get(),
         )
-        started = time.perf_counter()
-        response = await self._backend.call(lambda: self._backend.stub.Rank(request, timeout=timeout), timeout)
-        seconds = time.perf_counter() - started
-        after_answer(lambda: observe_call(self._telemetry, self.name, seconds=seconds, response=response))
+        call = self._backend.call(lambda: self._backend.stub.Rank(request, timeout=timeout), timeout)
+        response = await _measured(call, self.name, self._telemetry)
         _check_version(self.name, self.bundle_version, response.bundle_version)
         return [convert.rank_result_from_proto(result) for result in response.results]
+
+
+async def _measured(call: Awaitable[Response], stage: str, telemetry: Telemetry) -> Response:
+    """The response; where its time went is recorded once the answer is on its way."""
+    started = time.perf_counter()
+    response = await call
+    seconds = time.perf_counter() - started
+    after_answer(lambda: observe_call(telemetry, stage, seconds=seconds, response=response))
+    return response
 
 
 def _check_version(name: str, expected: str, found: str) -> None:

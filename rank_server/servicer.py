@@ -15,7 +15,7 @@ from recsys.compute import Compute
 from recsys.contracts import check_scores
 from recsys.domain import RankQuery, Scores
 from recsys.errors import ContractBroken
-from recsys.telemetry import Telemetry
+from recsys.telemetry import Telemetry, observe_each
 from recsys.v1 import rank_pb2, rank_pb2_grpc
 from recsys.versions import Versions
 
@@ -60,7 +60,7 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
             remaining_seconds=remaining_seconds(context),
             small=len(request.queries) == 1,
         )
-        after_answer(lambda: self._observe([len(query.item_ids) for query in request.queries]))
+        after_answer(lambda: observe_each(self._candidates, [len(query.item_ids) for query in request.queries]))
         note(queries=len(request.queries), bundle=held.version, compute_microseconds=timed.compute_microseconds)
         return rank_pb2.RankResponse(
             bundle_version=held.version,
@@ -68,10 +68,6 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
             queue_microseconds=timed.queue_microseconds,
             compute_microseconds=timed.compute_microseconds,
         )
-
-    def _observe(self, counts: Sequence[int]) -> None:
-        for count in counts:
-            self._candidates.observe(count)
 
     async def Status(  # noqa: N802 - the name is the proto's
         self, request: rank_pb2.RankServiceStatusRequest, context: aio.ServicerContext[Any, Any]

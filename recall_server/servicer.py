@@ -11,7 +11,7 @@ from recsys import convert
 from recsys.calls import after_answer, note, remaining_seconds
 from recsys.compute import Compute
 from recsys.domain import RecallQuery, RecallResult
-from recsys.telemetry import Telemetry
+from recsys.telemetry import Telemetry, observe_each
 from recsys.v1 import recall_pb2, recall_pb2_grpc
 from recsys.versions import Versions
 
@@ -46,7 +46,7 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
             remaining_seconds=remaining_seconds(context),
             small=len(request.queries) == 1,
         )
-        after_answer(lambda: self._observe([len(result.item_ids) for result in timed.value]))
+        after_answer(lambda: observe_each(self._candidates, [len(result.item_ids) for result in timed.value]))
         note(queries=len(request.queries), bundle=held.version, compute_microseconds=timed.compute_microseconds)
         return recall_pb2.RecallResponse(
             channel=self._versions.role,
@@ -55,10 +55,6 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
             queue_microseconds=timed.queue_microseconds,
             compute_microseconds=timed.compute_microseconds,
         )
-
-    def _observe(self, counts: Sequence[int]) -> None:
-        for count in counts:
-            self._candidates.observe(count)
 
     async def Status(  # noqa: N802 - the name is the proto's
         self, request: recall_pb2.RecallServiceStatusRequest, context: aio.ServicerContext[Any, Any]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from wsgiref.simple_server import WSGIServer
 
@@ -118,3 +119,9 @@ class Telemetry:
                 f"metrics port {host}:{port}: {error.strerror}; stop the process that has it, or set --metrics-port"
             ) from None
         return server
+
+
+def observe_each(histogram: Histogram, values: Iterable[float]) -> None:
+    """Observes every value."""
+    for value in values:
+        histogram.observe(value)
