@@ -39,6 +39,9 @@ OF_THE_MACHINE = {"RecsysSlow"}
 CALM_EVALUATIONS = 10
 """Evaluations in a row, one a second, in which nothing may hold; one is luck where a condition comes and goes."""
 
+OF_ONE_SCRAPE = 0.01
+"""How far means of two stages may differ when a scrape falls between the stages of one of a minute's 1,000 answers."""
+
 EMPTY_WHILE_ALL_IS_WELL = {
     "stage_cause:recsys_degraded:rate1m",
     "Degradation by stage and cause, A",
@@ -212,7 +215,8 @@ def test_figures_are_those_of_the_traffic(prometheus: Prometheus) -> None:
     eventually(lambda: prometheus.values(degraded) == [0.0], "a minute passes in which no answer is degraded")
     [merged] = prometheus.values('stage_direction:recsys_stage_candidates:mean1m{stage="merge",direction="out"}')
     [ranked] = prometheus.values('stage_direction:recsys_stage_candidates:mean1m{stage="rank",direction="out"}')
-    assert 30 <= ranked <= merged <= ITEMS
+    assert 30 <= ranked <= merged * (1 + OF_ONE_SCRAPE)
+    assert merged <= ITEMS
     [refused] = prometheus.values('outcome:recsys_requests:rate1m{outcome="invalid"}')
     [rate] = prometheus.values("sum(outcome:recsys_requests:rate1m)")
     assert refused / rate == pytest.approx(0.1, abs=0.05)
