@@ -48,7 +48,7 @@ VERBS: dict[str, Verb[Any]] = {
     "report": Verb("pictures and tables of item and user vectors, in one folder", ReportConfig, reporting.report),
     "check-skew": Verb("features of a running rank server against training's", skew.SkewConfig, skew.check_skew),
     "run": Verb("ingest, train, evaluate and publish; what did not change is not run again", OfflineConfig, verbs.run),
-    "serve": Verb("run, then serve all five processes until Ctrl-C", OfflineConfig, verbs.serve),
+    "serve": Verb("run, then serve all five processes until Ctrl-C", verbs.ServeConfig, verbs.serve),
 }
 
 

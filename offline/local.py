@@ -28,14 +28,14 @@ HEALTHY_SECONDS = 180.0
 _POLL_SECONDS = 0.1
 
 
-def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Path) -> None:
-    """Starts the servers on the documented ports, shows what they answer, and serves until SIGINT or SIGTERM.
+def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0) -> None:
+    """Starts the servers on the documented ports, each `port_offset` higher, shows what they answer, and serves until SIGINT or SIGTERM.
 
     Raises:
         CannotStart: a port is taken.
         Unreachable: a server did not become healthy, or did not exit with 0.
     """
-    ports = Ports.default()
+    ports = Ports.default(port_offset)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())

@@ -67,6 +67,17 @@ class RollbackConfig(OfflineConfig):
     purpose: Purpose = Field(default="production", description="which bundles")
 
 
+class ServeConfig(OfflineConfig):
+    """Everything of `run`, and where the servers listen."""
+
+    port_offset: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="added to every port, gRPC and metrics: to serve beside another system, or where a port is taken",
+    )
+
+
 def download(config: OfflineConfig) -> None:
     """Fetches the data set's zip."""
     log.info("%s is at %s", config.dataset, downloading.download(config.dataset, config.root / "downloads"))
@@ -118,11 +129,14 @@ def run(config: OfflineConfig) -> None:
     log.info("offline run: %.0f s", time.monotonic() - started)
 
 
-def serve(config: OfflineConfig) -> None:
+def serve(config: ServeConfig) -> None:
     """`run`, then the five servers until Ctrl-C."""
     run(config)
     serve_until_interrupted(
-        config.store("production"), events_folder=config.events_file.parent, logs=config.home / "logs"
+        config.store("production"),
+        events_folder=config.events_file.parent,
+        logs=config.home / "logs",
+        port_offset=config.port_offset,
     )
 
 

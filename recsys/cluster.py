@@ -48,9 +48,10 @@ class Ports:
     metrics: Mapping[str, int]
 
     @classmethod
-    def default(cls) -> Self:
-        """Those of the documentation."""
-        return cls(PORTS, METRICS_PORTS)
+    def default(cls, offset: int = 0) -> Self:
+        """Those of the documentation, each `offset` higher."""
+        grpc, metrics = ({role: port + offset for role, port in ports.items()} for ports in (PORTS, METRICS_PORTS))
+        return cls(grpc, metrics)
 
     @classmethod
     def free(cls) -> Self:
@@ -112,20 +113,22 @@ def programs(
                 *_flags({**(settings or {}), **(role_settings or {}).get(role, {})}),
             ),
             ports.target(role),
+            f"{HOST}:{ports.metrics[role]}",
         )
         for role, arguments in modules.items()
     ]
 
 
-def _check_free(server: Program) -> None:
-    host, _, port = server.target.rpartition(":")
+def _check_free(name: str, target: str) -> None:
+    host, _, port = target.rpartition(":")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: lingering connections are fine
         try:
             probe.bind((host, int(port)))
         except OSError as error:
             raise CannotStart(
-                f"{server.name}: port {server.target}: {error.strerror}; stop what listens there, or choose other ports"
+                f"{name}: port {target}: {error.strerror}; stop what listens there, or serve on other ports with "
+                "--port-offset"
             ) from None
 
 
@@ -169,7 +172,8 @@ class LocalCluster:
             CannotStart: a port is taken, maybe by a cluster that runs already.
         """
         for server in self._servers:
-            _check_free(server)
+            for target in filter(None, (server.target, server.metrics_target)):
+                _check_free(server.name, target)
         self.folder.mkdir(parents=True, exist_ok=True)
         self._runtime = Path(tempfile.mkdtemp(prefix="recsys-"))  # paths of sockets must be short
         file = self._runtime / "supervisord.conf"

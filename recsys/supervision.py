@@ -62,6 +62,8 @@ class Program:
     """What follows the Python interpreter on the command line."""
     target: str
     """HOST:PORT of its gRPC server."""
+    metrics_target: str = ""
+    """HOST:PORT of its metrics; empty where nothing is known of it."""
 
 
 def configuration(

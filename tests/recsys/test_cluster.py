@@ -93,13 +93,23 @@ def test_odd_paths_survive_the_configuration(tmp_path: Path) -> None:
     assert "100%% odd/a.log" in text
 
 
-def test_a_taken_port_is_named_before_anything_starts(tmp_path: Path) -> None:
+@pytest.mark.parametrize("metrics", [False, True])
+def test_a_taken_port_is_named_before_anything_starts(metrics: bool, tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         target = f"127.0.0.1:{taken.getsockname()[1]}"
-        with pytest.raises(CannotStart, match=f"rank: port {target}: Address already in use"):
-            LocalCluster([Program("rank", ("-m", "rank_server"), target)], tmp_path).start()
+        targets = (f"127.0.0.1:{free_ports(1)[0]}", target) if metrics else (target, "")
+        with pytest.raises(CannotStart, match=f"rank: port {target}: Address already in use.*--port-offset"):
+            LocalCluster([Program("rank", ("-m", "rank_server"), *targets)], tmp_path).start()
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_default_ports_move_together() -> None:
+    moved = Ports.default(100)
+    assert moved.grpc == {role: port + 100 for role, port in PORTS.items()}
+    assert moved.metrics == {role: port + 100 for role, port in METRICS_PORTS.items()}
+    assert Ports.default() == Ports(PORTS, METRICS_PORTS)
 
 
 def test_a_cluster_that_does_not_run_has_nothing_to_stop(tmp_path: Path) -> None:
