@@ -29,7 +29,9 @@ _POLL_SECONDS = 0.1
 
 
 def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0) -> None:
-    """Starts the servers on the documented ports, each `port_offset` higher, shows what they answer, and serves until SIGINT or SIGTERM.
+    """Starts the servers, shows what they answer, and serves until SIGINT or SIGTERM.
+
+    They listen on the documented ports, each `port_offset` higher.
 
     Raises:
         CannotStart: a port is taken.
