@@ -1,7 +1,8 @@
 """Training/serving skew: the features a running rank server computes, against those that training code computes.
 
-The requests are real ones: histories that the bundle stores go through the serving pipeline in this process, and what
-it would ask the ranker is asked of the server, feature matrix included. Two parties answer the same in this process:
+The requests are real ones: histories that the bundle stores, or those of the latest answers of a running gateway, go
+through the serving pipeline in this process, and what it would ask the ranker is asked of the server, feature matrix
+included. Two parties answer the same in this process:
 
 bundle     the arrays of the bundle on disk: the server holds other files, or other software
 training   arrays computed afresh from the tables, as for training samples: what was published is not what was learned
@@ -14,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,6 +30,7 @@ from gateway.state import Histories
 from offline.config import OfflineConfig, Purpose
 from offline.ingest_report import REPORT, IngestReport
 from offline.interactions import Dataset
+from offline.live_requests import live_requests
 from offline.publish import INDEX_FILE
 from offline.samples import feature_store
 from offline.sources import ChannelSource, RecordingSource, run_pipeline
@@ -63,7 +66,17 @@ class SkewConfig(OfflineConfig):
 
     rank: str = Field(default=f"127.0.0.1:{PORTS['rank']}", description="HOST:PORT of the rank server to check")
     purpose: Purpose = Field(default="production", description="which bundles the rank server serves")
-    requests: int = Field(default=50, ge=1, description="users drawn with the seed; one without a history comes on top")
+    requests: int = Field(
+        default=50,
+        ge=1,
+        description="users drawn with the seed, or latest answers; a user without a history comes on top",
+    )
+    live: bool = Field(
+        default=False, description="the latest requests that a gateway has answered, instead of drawn users"
+    )
+    live_from: Path | None = Field(
+        default=None, description="folder of that gateway's events and answers; absent: that of `serve`"
+    )
     tolerance: float = Field(
         default=1e-5, ge=0, description="largest difference of a feature; relative where its value exceeds 1"
     )
@@ -93,12 +106,13 @@ def check_skew(config: SkewConfig) -> None:
     Raises:
         ContractBroken: a feature differs by more than the tolerance, or names or their order do; names the worst.
         BundleMissing: the version that the server serves is not among the bundles of `purpose`.
+        DataMissing: there is no answer with that version, where the latest ones are asked for.
         Unreachable: nothing answers at `rank`, or it serves no bundle.
     """
     with _rank_server(config.rank) as stub:
         version = _active_version(stub, config.rank)
         bundle = config.store(config.purpose).open(version)
-        queries = record_queries(bundle, config.requests, config.seed)
+        queries = record_queries(bundle, _requests(bundle, config))
         served = _served_features(stub, config.rank, bundle, queries)
     parties = {"bundle": FeatureStore.open(bundle.folder), "training": training_store(bundle, config)}
     complaints = []
@@ -117,16 +131,27 @@ def check_skew(config: SkewConfig) -> None:
     _say(f"no skew in {len(queries)} requests × {len(bundle.manifest.feature_names)} features")
 
 
-def record_queries(bundle: Bundle, n: int, seed: int) -> list[RankQuery]:
-    """What the ranker would be asked for `n` users drawn from the stored histories, and for one without any.
+def _requests(bundle: Bundle, config: SkewConfig) -> list[Request]:
+    if config.live or config.live_from:
+        folder = config.live_from or config.events_file.parent
+        return live_requests(bundle, folder, config.requests, count=COUNT)
+    return drawn_requests(bundle, config.requests, config.seed)
 
-    The moment of all of them is the bundle's cut-off. The user without a history names a genre, so that stated taste
-    is checked as well.
+
+def drawn_requests(bundle: Bundle, n: int, seed: int) -> list[Request]:
+    """Requests of `n` users drawn from the stored histories, at the bundle's cut-off."""
+    histories, moment = Histories.open(bundle.folder), bundle.manifest.cutoff
+    drawn = np.random.default_rng(seed).choice(histories.user_ids, min(n, len(histories.user_ids)), replace=False)
+    return [Request(histories.of(user), moment, COUNT, user_id=user) for user in sorted(drawn.tolist())]
+
+
+def record_queries(bundle: Bundle, requests: Sequence[Request]) -> list[RankQuery]:
+    """What the ranker would be asked for these requests, and for a user without a history.
+
+    The latter asks at the bundle's cut-off and names a genre, so that stated taste is checked as well.
     """
     folder, policy, moment = bundle.folder, bundle.manifest.policy, bundle.manifest.cutoff
-    catalogue, histories = Catalogue.load(folder), Histories.open(folder)
-    drawn = np.random.default_rng(seed).choice(histories.user_ids, min(n, len(histories.user_ids)), replace=False)
-    requests = [Request(histories.of(user), moment, COUNT, user_id=user) for user in sorted(drawn.tolist())]
+    catalogue = Catalogue.load(folder)
     cold = Request(History.empty(), moment, COUNT, preferred_genres=catalogue.genre_names[:1])
     recorder = RecordingSource()
     pipeline = Pipeline(

@@ -14,7 +14,7 @@ import pytest
 
 from offline import skew
 from offline.cli import main
-from offline.skew import SkewConfig, check_skew, differences, record_queries
+from offline.skew import SkewConfig, check_skew, differences, drawn_requests, record_queries
 from offline.workflow import Workflow
 from rank_server.scoring import Ranker
 from recsys.bundle import BundleStore, FileEntry
@@ -54,7 +54,9 @@ def break_feature(store: BundleStore) -> None:
     items = np.load(path, allow_pickle=False)
     items[:, ITEM_NAMES.index(BROKEN)] += 0.5
     np.save(path, items)
-    record_rank(bundle.folder, record_queries(bundle, 3, seed=0), Ranker.open(bundle.folder).score)
+    record_rank(
+        bundle.folder, record_queries(bundle, drawn_requests(bundle, 3, seed=0)), Ranker.open(bundle.folder).score
+    )
     changed = {
         name: FileEntry(sha256=sha256_of(bundle.folder / name), bytes=(bundle.folder / name).stat().st_size)
         for name in (MATRIX_FILE, golden_file("rank"))
@@ -168,7 +170,7 @@ def test_a_broken_similarity_is_named(trained: Workflow) -> None:
     """Vectors of other items reach the features that are made of them, and no other."""
     bundles = trained.config.store("production")
     bundle = bundles.open(bundles.release().current)
-    queries, store = record_queries(bundle, 3, seed=0), FeatureStore.open(bundle.folder)
+    queries, store = record_queries(bundle, drawn_requests(bundle, 3, seed=0)), FeatureStore.open(bundle.folder)
     mixed = replace(store, vectors=np.roll(store.vectors, 1, axis=0))
     served = [(store.feature_names, mixed.features(query)) for query in queries]
     found = differences(queries, served, [store.features(query) for query in queries], store.feature_names)
@@ -180,7 +182,8 @@ def test_a_broken_similarity_is_named(trained: Workflow) -> None:
 
 def test_other_names_another_order_and_nan_are_differences(trained: Workflow) -> None:
     store = trained.config.store("production")
-    (query, *_) = record_queries(store.open(store.release().current), 1, seed=0)
+    bundle = store.open(store.release().current)
+    (query, *_) = record_queries(bundle, drawn_requests(bundle, 1, seed=0))
     n = len(query.candidates)
     expected, names = np.full((n, 2), 4.0, np.float32), ("a", "b")
     for other, message in (
