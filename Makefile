@@ -59,11 +59,11 @@ run: setup ## Prepares data, trains, evaluates and publishes, without serving.
 replay: setup ## Serves the evaluation bundle and replays held-out requests through the gateway.
 	@exec $(BIN)/python -m offline replay $(OFFLINE_ARGS)
 
-# Tests that start servers run by themselves, the others in two processes: on two cores that is what takes least time.
+# In two processes, but for the tests that nothing may run beside: on two cores that is what takes least time.
 test: setup-dev ## Runs the whole test suite with coverage. PYTEST_ARGS adds arguments.
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -P -m coverage run -m pytest -n 2 --dist loadfile -m "not integration" $(PYTEST_ARGS)
-	@$(BIN)/python -P -m coverage run -m pytest -m integration $(PYTEST_ARGS)
+	@$(BIN)/python -P -m coverage run -m pytest -n 2 --dist loadfile -m "not alone" $(PYTEST_ARGS)
+	@$(BIN)/python -P -m coverage run -m pytest -m alone $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage combine -q
 	@$(BIN)/python -m coverage report
 

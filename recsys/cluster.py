@@ -10,6 +10,8 @@ gateway first. Should the holder or the supervisor be killed, the servers notice
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -18,7 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -38,6 +40,9 @@ HOST = "127.0.0.1"
 DEFAULT_CHANNELS = ("popularity", "itemcf", "vector")
 _POLL_SECONDS = 0.1
 _LAST_LINES = 5
+_FREE_PORTS = range(20_000, 32_000)
+_BLOCK = 250
+_BLOCKS = len(_FREE_PORTS) // _BLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +70,28 @@ class Ports:
 
 
 def free_ports(n: int) -> list[int]:
-    """`n` different ports that nothing listens on at the moment."""
-    probes = [socket.socket() for _ in range(n)]
-    try:
-        for probe in probes:
-            probe.bind((HOST, 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
+    """`n` different ports that nothing listens on at the moment, none of which it returned lately.
+
+    Below those that systems give to clients, which could take one before its server does. Processes that look at the
+    same time begin at different places for the same reason. Raises CannotStart where there are not so many.
+    """
+    found: list[int] = []
+    for port in itertools.islice(_candidates, _BLOCK):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            found.append(port)
+        if len(found) == n:
+            return found
+    raise CannotStart(f"{len(found)} of {_BLOCK} ports are free, {n} are needed; stop what listens there")
+
+
+def _ports_of_this_process() -> Iterator[int]:
+    """The ports of a range that belongs to this process and few others, over and over."""
+    first = _FREE_PORTS.start + os.getpid() % _BLOCKS * _BLOCK
+    return itertools.cycle(range(first, first + _BLOCK))
+
+
+_candidates = _ports_of_this_process()
 
 
 def programs(

@@ -28,7 +28,7 @@ from recsys.v1 import recommend_pb2, recommend_pb2_grpc
 from tests.published import ITEMS, USERS
 from tests.waiting import PATIENCE_SECONDS, eventually
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 PATIENT = {"gateway": {"budget-seconds": "4", "probe-timeout-seconds": "2"}}
 """A busy machine must not degrade an answer here: what degrades is the channel that is stopped."""

@@ -20,7 +20,7 @@ from offline.workflow import Workflow
 from recsys.cluster import LocalCluster
 from tests.integration.faults import ROLES, Terms, run_fault, stage_of, started
 
-pytestmark = [pytest.mark.integration]
+pytestmark = [pytest.mark.integration, pytest.mark.alone]
 
 HANG_SECONDS = 10.0
 """Longer than requests take to run out of time three times, side by side, and to be answered without the server."""

@@ -47,8 +47,20 @@ def cluster_of(servers: list[Program], folder: Path) -> Iterator[LocalCluster]:
     assert not [pid for pid in kept if psutil.pid_exists(pid)]
 
 
-def test_free_ports_are_different() -> None:
-    assert len(set(free_ports(20))) == 20
+def test_free_ports_are_different_from_time_to_time_and_from_those_of_clients() -> None:
+    found = [*free_ports(20), *free_ports(20)]
+    assert len(set(found)) == 40
+    assert max(found) < 32_768  # where Linux begins to give ports to clients
+
+
+def test_a_port_that_is_taken_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, between, after = free_ports(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", between))
+        monkeypatch.setattr("recsys.cluster._candidates", iter([before, between, after, before]))
+        assert free_ports(2) == [before, after]
+        with pytest.raises(CannotStart, match="1 of 250 ports are free, 2 are needed"):
+            free_ports(2)
     ports = Ports.free()
     assert list(ports.grpc) == list(ports.metrics) == list(PORTS)
     assert len({*ports.grpc.values(), *ports.metrics.values()}) == 2 * len(PORTS)
@@ -116,6 +128,7 @@ def test_a_cluster_that_does_not_run_has_nothing_to_stop(tmp_path: Path) -> None
     assert LocalCluster([], tmp_path).stop() == {}
 
 
+@pytest.mark.alone
 @pytest.mark.integration
 def test_a_server_that_is_killed_comes_back_and_all_exit_with_0(tmp_path: Path) -> None:
     servers = popularity_only(tmp_path / "bundles")
@@ -147,6 +160,7 @@ def stop_until_it_is_killed(cluster: LocalCluster, pid: int, hang_seconds: float
             eventually(lambda: cluster.pids()["popularity"] != pid, "it is killed", seconds=hang_seconds + 10)
 
 
+@pytest.mark.alone
 @pytest.mark.integration
 def test_a_server_that_hangs_is_killed_and_comes_back(tmp_path: Path) -> None:
     servers, hang_seconds = popularity_only(tmp_path / "bundles"), 4.0
@@ -163,6 +177,7 @@ def test_a_server_that_hangs_is_killed_and_comes_back(tmp_path: Path) -> None:
     assert (tmp_path / "logs" / "supervisor.out").read_text() == ""
 
 
+@pytest.mark.alone
 @pytest.mark.integration
 def test_a_server_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
     server = Program("rank", ("-m", "recall_server", "--channel", "magic"), f"127.0.0.1:{free_ports(1)[0]}")
@@ -171,6 +186,7 @@ def test_a_server_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
         cluster.wait_healthy(PATIENCE_SECONDS)
 
 
+@pytest.mark.alone
 @pytest.mark.integration
 def test_a_server_without_a_bundle_is_unhealthy_with_its_last_words(tmp_path: Path) -> None:
     servers = [s for s in programs(tmp_path, tmp_path, Ports.free()) if s.name == "popularity"]
@@ -184,6 +200,7 @@ def test_a_server_without_a_bundle_is_unhealthy_with_its_last_words(tmp_path: Pa
             cluster.wait_healthy(0.1)
 
 
+@pytest.mark.alone
 @pytest.mark.integration
 @pytest.mark.parametrize("victim", ["holder", "supervisor"])
 def test_nothing_is_left_running_when_the_holder_or_the_supervisor_is_killed(tmp_path: Path, victim: str) -> None:
