@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import jsonschema
@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from gateway.config import GatewayConfig
+from offline.verbs import IngestConfig
 from recsys.config import ENVIRONMENT_PREFIX, PORTS
 
 BUILT = {"gateway", "popularity", "itemcf", "vector", "rank", "als", "content", "offline"}
@@ -62,6 +63,42 @@ def test_servers_read_the_bundles_and_write_nothing_but_events(services: dict[st
     assert writable == {role: ["events:/data"] if role == "gateway" else [] for role in PORTS}
     assert all("data:/bundles:ro" in services[name]["volumes"] for name in PORTS)
     assert all(services[name]["read_only"] and services[name]["cap_drop"] == ["ALL"] for name in PORTS)
+
+
+def mounts(service: dict[str, Any]) -> dict[PurePosixPath, str]:
+    """What is mounted into a service, by the folder where its containers see it."""
+    parts = [volume.split(":") for volume in service.get("volumes", ())]
+    return {PurePosixPath(folder): source for source, folder, *_ in parts}
+
+
+def test_no_volume_is_mounted_below_another_one(services: dict[str, dict[str, Any]]) -> None:
+    """The engine would make the folders in between as root, and the image's user could not write beside the mount."""
+    folders = {name: mounts(service) for name, service in services.items()}
+    assert folders["offline"]
+    nested = {(name, f) for name, found in folders.items() for f in found if found.keys() & set(f.parents)}
+    assert nested == set()
+
+
+def test_what_our_volumes_are_mounted_on_belongs_to_the_user_of_the_images(
+    services: dict[str, dict[str, Any]], docker_folder: Path
+) -> None:
+    """A new volume takes over the owner of the image's folder; without one it is root's."""
+    dockerfile = (docker_folder / "Dockerfile").read_text()
+    (owned,) = re.findall(r"install --directory --owner=recsys .*? (/.*?) \\", dockerfile)
+    assert {str(folder) for name in BUILT for folder in mounts(services[name])} == set(owned.split())
+
+
+def test_the_documented_ingest_reads_the_events_of_the_gateway(
+    services: dict[str, dict[str, Any]], docker_folder: Path
+) -> None:
+    page = (docker_folder.parent / "docs/reference/operations.md").read_text()
+    (words,) = re.findall(r"run --rm offline ingest (.*)", page)
+    config = IngestConfig.from_arguments(words.split(), "offline ingest")
+    (written,) = re.findall(r"RECSYS_EVENTS_FILE=(\S+)", (docker_folder / "Dockerfile").read_text())
+    seen = {source: folder / PurePosixPath(written).name for folder, source in mounts(services["offline"]).items()}
+    assert mounts(services["gateway"])[PurePosixPath(written).parent] == "events"
+    assert str(config.events_from) == str(seen["events"])
+    assert mounts(services["offline"])[PurePosixPath(config.root)] == "data"
 
 
 def test_the_gateway_asks_the_services_at_their_ports(services: dict[str, dict[str, Any]]) -> None:
