@@ -3,17 +3,18 @@
 # Uses Docker where an engine answers, otherwise buildah, which needs root and no engine
 # (Debian: apt-get install buildah debootstrap).
 #
-#   BUNDLE_ROOT   published bundles for the trial   (default data/demo/bundles/production, made where it is not there)
+#   BUNDLE_ROOT   published bundles for the trial   (default: one of the demo set with every channel, below data/images)
 #   BASE          base image                        (default python:3.11-slim; with buildah one made by debootstrap)
 #   TORCH_INDEX   index with the CPU build of torch (default: PyTorch's where it answers)
 #   TARGETS       images to build                   (default: all)
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-BUNDLE_ROOT=${BUNDLE_ROOT:-data/demo/bundles/production}
+BUNDLE_ROOT=${BUNDLE_ROOT:-}
 TARGETS=${TARGETS:-recall-popularity recall-itemcf recall-vector recall-als recall-content rank gateway offline}
 PYTHON=${PYTHON:-.venv/bin/python}
 SUITE=${SUITE:-bookworm}
+CHANNELS=popularity,itemcf,vector,als,content
 DEBIAN_BASE=localhost/recsys-base:$SUITE
 VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' recsys/__init__.py)
 scratch=$(mktemp -d)
@@ -94,6 +95,9 @@ if [[ $ENGINE == buildah ]]; then
   build_mounted_stages
 fi
 for target in $TARGETS; do build "$target" "localhost/recsys-$target:$VERSION"; done
-[[ $BUNDLE_ROOT != data/demo/* || -f $BUNDLE_ROOT/CURRENT ]] || "$PYTHON" -m offline run --dataset demo
+if [[ -z $BUNDLE_ROOT ]]; then # what did not change since the last time is not made again
+  "$PYTHON" -m offline run --dataset demo --root data/images --serving.channels "$CHANNELS"
+  BUNDLE_ROOT=data/images/demo/bundles/production
+fi
 read -ra targets <<<"$TARGETS"
 "$PYTHON" docker/try_images.py --engine "$ENGINE" --version "$VERSION" --bundle-root "$BUNDLE_ROOT" "${targets[@]}"

@@ -1,7 +1,8 @@
 """Starts the serving images on a published bundle, waits until each is healthy, calls each, stops each with SIGTERM.
 
 `try_images.py --engine docker|buildah --version TAG --bundle-root FOLDER TARGET …`: the last step of `make images`.
-It ends with an error where an image holds a training library, runs as root, gives no answer, or does not end with 0.
+It ends with an error where an image holds a training library, runs as root, gives no answer, or does not end with 0,
+and where the bundle has nothing for one of them to serve.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import grpc
 from containers import ENGINES, Container, wait_healthy
 
-from recsys.bundle import BundleStore
+from recsys.bundle import BundleStore, Manifest
 from recsys.errors import BundleError
 from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, recommend_pb2, recommend_pb2_grpc
 
@@ -37,8 +38,12 @@ TRAINING_LIBRARIES = ("torch", "lightgbm", "pandas", "sklearn", "duckdb", "onnx"
 USER = "10001"
 HEALTHY_SECONDS = 90.0
 CALL_SECONDS = 5.0
+TRIES = 10
 
+ROOT = Path(__file__).resolve().parents[1]
 FIND = "import importlib.util as i, sys; print(*(name for name in sys.argv[1:] if i.find_spec(name)))"
+READ = "import sys; from importlib.resources import files; "
+READ += "print(*(len((files('offline') / name).read_bytes()) for name in sys.argv[1:]))"
 
 
 def expect(found: object, expected: object, what: str) -> None:
@@ -66,7 +71,16 @@ def inspect(container: Container, *, serves: bool) -> None:
             "python", "-c", "import torch, lightgbm, onnxruntime, hnswlib; print(torch.version.cuda)"
         )
         expect(loaded.stdout.strip(), "None", f"{image}: CUDA of torch, {loaded.stderr}")
+        read_package_data(container)
     print(f"{image}: {container.size()}, training libraries: {', '.join(found) or 'none'}")
+
+
+def read_package_data(container: Container) -> None:
+    """Reads, inside the image, the files beside the code of the offline jobs: films, presets and queries."""
+    folder = ROOT / "offline"
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in (".py", ".pyc")]
+    read = container.run("python", "-c", READ, *(path.relative_to(folder).as_posix() for path in files))
+    expect(read.stdout.split(), [str(path.stat().st_size) for path in files], f"{container.image}: data, {read.stderr}")
 
 
 def free_ports(n: int) -> list[int]:
@@ -76,13 +90,25 @@ def free_ports(n: int) -> list[int]:
         return [probe.getsockname()[1] for probe in probes]
 
 
-def cutoff_of(bundle_root: Path) -> int:
-    """The cut-off of the released bundle; ends the trial where there is none."""
+def released(bundle_root: Path) -> Manifest:
+    """What the released bundle says of itself; ends the trial where there is none."""
     store = BundleStore(bundle_root)
     try:
-        return store.open(store.release().current).manifest.cutoff
+        return store.open(store.release().current).manifest
     except BundleError as error:
         raise SystemExit(f"the images are built, but there is no bundle to try them on: {error}") from None
+
+
+def serving(containers: dict[str, Container], manifest: Manifest) -> dict[str, Container]:
+    """The containers that serve, by role; ends the trial where the bundle has no files for one of them."""
+    by_role = {ROLES[target]: container for target, container in containers.items() if target in ROLES}
+    missing = [role for role in by_role if role not in manifest.roles]
+    if missing:
+        raise SystemExit(
+            f"bundle {manifest.bundle_version} has nothing for {', '.join(missing)} to serve: publish one with "
+            "--serving.channels and their names, or leave their images out of TARGETS"
+        )
+    return by_role
 
 
 def environment_of(role: str, ports: dict[str, tuple[int, int]]) -> dict[str, str]:
@@ -136,17 +162,21 @@ class Caller:
         request = recommend_pb2.RecommendRequest(count=10)
         request.history.item_ids.extend(self._known[:5])
         stub = recommend_pb2_grpc.RecommendationServiceStub(channel)
-        answer: Any = stub.Recommend(request, timeout=CALL_SECONDS)
+        for _ in range(TRIES):  # it finds the other servers by asking them about every second
+            answer: Any = stub.Recommend(request, timeout=CALL_SECONDS)
+            if not answer.degraded:
+                break
+            time.sleep(1)
         expect((len(answer.items), answer.degraded), (10, False), f"items and degraded, stages {answer.stages}")
         return f"{len(answer.items)} recommendations, the first {answer.items[0].title!r}"
 
 
-def serve_all(containers: dict[str, Container], bundle_root: Path) -> None:
-    """Starts every server, gateway last; then health, one call each, and SIGTERM, gateway first."""
+def serve_all(containers: dict[str, Container], bundle_root: Path, cutoff: int) -> None:
+    """Starts every server, by role, gateway last; then health, one call each, and SIGTERM, gateway first."""
     roles = sorted(containers, key=list(ROLES.values()).index)
     numbers = free_ports(2 * len(roles))
     ports = dict(zip(roles, zip(numbers[::2], numbers[1::2], strict=True), strict=True))
-    caller = Caller(cutoff_of(bundle_root), ports)
+    caller = Caller(cutoff, ports)
     for role in roles:
         containers[role].start(environment_of(role, ports), {bundle_root.resolve(): "/bundles"})
     for role in roles:
@@ -160,7 +190,7 @@ def serve_all(containers: dict[str, Container], bundle_root: Path) -> None:
 
 
 def main() -> None:
-    """Looks into every image, then starts the serving ones that the bundle has files for together."""
+    """Looks into every image, then starts the serving ones together."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", choices=sorted(ENGINES), required=True)
     parser.add_argument("--version", required=True)
@@ -174,10 +204,8 @@ def main() -> None:
             containers[target] = ENGINES[options.engine](image, Path(folder) / f"{target}.log")
             closing.callback(containers[target].remove)
             inspect(containers[target], serves=target in ROLES)
-        store = BundleStore(options.bundle_root)
-        known = store.open(store.release().current).manifest.roles
-        serving = {ROLES[name]: container for name, container in containers.items() if ROLES.get(name) in known}
-        serve_all(serving, options.bundle_root)
+        manifest = released(options.bundle_root)
+        serve_all(serving(containers, manifest), options.bundle_root, manifest.cutoff)
 
 
 if __name__ == "__main__":
