@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from offline.publish import ROLE_FOLDERS
+from offline.publish import REPORT_FOLDER, ROLE_FOLDERS
 from recall_server.channels import CHANNELS
-from recsys.bundle import RerankPolicy
+from recsys.bundle import FORMAT_VERSION, BundleStore, RerankPolicy
 from recsys.config import METRICS_PORTS, PORTS
 from recsys.v1 import recommend_pb2
-from tests.docs.pages import ROOT
+from tests.docs.pages import PAGES, ROOT
 from tests.gateway.toy import policy
 from tests.gateway.world import gateway
 
@@ -44,11 +45,24 @@ def test_every_process_is_named_with_its_metrics_port() -> None:
     assert f"`/metrics`: {first} to {last}, in the order {', '.join(by_port)}." in read("docs/architecture.md")
 
 
-def test_every_folder_of_a_bundle_is_in_its_layout() -> None:
+def test_the_layout_of_a_bundle_has_its_folders_and_no_others(checkerboard_store: Path) -> None:
     layout = read("docs/reference/bundle.md").partition("```")[2].partition("```")[0]
-    folders = {folder for folders in ROLE_FOLDERS.values() for folder in folders}
-    assert {folder for folder in folders if f"── {folder}/ " not in layout} == set()
+    store = BundleStore(checkerboard_store)
+    published = {path.name for path in store.open(store.release().current).folder.iterdir() if path.is_dir()}
+    of_roles = {folder for folders in ROLE_FOLDERS.values() for folder in folders}
+    assert set(re.findall(r"^    [├└]── (\w+)/ ", layout, re.MULTILINE)) == published | of_roles | {REPORT_FOLDER}
     assert "exposure_bonus.npy" in layout
+
+
+def test_the_changelog_says_which_format_bundles_have() -> None:
+    assert f"the bundle format ({FORMAT_VERSION})." in " ".join(read("CHANGELOG.md").split())
+
+
+def test_pages_publish_a_bundle_before_they_bring_the_servers_up() -> None:
+    pages = [page for page in PAGES if re.search(r"compose\S* up\b", page.read_text(encoding="utf-8"))]
+    before = {page.name: re.split(r"compose\S* up\b", page.read_text(encoding="utf-8"))[0] for page in pages}
+    assert set(before) == {"README.md", "operations.md"}
+    assert [name for name, text in before.items() if "run --rm offline" not in text] == []
 
 
 async def test_every_stage_is_named_where_it_should(tmp_path: Path) -> None:
