@@ -83,7 +83,7 @@ def replay(
 ) -> Replayed:
     """Sends `targets` to the gateway at `target`, which serves `bundle`, in order of their moments.
 
-    Targets of kind `all` rely on the histories that the gateway has stored; `successive` ones carry theirs.
+    Targets of kind `all` rely on the histories that the gateway has stored; those of later moments carry theirs.
 
     Raises:
         BundleMismatch: the bundle has seen what it is asked for, or another version answered.
@@ -110,11 +110,11 @@ def replay(
 
 
 def message_of(request: Request, kind: TargetKind) -> RecommendRequest:
-    """The public request; only `successive` ones carry a history."""
+    """The public request; it carries the history unless that is the one of the cut-off, which the gateway has."""
     message = RecommendRequest(as_of=request.as_of, count=request.count, debug=True)
     if request.user_id is not None:
         message.user_id = request.user_id
-    if kind == "successive":
+    if kind != "all":
         message.history.CopyFrom(convert.history_to_proto(request.history))
     return message
 

@@ -5,22 +5,30 @@ Each test that holds the equality has a twin that breaks one thing on purpose an
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from offline.agreement import Agreement, compare
+from offline.cli import main
 from offline.evaluate import Models, served_lists
-from offline.local import served
+from offline.local import HEALTHY_SECONDS, served
 from offline.replay import PacingConfig, Replayed, active_version, replay
 from offline.targets import TargetKind, Targets
 from offline.workflow import Workflow
 from rank_server.scoring import GRAPH_FILE, Ranker, open_session
 from recall_server.channels.vector import VectorChannel
+from recsys.cluster import LocalCluster, Ports, programs
+from recsys.domain import NO_IDS, History
 from recsys.errors import BundleMismatch
 from recsys.features import FeatureStore
+from recsys.features.items import ITEM_NAMES
+from tests.integration.conftest import QUICK
 
 pytestmark = [pytest.mark.integration]
 
@@ -28,6 +36,9 @@ MOST_REQUESTS = 300
 PACING = PacingConfig(in_flight=2, deadline_seconds=60.0)
 PATIENT = {"budget-seconds": "30", "probe-timeout-seconds": "5"}
 """What a busy machine does to the time of an answer is no matter of equality."""
+WEIGHTY = "item_returning_all"
+"""A feature that the small system's ranker looks at in every request; most it never looks at."""
+Asked = Callable[[TargetKind], tuple[Targets, Replayed]]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +53,27 @@ def gateway(trained: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Iter
 def models(trained: Workflow) -> Models:
     """The same bundle's models in this process."""
     return trained.models()
+
+
+@pytest.fixture(scope="module")
+def asked(trained: Workflow, gateway: str) -> Asked:
+    """Targets of a kind, and what the five servers answered to them: they are asked once per kind."""
+
+    @cache
+    def ask(kind: TargetKind) -> tuple[Targets, Replayed]:
+        targets = first(trained.test_targets(kind), MOST_REQUESTS)
+        return targets, replayed(trained, gateway, targets, kind)
+
+    return ask
+
+
+@pytest.fixture(scope="module")
+def arguments(trained: Workflow) -> list[str]:
+    """Those of a verb for the small system, patient with the servers."""
+    config = trained.config
+    places = ["--dataset", config.dataset, "--data-dir", str(config.data_dir), "--root", str(config.root)]
+    patience = [f"--pacing.{name.replace('_', '-')}={value}" for name, value in PACING.model_dump().items()]
+    return [*places, *QUICK, *patience, "--bootstrap.resamples=10"]
 
 
 def first(targets: Targets, n: int) -> Targets:
@@ -64,10 +96,9 @@ def agreement(models: Models, answers: Replayed, targets: Targets) -> Agreement:
     return compare(served_lists(models, targets), answers.lists, targets)
 
 
-@pytest.mark.parametrize("kind", ["all", "successive"])
-def test_five_processes_answer_what_one_does(trained: Workflow, gateway: str, models: Models, kind: TargetKind) -> None:
-    targets = first(trained.test_targets(kind), MOST_REQUESTS)
-    answers = replayed(trained, gateway, targets, kind)
+@pytest.mark.parametrize("kind", get_args(TargetKind))
+def test_five_processes_answer_what_one_does(asked: Asked, models: Models, kind: TargetKind) -> None:
+    targets, answers = asked(kind)
     assert answers.latency.errors == {}
     assert answers.latency.degraded == 0
     found = agreement(models, answers, targets)
@@ -76,23 +107,49 @@ def test_five_processes_answer_what_one_does(trained: Workflow, gateway: str, mo
     assert found.ndcg_difference == 0.0
 
 
-def test_a_broken_feature_is_seen(trained: Workflow, gateway: str, models: Models) -> None:
-    targets = first(trained.test_targets("all"), MOST_REQUESTS)
+def test_one_broken_feature_is_seen(trained: Workflow, gateway: str, models: Models, asked: Asked) -> None:
+    targets, answers = asked("all")
     folder = trained.config.store("evaluation").open(active_version(gateway)).folder
-    store = FeatureStore.open(folder)
-    broken = replace(store, items=np.roll(store.items, 1, axis=0))
-    wrong = replace(models, ranker=Ranker(broken, open_session(folder / GRAPH_FILE)))
+    store, column = FeatureStore.open(folder), ITEM_NAMES.index(WEIGHTY)
+    items = store.items.copy()
+    items[:, column] = np.roll(items[:, column], 1)
+    wrong = replace(models, ranker=Ranker(replace(store, items=items), open_session(folder / GRAPH_FILE)))
     assert trained.policy.ranking == "ranked"
-    assert agreement(wrong, replayed(trained, gateway, targets, "all"), targets).equal_entries < 0.99
+    assert agreement(wrong, answers, targets).equal_entries < 0.99
 
 
-def test_a_broken_seen_filter_is_seen(trained: Workflow, gateway: str, models: Models) -> None:
-    targets = first(trained.test_targets("all"), MOST_REQUESTS)
-    unfiltered = [replace(request, history=request.history.take(slice(0, 0))) for request in targets.requests]
-    assert all(len(request.history) == 0 for request in unfiltered)
-    wrong = served_lists(models, replace(targets, requests=unfiltered))
-    answers = replayed(trained, gateway, targets, "all")
-    assert compare(wrong, answers.lists, targets).equal_entries < 0.99
+def test_a_broken_seen_filter_is_seen(models: Models, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process only, and nothing else: channels and features see the same histories."""
+    targets, answers = asked("all")
+    monkeypatch.setattr(History, "seen_item_ids", lambda history: NO_IDS)
+    assert agreement(models, answers, targets).equal_entries < 0.99
+
+
+def test_the_verb_says_that_all_places_are_equal(
+    trained: Workflow, gateway: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["replay", "--target", gateway, *arguments])
+    told = capsys.readouterr().out
+    assert f"bundle {active_version(gateway)}, through {gateway}\nsmall, targets all, " in told
+    assert f"\n{len(trained.test_targets('all'))} requests, " in told
+    assert "0 failed, 0 degraded" in told
+    assert "100.00% of the first ten places are equal" in told
+
+
+def test_the_verb_refuses_a_gateway_that_knows_the_future(
+    trained: Workflow, arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The gateway alone says which bundle it serves; nothing is asked of the others."""
+    store, ports = trained.config.store("production"), Ports.free()
+    servers = programs(store.root.absolute(), tmp_path / "events", ports)
+    with LocalCluster([server for server in servers if server.name == "gateway"], tmp_path / "logs") as cluster:
+        cluster.wait_healthy(HEALTHY_SECONDS)
+        with pytest.raises(SystemExit) as end:
+            main(["replay", "--target", ports.target("gateway"), *arguments])
+    assert end.value.code == 2
+    told = capsys.readouterr().err
+    assert f"error: bundle {store.release().current} (production) has seen everything up to " in told
+    assert "serve the evaluation bundle" in told
 
 
 def test_a_bundle_that_knows_the_future_is_refused(trained: Workflow, gateway: str) -> None:

@@ -191,7 +191,6 @@ def write_absurd_future(raw: Path, after: int, end: int) -> None:
         writer.writerow((900_001, "The Absurd", "Absurdity|Drama", 2999))
         writer.writerow(("brand-new", "Brand New", "Novelty", 3000))
         writer.writerow((900_002, "Never Seen", "Drama", 1950))
-    (raw / "tags.csv").write_text(f"userId,movieId,tag,timestamp\n1,1,absurd,{end}\n")
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from offline.content import ContentConfig, item_vectors
 from offline.datasets.registry import open_dataset
 from offline.ingest import ingest
 from offline.interactions import Dataset, Snapshot
@@ -23,12 +25,15 @@ MOVIES = "movieId,title,genres\n" + "".join(
     f'{item},"Film {item} ({1970 + item})",{genres}\n'
     for item, genres in zip(range(10, 15), ("Drama", "Comedy", "Drama|War", "War", "Drama"), strict=True)
 )
-TAGS = "userId,movieId,tag,timestamp\n1,10,dark,1000000003\n"
+TAGS = "userId,movieId,tag,timestamp\n1,10,dark,1000000003\n2,12,dark,1000000004\n"
 LINKS = "movieId,imdbId,tmdbId\n10,0114709,862\n"
 
 FUTURE_RATINGS = "".join(f"{user},{item},5.0,{CUTOFF + 1}\n" for user in (1, 2, 99) for item in (10, 14, 77))
 FUTURE_MOVIES = '77,"Absurd (2001)",Absurdity|Drama\n78,"Never Seen (1950)",Comedy|Noir\n'
-FUTURE_TAGS = f"99,77,absurd,{CUTOFF + 1}\n1,78,unseen,{CUTOFF + 1}\n98,10,late,{CUTOFF + 2}\n"
+FUTURE_TAGS = f"99,77,absurd,{CUTOFF + 1}\n1,78,unseen,{CUTOFF + 1}\n" + "".join(
+    f"98,{item},{tag},{CUTOFF + 2}\n" for item, tag in ((10, "late"), (11, "late"), (13, "dark"), (11, "absurd"))
+)
+"""On new and on known items; "late" is on two of the latter, since a tag of one item alone describes nothing."""
 FUTURE_LINKS = "77,0000077,77\n"
 
 
@@ -80,6 +85,21 @@ def test_a_snapshot_does_not_know_the_future(known: Dataset, haunted: Dataset, c
     _assert_same(found.events, expected.events)
     _assert_same(found.catalogue, expected.catalogue)
     _assert_same(found.texts, expected.texts)
+
+
+@pytest.mark.parametrize("cutoff", [CUTOFF, CUTOFF - 7])
+def test_what_describes_items_does_not_know_the_future(
+    known: Dataset, haunted: Dataset, tmp_path: Path, cutoff: int
+) -> None:
+    def described(snapshot: Snapshot, world: str) -> NDArray[np.float32]:
+        return item_vectors(snapshot, ContentConfig(), tables=tmp_path / world / "tables")
+
+    expected, found = described(known.snapshot(cutoff), "known"), described(haunted.snapshot(cutoff), "haunted")
+    np.testing.assert_array_equal(found, expected)
+    untagged = item_vectors(known.snapshot(cutoff), ContentConfig())
+    assert untagged.shape[1] < expected.shape[1], "what is compared has columns of tags"
+    later = described(replace(haunted.snapshot(cutoff), cutoff=CUTOFF + 2), "haunted")
+    assert later.shape[1] > expected.shape[1], "the tags of the future would add to them"
 
 
 def test_a_snapshot_holds_everything_up_to_the_cutoff(known: Dataset) -> None:

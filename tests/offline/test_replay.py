@@ -12,7 +12,7 @@ from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import grpc
 import numpy as np
@@ -160,7 +160,7 @@ def agreement(gateway: ToyGateway, kind: TargetKind) -> Agreement:
     return compare(served_lists(models(), targets(kind)), replayed(gateway, kind).lists, targets(kind))
 
 
-@pytest.mark.parametrize("kind", ["all", "successive"])
+@pytest.mark.parametrize("kind", get_args(TargetKind))
 def test_replay_finds_what_evaluate_found(kind: TargetKind) -> None:
     found = agreement(ToyGateway(models()), kind)
     assert (found.equal_entries, found.equal_lists, found.ndcg_difference) == (1, 1, 0)
@@ -222,12 +222,17 @@ def test_the_active_version_is_asked_for() -> None:
         active_version("127.0.0.1:1", timeout=0.5)
 
 
-def test_only_successive_requests_carry_a_history() -> None:
+def test_requests_at_the_cutoff_rely_on_the_stored_history() -> None:
     request = Request(History.of([1], [5], values=[3.0]), 9, 50, user_id=7)
-    stored, sent = message_of(request, "all"), message_of(request, "successive")
-    assert not stored.HasField("history")
+    assert not message_of(request, "all").HasField("history")
+
+
+@pytest.mark.parametrize("kind", ["successive", "last"])
+def test_requests_of_later_moments_carry_their_history(kind: TargetKind) -> None:
+    request = Request(History.of([1], [5], values=[3.0]), 9, 50, user_id=7)
+    sent = message_of(request, kind)
     assert (sent.history.item_ids, sent.history.timestamps, sent.history.values) == ([1], [5], [3.0])
-    nobody = message_of(replace(request, history=History.empty(), user_id=None), "successive")
+    nobody = message_of(replace(request, history=History.empty(), user_id=None), kind)
     assert nobody.HasField("history")
     assert nobody.WhichOneof("user") is None
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from gateway.merge import merge
-from offline.interactions import Dataset, Interactions
+from offline.interactions import Dataset, Interactions, Items
 from offline.samples import (
     ARRAYS,
     HISTORY_ARRAYS,
@@ -23,7 +24,7 @@ from offline.samples import (
 from offline.splits import Window
 from offline.targets import targets_of
 from recsys.domain import History, RankQuery
-from tests.offline.tastes import DAY, NoiseChannel, TasteChannel, dataset_of_tastes, policy_of
+from tests.offline.tastes import DAY, ITEMS, NoiseChannel, TasteChannel, dataset_of_tastes, policy_of
 
 WINDOW = Window(50 * DAY, 80 * DAY)
 
@@ -33,6 +34,18 @@ def collected(dataset: Dataset) -> Samples:
     targets = targets_of("all", dataset, snapshot, WINDOW)
     channels = [NoiseChannel(snapshot.catalogue), TasteChannel(snapshot.catalogue)]
     return collect(snapshot, channels, targets, policy=policy_of())
+
+
+def with_absurd_item(items: Items) -> Items:
+    """The items and one more, which appears after the window."""
+    new = items.take(items.item_ids == ITEMS)
+    columns: dict[str, Any] = {
+        field.name: np.concatenate([getattr(items, field.name), getattr(new, field.name)])
+        for field in fields(items)
+        if field.name not in ("genre_names", "people")
+    }
+    columns["item_ids"][-1], columns["available_from"][-1] = ITEMS + 1, WINDOW.until + 1
+    return replace(items, **columns)
 
 
 def test_a_sample_is_what_the_ranker_would_be_asked() -> None:
@@ -89,20 +102,19 @@ def test_histories_keep_the_latest_known_events() -> None:
 
 
 def test_the_future_beyond_the_window_reaches_nothing() -> None:
-    """Absurd ratings and items after the window: every feature, candidate and label stays."""
+    """Absurd ratings, of a known and of a new item, after the window: every feature, candidate and label stays."""
     dataset = dataset_of_tastes()
     events = dataset.interactions.until(WINDOW.until)
     n = 50
     absurd = Interactions(
         np.concatenate([events.user_ids, np.full(n, 1)]),
-        np.concatenate([events.item_ids, np.full(n, 60)]),
+        np.concatenate([events.item_ids, np.resize([ITEMS, ITEMS + 1], n)]),
         np.concatenate([events.timestamps, np.full(n, WINDOW.until + 1)]),
         np.concatenate([events.types, np.ones(n, np.int8)]),
         np.concatenate([events.values, np.full(n, 1e6, np.float32)]),
     )
-    late = dataset.items.available_from.copy()
     before = collected(replace(dataset, interactions=events))
-    after = collected(replace(dataset, interactions=absurd, items=replace(dataset.items, available_from=late)))
+    after = collected(replace(dataset, interactions=absurd, items=with_absurd_item(dataset.items)))
     for name in ("features", "labels", "groups", "relevant_counts"):
         assert getattr(before, name).tobytes() == getattr(after, name).tobytes(), name
 
