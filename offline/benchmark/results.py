@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from offline.benchmark.saved import load_result, save_result
 from offline.evaluation import Figure
+from recsys.errors import DataError, DataMalformed
 
 FORMAT = 1
 
@@ -99,7 +100,7 @@ class BenchmarkResult:
     @property
     def name(self) -> str:
         """Of its file, without the ending."""
-        return f"{self.protocol}-{self.dataset}-{self.targets}{moment_suffix(self.moment)}"
+        return result_name(self.protocol, self.dataset, self.targets, self.moment)
 
     def overran(self, row: BenchmarkRow) -> bool:
         """Whether training and tuning of a system cost more than the budget."""
@@ -119,8 +120,13 @@ class BenchmarkResult:
         raise KeyError(f"{system}: not among {[row.system for row in self.rows]}")
 
     def save(self, folder: Path) -> Path:
-        """Writes `<name>.json` below `folder`; figures are rounded to six places."""
-        return save_result(folder / f"{self.name}.json", asdict(self), number=FORMAT)
+        """Writes `<name>.json` below `folder`; figures are rounded to six places.
+
+        Raises DataError where a result is there that has figures of systems which this one has none of.
+        """
+        path = folder / f"{self.name}.json"
+        refuse_to_lose(path, measured_systems(self.rows))
+        return save_result(path, asdict(self), number=FORMAT)
 
     @classmethod
     def load(cls, path: Path) -> BenchmarkResult:
@@ -133,6 +139,11 @@ class BenchmarkResult:
         content["differences"] = tuple(Difference(**difference) for difference in content["differences"])
         content["apart"] = tuple(_group(group) for group in content.get("apart", ()))
         return cls(**{**content, "metrics": tuple(content["metrics"]), "remarks": tuple(content["remarks"])})
+
+
+def result_name(protocol: str, dataset: str, targets: str, moment: str) -> str:
+    """The name of a result. Which systems were run is no part of it: one result has them all."""
+    return f"{protocol}-{dataset}-{targets}{moment_suffix(moment)}"
 
 
 def moment_suffix(moment: str) -> str:
@@ -148,6 +159,30 @@ def load_results(folder: Path) -> list[BenchmarkResult]:
 def of_origin(rows: Sequence[BenchmarkRow], origin: Origin) -> list[BenchmarkRow]:
     """The rows of one origin, in order."""
     return [row for row in rows if row.origin == origin]
+
+
+def measured_systems(rows: Sequence[BenchmarkRow]) -> frozenset[tuple[Origin, str]]:
+    """Origin and name, a peer's without package and version, of the systems that were run and have figures."""
+    return frozenset(
+        (row.origin, row.system.partition(" (")[0]) for row in rows if row.figures and row.origin not in QUOTED
+    )
+
+
+def refuse_to_lose(path: Path, systems: Collection[tuple[Origin, str]]) -> None:
+    """Raises DataError where the result saved as `path` has figures of others than `systems`.
+
+    A file that is no result of this format has nothing to lose: whoever reads it is told to run its command again.
+    """
+    try:
+        saved = measured_systems(BenchmarkResult.load(path).rows) if path.is_file() else frozenset()
+    except DataMalformed:
+        return
+    lost = sorted(f"{system} ({origin})" for origin, system in saved - frozenset(systems))
+    if lost:
+        raise DataError(
+            f"{path}: the result there has figures that this one has not: {', '.join(lost)}; run all of its systems in "
+            "one command (--models), or name another folder with --results"
+        )
 
 
 def _row(content: dict[str, object]) -> BenchmarkRow:

@@ -27,10 +27,13 @@ from offline.benchmark.results import (
     GroupRows,
     Origin,
     moment_suffix,
+    refuse_to_lose,
+    result_name,
 )
 from offline.benchmark.rows import export_rows
 from offline.evaluate import Lists, request_values, row_of
 from offline.interactions import Snapshot
+from offline.splits import Protocol
 from offline.targets import TargetKind, Targets
 from offline.workflow import Workflow
 from recsys.errors import CannotStart
@@ -67,6 +70,12 @@ class Bench:
         """The figures of the table."""
         return shown_metrics(self.config.protocol, self.kind)
 
+    @property
+    def saved_as(self) -> Path:
+        """Where the result is saved."""
+        moment = special_moment(self.config.split)
+        return self.config.results / f"{result_name(self.config.protocol, self.config.label, self.kind, moment)}.json"
+
     def row(self, run: OwnRun | PeerRun) -> BenchmarkRow:
         """The row of one system."""
         if run.lists is None:
@@ -101,7 +110,7 @@ class Bench:
             targets=self.targets,
             config=self.config.bootstrap,
         )
-        origin: Origin = "peer" if isinstance(run, PeerRun) else "ours" if run.system in WHOLE else "channel"
+        origin: Origin = "peer" if isinstance(run, PeerRun) else origin_of(run.system)
         return BenchmarkRow(found.system, origin, dict(found.figures), found.coverage[10], found.popularity[10])
 
     def _cost(self, run: OwnRun | PeerRun) -> tuple[float | None, int | None]:
@@ -126,13 +135,17 @@ class Bench:
 
 
 def run_benchmark(config: BenchmarkConfig) -> BenchmarkResult:
-    """All rows of one protocol on one data set. Raises CannotStart for a model that nobody has."""
+    """All rows of one protocol on one data set.
+
+    Raises CannotStart for a model that nobody has, DataError for a saved result that would lose figures: both before
+    anything is trained.
+    """
     bench = Bench.of(config)
     peers, ours = chosen_models(config, names_of_ours(bench.workflow))
+    refuse_to_lose(bench.saved_as, {("peer", name) for name in peers} | {(origin_of(name), name) for name in ours})
     peer_runs = run_peers(bench, peers)
     own_runs = run_ours(bench.workflow, bench.targets, ours)
     runs: list[OwnRun | PeerRun] = [*peer_runs, *own_runs]
-    rows = [*published_rows(config.protocol, config.label, bench.kind), *(bench.row(run) for run in runs)]
     return BenchmarkResult(
         config.protocol,
         config.label,
@@ -147,12 +160,22 @@ def run_benchmark(config: BenchmarkConfig) -> BenchmarkResult:
         budget_minutes=config.budget_minutes,
         machine=machine(),
         versions=versions(),
-        rows=tuple(rows),
+        rows=tuple(_rows(bench, runs, peers)),
         differences=tuple(bench.differences(runs)),
         remarks=(config.remark,) if config.remark else (),
         moment=special_moment(config.split),
         apart=bench.rows_apart(runs),
     )
+
+
+def _rows(bench: Bench, runs: Sequence[OwnRun | PeerRun], peers: Sequence[str]) -> list[BenchmarkRow]:
+    """What others published, what was run, and the peers that were not; `peers` are those that were asked for."""
+    config = bench.config
+    return [
+        *published_rows(config.protocol, config.label, bench.kind),
+        *(bench.row(run) for run in runs),
+        *absent_peers(config.protocol, peers, config.settings / config.place / "peers"),
+    ]
 
 
 def chosen_models(config: BenchmarkConfig, ours: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -192,6 +215,25 @@ def run_peers(bench: Bench, names: Sequence[str]) -> list[PeerRun]:
             seed=config.seed,
         )
     return [run_peer(name, place, bench.targets, bench.snapshot.catalogue.item_ids) for name in names]
+
+
+def absent_peers(protocol: Protocol, asked: Sequence[str], records: Path) -> list[BenchmarkRow]:
+    """A row for each peer of the protocol that the command left out, where it asked for any; `records` say the cost."""
+    left_out = [name for name in PEERS[protocol] if name not in asked] if asked else []
+    return [BenchmarkRow(name, "peer", note=f"not run: {_need(records / f'{name}.json')}") for name in left_out]
+
+
+def _need(record: Path) -> str:
+    """Why a peer was not run, with what its recorded search took where there was one."""
+    if not record.is_file():
+        return "not asked for"
+    content = json.loads(record.read_text("utf-8"))
+    return f"not asked for; an earlier run took {float(content['cpu_seconds']):,.0f} CPU-seconds"
+
+
+def origin_of(system: str) -> Origin:
+    """Of one of our systems."""
+    return "ours" if system in WHOLE else "channel"
 
 
 def title_of(run: OwnRun | PeerRun) -> str:

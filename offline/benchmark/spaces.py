@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from offline.config import OfflineConfig
 
 if TYPE_CHECKING:
     import optuna
 
-Value = int | float | str | bool | None
+Value = int | float | str | bool
 Settings = dict[str, Value]
-"""By flat key, `section.field`."""
+"""By flat key, `section.field`. Never null, which a TOML file cannot say and so could not set over another file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +21,8 @@ class Choice:
     """One of these."""
 
     options: tuple[Value, ...]
+    null: Value | None = None
+    """The option that means what null does, where one does."""
 
     def holds(self, value: object) -> bool:
         """Whether `value` may be suggested."""
@@ -28,7 +30,7 @@ class Choice:
 
     def suggest(self, trial: optuna.Trial, key: str) -> Value:
         """A value."""
-        return trial.suggest_categorical(key, self.options)
+        return cast("Value", trial.suggest_categorical(key, self.options))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,9 @@ class Whole:
 Space = Mapping[str, Choice | Real | Whole]
 
 _HALF_LIVES = Choice((3.0, 7.0, 14.0, 30.0, 90.0, 365.0, 3_650.0))
-_LEAST = Choice((None, 3.0, 4.0))
+_ALL_RATINGS = 0.0
+"""The least value that leaves none out, as null does."""
+_LEAST = Choice((_ALL_RATINGS, 3.0, 4.0), null=_ALL_RATINGS)
 """Of ratings from 1 to 5."""
 _FLOORS = Choice((0.0, 0.1, 0.2, 0.5, 1.0))
 
@@ -129,6 +133,8 @@ def present(space: Space, config: OfflineConfig) -> Settings:
     for key, domain in space.items():
         section, name = key.split(".")
         value = getattr(getattr(config, section), name)
+        if value is None and isinstance(domain, Choice):
+            value = domain.null
         if domain.holds(value):
             found[key] = value
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -11,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.trial import TrialState
+from pydantic import BaseModel
 
 from offline.benchmark.config import TuneConfig
 from offline.benchmark.headlines import chosen_metric, measured_group, special_moment
@@ -59,23 +62,26 @@ def tune(config: TuneConfig, model: str) -> Tuned:
         )
     if model not in SPACES:
         raise CannotStart(f"models: nothing is searched for {model!r}; choose of {', '.join(SPACES)}")
-    return search(config, model, _objective(config, model))
+    return search(config, model, _objective(config, model), rows=Workflow(config.offline()).tables.key)
 
 
-def search(config: TuneConfig, model: str, objective: Objective) -> Tuned:
-    """The search itself. Trials of an earlier run of the same study count, their CPU time too."""
+def search(config: TuneConfig, model: str, objective: Objective, *, rows: str) -> Tuned:
+    """The search itself. Trials of an earlier run on the same `rows`, a digest of the data, count, their CPU time too.
+
+    The present settings are tried until a trial of them ends: one that was killed is no trial of anything.
+    """
     storage = config.bench_root / "tuning.db"
     storage.parent.mkdir(parents=True, exist_ok=True)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
         storage=f"sqlite:///{storage}",
-        study_name=f"{config.place}/{model}",
+        study_name=study_name(config, model, rows),
         direction="maximize",
         load_if_exists=True,
     )
     study.sampler = optuna.samplers.TPESampler(seed=config.seed + len(study.trials))
     space = SPACES[model]
-    if not study.trials:
+    if not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.WAITING)):
         study.enqueue_trial(dict(present(space, config)))
     while len(finished(study)) < config.max_trials and spent(study) < config.budget_minutes * 60:
         trial = study.ask()
@@ -97,9 +103,25 @@ def search(config: TuneConfig, model: str, objective: Objective) -> Tuned:
     )
 
 
+def study_name(config: TuneConfig, model: str, rows: str) -> str:
+    """Place, model and a digest of the rows, the space, and the settings that are not searched but decide a value.
+
+    A channel is judged alone, so those of other models are not among them; a ranker is judged on what all of them give.
+    """
+    sections = {name for name, value in config if isinstance(value, BaseModel)}
+    if model != RANKER:
+        sections = {"split", "text", *(key.split(".")[0] for key in SPACES[model])}
+    fixed = config.model_dump(mode="json", include={"seed", "max_requests", *sections})
+    for key in SPACES[model]:
+        section, name = key.split(".")
+        del fixed[section][name]
+    parts = json.dumps([rows, repr(SPACES[model]), fixed], sort_keys=True)
+    return f"{config.place}/{model}/{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
+
+
 def finished(study: optuna.Study) -> list[optuna.trial.FrozenTrial]:
     """Trials with a value, in order."""
-    return [trial for trial in study.trials if trial.state == optuna.trial.TrialState.COMPLETE]
+    return [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
 
 
 def spent(study: optuna.Study) -> float:
@@ -108,13 +130,11 @@ def spent(study: optuna.Study) -> float:
 
 
 def toml_of(settings: Settings) -> str:
-    """Sections and values; JSON's numbers, strings and booleans are TOML's. Null, which TOML has not, is left out."""
+    """Sections and values; JSON's numbers, strings and booleans are TOML's. Spaces have no null, for TOML has none."""
     sections: dict[str, list[str]] = {}
     for key, value in settings.items():
         section, name = key.split(".")
-        lines = sections.setdefault(section, [])
-        if value is not None:
-            lines.append(f"{name} = {json.dumps(value)}")
+        sections.setdefault(section, []).append(f"{name} = {json.dumps(value)}")
     return "\n".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items())
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from offline.benchmark.peers import PEERS
 from offline.benchmark.results import BenchmarkResult
 from offline.benchmark.rows import DIGEST_FILE
 from offline.cli import main
@@ -97,8 +98,10 @@ def test_the_command_prints_and_saves_one_table(
         ("ease", "peer"),
         ("popularity", "channel"),
         ("itemcf", "channel"),
+        *((name, "peer") for name in PEERS[protocol] if name != "ease"),
     ]
     assert result.row("ease").note == "not run: make peers"
+    assert {row.note for row in result.rows[3:]} == {"not run: not asked for"}
     found = result.row("itemcf")
     assert found.figures is not None
     assert found.cpu_seconds is not None
@@ -129,6 +132,28 @@ def test_a_protocol_without_a_cut_in_time_has_a_ranker_too(shop: Path, tmp_path:
     assert channel is not None
     assert ranked is not None
     assert ranked > channel > 0
+
+
+def test_a_second_command_with_other_models_is_refused_before_it_trains(
+    shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [
+        "benchmark", "--protocol", "temporal", "--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path),
+        "--results", str(tmp_path / "results"), "--tracking", "", "--serving.channels", "popularity,itemcf",
+        "--bootstrap.resamples", "20",
+    ]  # fmt: skip
+    main([*arguments, "--models", "popularity"])
+    (path,) = (tmp_path / "results").glob("*.json")
+    saved, trained = path.read_text(), set((tmp_path / "benchmark").rglob("work/*"))
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--models", "itemcf", "--itemcf.reg", "7"])
+    assert stopped.value.code == 2
+    assert (
+        f"{path}: the result there has figures that this one has not: popularity (channel)" in capsys.readouterr().err
+    )
+    assert (path.read_text(), set((tmp_path / "benchmark").rglob("work/*"))) == (saved, trained)
+    main([*arguments, "--models", "popularity,itemcf"])
+    assert [row.system for row in BenchmarkResult.load(path).rows] == ["popularity", "itemcf"]
 
 
 def test_the_moment_of_requests_names_the_result_and_trains_no_channel_anew(

@@ -13,15 +13,18 @@ import pytest
 from offline.benchmark.headlines import measured_group, shown_metrics
 from offline.benchmark.published import published_rows
 from offline.benchmark.report import results_page
-from offline.benchmark.results import BenchmarkResult
+from offline.benchmark.results import BenchmarkResult, measured_systems
+from offline.benchmark.runs import absent_peers
 from offline.benchmark.table import text_table
 from offline.benchmark.tracking import track_result
 from offline.evaluation import Figure
 from offline.protocols import plan_of
 from offline.splits import Protocol, SplitConfig
-from recsys.errors import DataMalformed
+from recsys.errors import DataError, DataMalformed
 from tests.offline.bench import a_result
 from tests.offline.tastes import dataset_of_tastes
+
+RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 
 
 def test_the_group_of_the_published_tables() -> None:
@@ -54,8 +57,16 @@ def test_published_rows_are_those_of_the_protocol_and_the_data_set() -> None:
     assert ials.figures["ndcg@100"] == Figure(0.425, 0.425, 0.425)
     assert {row.origin for row in published_rows("leave-one-out", "ml-1m", "last")} == {"published"}
     for row in published_rows("leave-one-out", "ml-1m-timed", "last"):
-        assert row.note
+        assert "complete ML-1M" in row.note or row.origin == "reference"
         assert set(row.figures or {}) <= set(shown_metrics("leave-one-out", "last"))
+
+
+@pytest.mark.parametrize("dataset", ["ml-20m", "ml-32m"])
+def test_published_rows_of_other_cuts_say_so(dataset: str) -> None:
+    """`temporal` is cut where its settings say, which is not where others cut."""
+    rows = published_rows("temporal", dataset, "all")
+    assert rows
+    assert all(f"{dataset.upper()}, not our cuts: " in row.note for row in rows)
 
 
 def test_the_marks_to_reach_stand_beside_ours_and_say_what_they_are() -> None:
@@ -113,6 +124,50 @@ def test_a_row_says_when_it_overran_the_budget_and_the_page_claims_no_equal_one(
     assert "| served; over the budget: 1.6 of 1.5 CPU-minutes |" in page
     assert "budget 1.5 CPU-minutes per model, tuning included, which the rows that say so overran" in page
     assert "at most" not in page
+
+
+def test_a_result_is_not_saved_over_one_that_has_more(tmp_path: Path) -> None:
+    """What others published is quoted anew, and what was not run has nothing to lose."""
+    result = a_result()
+    path = result.save(tmp_path)
+    by_name = {row.system: row for row in result.rows}
+    ours, peer, absent = by_name["ranked"], by_name["ease (toy 1)"], by_name["hstu"]
+    for rows in ((ours,), (ours, replace(peer, figures=None)), (ours, replace(peer, origin="channel"))):
+        with pytest.raises(DataError, match=r"ease \(peer\); run all of its systems in one command") as refused:
+            replace(result, rows=rows, differences=()).save(tmp_path)
+        assert str(path) in str(refused.value)
+        assert "--results" in str(refused.value)
+    assert BenchmarkResult.load(path) == result
+    later = replace(result, rows=(ours, replace(peer, system="ease (toy 2)"), replace(ours, system="blended")))
+    assert BenchmarkResult.load(later.save(tmp_path)) == later
+    path.write_text("{}")
+    assert BenchmarkResult.load(replace(result, rows=(absent,)).save(tmp_path)).rows == (absent,)
+
+
+def test_committed_results_have_their_own_names() -> None:
+    """A file whose name goes on after its result's says why, and has other systems than the result of that name."""
+    paths = sorted(RESULTS.glob("*.json"))
+    assert paths
+    for path in paths:
+        result = BenchmarkResult.load(path)
+        if path.stem == result.name:
+            continue
+        assert path.stem.startswith(f"{result.name}-"), path
+        assert result.remarks, path
+        beside = BenchmarkResult.load(path.with_stem(result.name))
+        assert not measured_systems(result.rows) & measured_systems(beside.rows), path
+
+
+def test_peers_that_were_left_out_say_what_they_need(tmp_path: Path) -> None:
+    (tmp_path / "hstu.json").write_text(json.dumps({"cpu_seconds": 1672.6}))
+    rows = absent_peers("leave-one-out", ["ease", "sasrec"], tmp_path)
+    assert [(row.system, row.origin, row.figures, row.note) for row in rows] == [
+        ("popularity", "peer", None, "not run: not asked for"),
+        ("bert4rec", "peer", None, "not run: not asked for"),
+        ("hstu", "peer", None, "not run: not asked for; an earlier run took 1,673 CPU-seconds"),
+    ]
+    assert absent_peers("leave-one-out", [], tmp_path) == [], "a command without peers compares with none"
+    assert absent_peers("random-60-20-20", ["popularity", "ials", "ease"], tmp_path) == []
 
 
 def test_tracking_is_optional(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from offline.benchmark.command import command_of
 from offline.benchmark.config import BenchmarkConfig, TuneConfig
 from offline.benchmark.runs import chosen_models
+from offline.benchmark.spaces import SPACES, present
 from offline.benchmark.tuning import Tuned, toml_of
 from offline.config import OfflineConfig
+from recall_server.channels.evidence import ValueScale
 from recsys.errors import CannotStart
 
 
@@ -52,6 +55,21 @@ def test_a_search_leaves_what_people_chose_alone_and_goes_before_it(tmp_path: Pa
     assert (found.itemcf.reg, found.itemcf.half_life_days) == (77.0, 30.0)
     assert (found.lightgbm.leaves, found.lightgbm.max_rounds) == (5, config.lightgbm.max_rounds)
     assert config.lightgbm.max_rounds != OfflineConfig().lightgbm.max_rounds
+
+
+def test_a_search_that_chose_all_ratings_goes_before_people_who_left_some_out(tmp_path: Path) -> None:
+    """TOML has no null: what means it is a number, and is written."""
+    common = ["--protocol", "time-to-split", "--dataset", "shop", "--settings", str(tmp_path)]
+    config = TuneConfig.from_arguments(common, "test")
+    start = present(SPACES["als"], config)
+    (tmp_path / config.place).mkdir()
+    (tmp_path / config.place / "base.toml").write_text("[als]\nleast_value = 4.0\n")
+    assert TuneConfig.from_arguments(common, "test").als.least_value == 4.0
+    Tuned("als", "ndcg@10", start, 0.1, 3.0, []).save(tmp_path / config.place)
+    assert BenchmarkConfig.from_arguments(common, "test").als.least_value == 0.0
+    ratings = np.asarray([np.nan, 1.0, 3.5, 5.0], np.float32)
+    scales = [ValueScale(low=1.0, high=5.0, floor=0.2, least=least) for least in (0.0, None)]
+    assert scales[0].evidence(ratings).tolist() == scales[1].evidence(ratings).tolist()
 
 
 def test_models_are_chosen_by_name() -> None:

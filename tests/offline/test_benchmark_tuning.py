@@ -9,10 +9,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from offline.benchmark import tuning
 from offline.benchmark.config import TuneConfig
-from offline.benchmark.spaces import SPACES, Whole, overridden, present
+from offline.benchmark.spaces import SPACES, Settings, Whole, overridden, present
 from offline.benchmark.tracking import track_result
-from offline.benchmark.tuning import search, toml_of
+from offline.benchmark.tuning import search, study_name, toml_of
 from offline.cli import main
 from offline.config import OfflineConfig
 from tests.offline.bench import a_result
@@ -23,7 +24,13 @@ def test_every_search_starts_from_what_is_configured(model: str) -> None:
     config = OfflineConfig.from_arguments(["--dataset", "shop"], "test")
     start = present(SPACES[model], config)
     assert set(start) == set(SPACES[model]), "a default outside of its space is never tried"
-    assert overridden(config, start) == config
+    assert None not in start.values(), "a file cannot say null"
+    tried = overridden(config, start).model_dump()
+    for key in (key for key in start if key.endswith(".least_value")):
+        section, name = key.split(".")
+        assert tried[section].pop(name) == 0.0, "no rating is lower, which is what null means"
+        tried[section][name] = None
+    assert tried == config.model_dump()
 
 
 def test_a_search_finds_the_best_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -32,22 +39,75 @@ def test_a_search_finds_the_best_and_goes_on_where_it_stopped(tmp_path: Path, mo
     config = TuneConfig.from_arguments(arguments, "test")
     tried: list[int] = []
 
-    def objective(settings: dict[str, object]) -> float:
+    def objective(settings: Settings) -> float:
         tried.append(int(str(settings["itemcf.n_neighbours"])))
         return -abs(tried[-1] - 100) + 0.0 * sum(range(200_000))
 
-    first = search(config, "itemcf", objective)
+    first = search(config, "itemcf", objective, rows="a")
     assert tried[0] == config.itemcf.n_neighbours, "the present settings are a trial"
     assert len(tried) == len(first.trials) == 3
     assert first.settings["itemcf.n_neighbours"] == min(tried, key=lambda value: abs(value - 100))
-    search(config.model_copy(update={"max_trials": 4}), "itemcf", objective)
+    search(config.model_copy(update={"max_trials": 4}), "itemcf", objective, rows="a")
     assert len(tried) == 4
-    spent = search(config.model_copy(update={"max_trials": 99, "budget_minutes": 1e-9}), "itemcf", objective)
+    spent = search(config.model_copy(update={"max_trials": 99, "budget_minutes": 1e-9}), "itemcf", objective, rows="a")
     assert len(tried) == 4, "the CPU time of earlier runs counts"
     spent.save(tmp_path / "s" / config.place)
     table = json.loads((tmp_path / "s" / config.place / "itemcf.json").read_text())
     assert [trial["settings"]["itemcf.n_neighbours"] for trial in table["trials"]] == tried
     assert TuneConfig.from_arguments(arguments, "test").itemcf.n_neighbours == spent.settings["itemcf.n_neighbours"]
+
+
+def test_a_search_that_was_killed_in_its_first_trial_begins_with_what_is_configured(tmp_path: Path) -> None:
+    config = TuneConfig.from_arguments(
+        ["--root", str(tmp_path), "--dataset", "shop", "--max-trials", "1", "--settings", str(tmp_path)], "test"
+    )
+
+    def killed(settings: Settings) -> float:
+        raise KeyboardInterrupt
+
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            search(config, "itemcf", killed, rows="a")
+    found = search(config, "itemcf", lambda settings: 1.0, rows="a")
+    assert found.settings == present(SPACES["itemcf"], config)
+
+
+def test_trials_of_other_rows_or_other_fixed_settings_do_not_count(tmp_path: Path) -> None:
+    config = TuneConfig.from_arguments(["--dataset", "shop", "--settings", str(tmp_path)], "test")
+
+    def name(model: str = "itemcf", rows: str = "a", **sections: dict[str, object]) -> str:
+        changed = {section: getattr(config, section).model_copy(update=values) for section, values in sections.items()}
+        return study_name(config.model_copy(update=changed), model, rows)
+
+    assert name() != name(rows="b")
+    assert name() != name(itemcf={"ease_items": 7})
+    assert name() != name(split={"test": 0.95})
+    assert name() == name(itemcf={"reg": 7.0}), "what an earlier search chose is searched again"
+    assert name() == name(als={"reg": 7.0}), "ItemCF is judged alone"
+    assert name("ranker") != name("ranker", als={"reg": 7.0}), "a ranker is judged on what all channels give"
+    assert name("ranker") == name("ranker", lightgbm={"leaves": 7})
+
+
+def test_a_search_on_other_rows_is_another_search(tmp_path: Path) -> None:
+    arguments = ["--root", str(tmp_path), "--dataset", "shop", "--max-trials", "1", "--settings", str(tmp_path)]
+    config = TuneConfig.from_arguments(arguments, "test")
+    assert search(config, "itemcf", lambda settings: 1.0, rows="a").value == 1.0
+    assert search(config, "itemcf", lambda settings: 0.5, rows="b").value == 0.5
+    assert search(config, "itemcf", lambda settings: 0.7, rows="a").value == 1.0, "the trial of before"
+
+
+def test_the_rows_of_a_search_are_those_of_the_tables(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[str] = []
+    monkeypatch.setattr(tuning, "search", lambda *_, rows: found.append(rows))
+    lines = (shop / "interactions.csv").read_text().splitlines(keepends=True)
+    (folder := tmp_path / "shop").mkdir()
+    arguments = ["--dataset", "shop", "--data-dir", str(folder), "--root", str(tmp_path), "--settings", str(tmp_path)]
+    for kept in (lines, lines, lines[:-1]):
+        (folder / "interactions.csv").write_text("".join(kept))
+        tuning.tune(TuneConfig.from_arguments(arguments, "test"), "itemcf")
+    assert found[0] == found[1] != found[2]
 
 
 @pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy is deprecated")  # MLflow's own use of SQLAlchemy
