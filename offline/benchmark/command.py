@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from offline.benchmark.config import BenchmarkConfig
@@ -14,8 +15,6 @@ PLACES = frozenset(
     {
         "config",
         "data_dir",
-        "metadata_file",
-        "items_file",
         "root",
         "settings",
         "results",
@@ -27,6 +26,8 @@ PLACES = frozenset(
     }
 )
 """Where things are on a machine, and what is shown beside a result: they change no figure."""
+FILES = frozenset({"metadata_file", "items_file"})
+"""They do change figures; where they are is this machine's business."""
 
 
 def command_of(config: BenchmarkConfig) -> str:
@@ -53,7 +54,7 @@ def _differing(usual: Mapping[str, Any], given: Mapping[str, Any], prefix: str =
         if isinstance(value, dict) and isinstance(before, dict):
             yield from _differing(before, value, f"{prefix}{name}.")
         elif value != before:
-            yield f"{prefix}{name}", value
+            yield f"{prefix}{name}", f"path/to/{Path(value).name}" if name in FILES and value else value
 
 
 def _written(value: Any) -> str:

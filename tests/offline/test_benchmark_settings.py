@@ -27,6 +27,10 @@ def test_the_protocol_is_said_once(tmp_path: Path) -> None:
         "python -m offline benchmark --protocol leave-one-out --dataset demo --data-dir path/to/ml-1m-timed "
         "--split.judging-share 0.3 --remark 'times imputed'"
     )
+    described = config.model_copy(update={"metadata_file": Path("here/people.csv"), "root": Path("here")})
+    assert command_of(described).endswith(
+        "path/to/ml-1m-timed --metadata-file path/to/people.csv --split.judging-share 0.3"
+    )
     last = BenchmarkConfig.from_arguments(["--targets", "last", "--settings", str(tmp_path)], "test")
     assert (last.split.protocol, last.split.labels, last.place) == ("time-to-split", "last", "time-to-split-demo-last")
 
