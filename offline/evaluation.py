@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from offline.layout import aligned, markdown
+from offline.rankers.choice import Choice
 
 FEWEST_WARM_USERS = 300
 """With fewer warm test users, differences between systems are noise."""
@@ -53,6 +54,8 @@ class Evaluation:
     cutoff: int
     catalogue_size: int
     rows: tuple[Row, ...]
+    choice: Choice | None = None
+    """Which ranker validation chose; None where the lists are not those of a workflow."""
 
     def row(self, system: str, group: str = "warm") -> Row:
         """The row of one system and group; raises KeyError where there is none."""
@@ -71,18 +74,21 @@ class Evaluation:
 
     def json(self) -> str:
         """Everything, as JSON."""
-        return json.dumps(asdict(self), indent=1) + "\n"
+        return json.dumps({**asdict(self), "choice": self.choice and self.choice.facts()}, indent=1) + "\n"
 
     def table(self) -> str:
         """The headline figures as aligned text, for the screen."""
         cells = [self._head(), *(self._cells(row) for row in self.rows)]
-        return "\n".join([self._title(), *aligned(cells), *self._warnings()])
+        chosen = [f"ranker: {self.choice.sentence()}"] if self.choice else []
+        return "\n".join([self._title(), *aligned(cells), *self._warnings(), *chosen])
 
     def markdown(self) -> str:
-        """The headline figures with intervals, then every metric at every cut."""
+        """The headline figures with intervals, what validation chose, then every metric at every cut."""
         lines = [f"# {self._title()}", "", markdown([self._head(), *map(self._cells, self.rows)])]
         lines += ["", *self._warnings(), "", "Brackets: 95 % bootstrap intervals over users. The full catalogue is"]
         lines += ["ranked, seen items are filtered, recall divides by the number of relevant items.", ""]
+        if self.choice:
+            lines += ["## Ranker, chosen on validation", "", f"{self.choice.sentence()}.", "", self.choice.table(), ""]
         metrics = list(self.rows[0].figures) if self.rows else []
         every = [
             [f"{row.system}, {row.group}", *(f"{row.figures[metric].mean:.4f}" for metric in metrics)]
@@ -92,10 +98,12 @@ class Evaluation:
         return "\n".join(lines) + "\n"
 
     def save(self, folder: Path) -> None:
-        """Writes `<kind>.json` and `<kind>.md` into `folder`."""
+        """Writes `<kind>.json`, `<kind>.md`, the manifest's figures and the screen's table into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / f"{self.kind}.json").write_text(self.json(), encoding="utf-8")
         (folder / f"{self.kind}.md").write_text(self.markdown(), encoding="utf-8")
+        (folder / "headline.json").write_text(json.dumps(self.headline(), indent=1), encoding="utf-8")
+        (folder / "table.txt").write_text(self.table() + "\n", encoding="utf-8")
 
     def _title(self) -> str:
         return f"{self.dataset}, targets {self.kind}, cut-off {self.cutoff}, {self.catalogue_size} items"

@@ -33,6 +33,7 @@ from offline.interactions import Dataset
 from offline.preparation import prepare_tables
 from offline.protocols import Fold, Knowledge, Plan, Stage, held_out, plan_of
 from offline.publish import REPORT_FOLDER, BundleFacts, publish
+from offline.rankers import choice as choosing
 from offline.rankers import svd
 from offline.rankers.choice import Choice
 from offline.rankers.steps import Moment, Rankers, Source
@@ -76,6 +77,8 @@ SERVING_MODULES = (
     ordering,
 )
 """What lists are made by: a change to any of it makes samples, choices and reports anew."""
+REPORT_MODULES = (evaluate, evaluation, layout, metrics, choosing, gateway_rerank)
+"""What measures lists, and writes what was found."""
 TARGET_MODULES = (targets, held_out)
 """What requests and their targets are made by."""
 
@@ -327,26 +330,15 @@ class Workflow:
             result = evaluate.evaluate(
                 self.models(), asked, name=self.config.dataset, kind=kind, config=self.config.bootstrap
             )
-            result.save(folder / REPORT_FOLDER)
-            (folder / REPORT_FOLDER / "headline.json").write_text(json.dumps(result.headline(), indent=1), "utf-8")
-            (folder / REPORT_FOLDER / "table.txt").write_text(result.table() + "\n", "utf-8")
+            replace(result, choice=Choice.load(self.choice.folder)).save(folder / REPORT_FOLDER)
 
         return self.workspace.run(
             "evaluation",
             make,
             config=self.config.bootstrap,
             facts=[kind, parts.policy.model_dump(mode="json"), self._facts(self.plan.test)],
-            inputs=parts.steps,
-            code=[
-                evaluate,
-                evaluation,
-                layout,
-                metrics,
-                gateway_rerank,
-                *TARGET_MODULES,
-                *FEATURE_MODULES,
-                *SERVING_MODULES,
-            ],
+            inputs=[*parts.steps, self.choice],
+            code=[*REPORT_MODULES, *TARGET_MODULES, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
     def publish(self, purpose: Purpose, *, report: Step | None = None) -> str:

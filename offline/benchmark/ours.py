@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from offline.benchmark.costs import TrainingCost, cost_of
 from offline.evaluate import BLENDED, RANKED, RERANKED, Lists, produce_lists
+from offline.rankers.choice import Choice
 from offline.targets import Targets
 from offline.workflow import Workflow
 
@@ -38,11 +39,17 @@ def run_ours(workflow: Workflow, targets: Targets, wanted: Collection[str]) -> l
         return []
     whole = bool(set(WHOLE) & set(wanted))
     models = workflow.models() if whole else workflow.channels_alone(stage.knowledge)
-    served = models.policy.ranking if whole else None
+    notes = _notes(models.policy.ranking, Choice.load(workflow.choice.folder)) if whole else {}
     return [
-        OwnRun(system, made, _cost(workflow, system), "what validation chose to serve" if system == served else "")
+        OwnRun(system, made, _cost(workflow, system), notes.get(system, ""))
         for system, made in produce_lists(models, targets, wanted).items()
     ]
+
+
+def _notes(served: str, choice: Choice) -> dict[str, str]:
+    """By system: which order is served, and beside the ranked one which ranker it is and why."""
+    notes = {RANKED: choice.figures()}
+    return notes | {served: "; ".join(["what validation chose to serve", *filter(None, [notes.get(served)])])}
 
 
 def _cost(workflow: Workflow, system: str) -> TrainingCost:

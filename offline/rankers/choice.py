@@ -7,12 +7,13 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from offline.blend import METRIC
+from offline.layout import markdown
 from offline.rankers.config import RankerConfig
 from offline.rankers.lesson import Trial, blended_quality, quality, spread
 from offline.samples import Samples
@@ -44,6 +45,41 @@ class Choice:
     curves: dict[str, dict[str, float]]
     """By kind, validation NDCG@10 by rounds or epochs."""
 
+    @property
+    def margin(self) -> float:
+        """By how much the published ranker leads the blended order; negative where it does not."""
+        return self.ranked - self.blended
+
+    @property
+    def title(self) -> str:
+        """The published ranker, a blend by the kinds that are added up in it."""
+        return " + ".join(self.weights)
+
+    def figures(self) -> str:
+        """What the published ranker reached on validation, for a note."""
+        metric = METRIC.upper()
+        if not self.rankers:
+            return f"no ranker had anything to learn from, validation {metric} {self.blended:.4f} blended"
+        return f"{self.title}, validation {metric} {self.ranked:.4f} against {self.blended:.4f} blended"
+
+    def sentence(self) -> str:
+        """The same with the margin, and which order is served."""
+        by = f" ({self.margin:+.4f})" if self.rankers else ""
+        return f"{self.figures()}{by}; the {self.ranking} order is served"
+
+    def table(self) -> str:
+        """Every ranker that was tried, then the blended order, as a Markdown table."""
+        cells = [["ranker", f"validation {METRIC.upper()}", "less the blended order", ""]]
+        for kind, value in self.rankers.items():
+            own = kind == self.ranker
+            title, remark = (self.title, "published") if own else (kind, "")
+            cells.append([title, f"{value:.4f}", f"{value - self.blended:+.4f}", remark])
+        return markdown([*cells, ["blended order", f"{self.blended:.4f}", "", ""]])
+
+    def facts(self) -> dict[str, Any]:
+        """Everything and the margin, for JSON."""
+        return {**asdict(self), "margin": self.margin}
+
     def save(self, folder: Path) -> None:
         """Writes `CHOICE_FILE`."""
         (folder / CHOICE_FILE).write_text(json.dumps(asdict(self), indent=1) + "\n", "utf-8")
@@ -69,8 +105,7 @@ def choose_ranker(trials: Mapping[str, Trial], held_out: Samples, config: Ranker
     weights = {best: 1.0}
     if best == BLEND:
         weights = {kind: share / spread(held_out, trials[kind].scores) for kind, share in shares.items() if share > 0}
-    _report(figures, best, blended)
-    return Choice(
+    choice = Choice(
         best,
         weights,
         {kind: trial.settings for kind, trial in trials.items()},
@@ -80,6 +115,8 @@ def choose_ranker(trials: Mapping[str, Trial], held_out: Samples, config: Ranker
         figures,
         {kind: trial.curve for kind, trial in trials.items()},
     )
+    _report(choice)
+    return choice
 
 
 def _best_of(figures: Mapping[str, float], config: RankerConfig) -> str:
@@ -117,7 +154,8 @@ def _simplex(n: int, steps: int) -> Iterator[NDArray[np.float64]]:
         yield np.asarray(counts, np.float64) / steps
 
 
-def _report(figures: Mapping[str, float], best: str, blended: float) -> None:
-    for kind, value in figures.items():
-        log.info("ranker: %s, validation %s %.4f%s", kind, METRIC, value, " (published)" if kind == best else "")
-    log.info("ranker: %s is %+.4f above the blended order", best, figures[best] - blended)
+def _report(choice: Choice) -> None:
+    for kind, value in choice.rankers.items():
+        remark = " (published)" if kind == choice.ranker else ""
+        log.info("ranker: %s, validation %s %.4f%s", kind, METRIC, value, remark)
+    log.info("ranker: %s", choice.sentence())
