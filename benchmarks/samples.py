@@ -6,6 +6,9 @@ The log has 20,000 items of Zipf popularity; every user has taken 20 of them bef
 Recall (popularity and ItemCF) and features know the first 20,000 users; requests come from all of them, and are made
 block by block, so neither the log nor the samples are ever in memory as a whole. 300 million rows, the default, take
 about 115 GB of disk.
+
+`--candidates all`, the default, keeps every candidate of a request. `--candidates mixed` keeps the relevant ones and
+nine negatives for each of them; `--rows` then counts the candidates that recall returns, and fewer rows are written.
 """
 
 from __future__ import annotations
@@ -121,12 +124,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=300_000_000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--candidates", choices=("all", "mixed"), default="all", help="which of a request are kept")
     parser.add_argument("--root", type=Path, required=True, help="new or empty folder, or that of an earlier run")
     arguments = parser.parse_args()
     clear(arguments.root)
     models, samples = arguments.root / MODELS, arguments.root / SAMPLES
     prepare(models)
-    config = SamplesConfig(shard_requests=BLOCK)
+    config = SamplesConfig(shard_requests=BLOCK, candidates=arguments.candidates)
     source = Source(models, models, POLICY, config)
     started, used = time.monotonic(), cpu_seconds()
     requests = blocks(arguments.rows // POLICY.rank_count)

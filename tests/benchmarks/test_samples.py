@@ -36,3 +36,16 @@ def test_its_own_folder_is_cleared(tmp_path: Path) -> None:
     empty.mkdir()
     samples.clear(empty)
     assert (empty / samples.MARKER).is_file()
+
+
+@pytest.mark.parametrize(("flags", "expected"), [([], "all"), (["--candidates", "mixed"], "mixed")])
+def test_the_candidates_that_are_asked_for_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], expected: str
+) -> None:
+    asked = []
+    monkeypatch.setattr(samples, "prepare", lambda folder: None)
+    monkeypatch.setattr(samples, "report", lambda *_: None)
+    monkeypatch.setattr(samples, "write_samples", lambda _, source, *__, **___: asked.append(source.config))
+    monkeypatch.setattr(sys, "argv", ["samples.py", "--rows", "300", "--root", str(tmp_path / "new"), *flags])
+    samples.main()
+    assert [(config.candidates, config.negatives) for config in asked] == [(expected, 9)]

@@ -57,6 +57,17 @@ def test_kinds_come_in_the_shares_that_are_asked_for() -> None:
         assert np.array_equal(ids[recalled], query.candidates.item_ids[np.isin(query.candidates.item_ids, ids)])
 
 
+def test_nine_negatives_per_relevant_candidate_unless_told() -> None:
+    """With more than two relevant candidates this small world has too few others."""
+    samples = Collector.of(STORE, CHANNELS, POLICY, SamplesConfig(candidates="mixed")).samples(TARGETS)
+    counted = set()
+    for rows in parts(samples):
+        positives = int(samples.labels[rows].sum())
+        if positives <= 2:
+            counted.add((positives, int((samples.labels[rows] == 0).sum())))
+    assert counted == {(0, 9), (1, 9), (2, 18)}
+
+
 def test_what_recall_returned_keeps_the_features_that_serving_computes() -> None:
     everything = Collector(STORE, CHANNELS, POLICY).samples(TARGETS)
     samples = mixed()

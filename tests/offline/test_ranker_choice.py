@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from offline.rankers.choice import BLEND, Choice, choose_ranker
-from offline.rankers.comparison import rows_of, table
+from offline.rankers.comparison import BLENDED, REFERENCE, WITHOUT, rows_of, table
 from offline.rankers.config import RankerConfig, RankerConfigs
 from offline.rankers.lesson import Trial, Window
 from offline.rankers.network.config import NetworkConfig
@@ -175,3 +176,20 @@ def test_rankers_are_compared_on_the_same_requests() -> None:
     lines = table(rows).splitlines()
     assert lines[2].split()[:3] == ["lightgbm", "0.7500", "1.000"]
     assert "rounds=3" in lines[2]
+
+
+RESULTS = sorted((Path(__file__).parents[2] / "benchmarks" / "results" / "rankers").glob("*.json"))
+
+
+def test_a_comparison_of_rankers_is_committed() -> None:
+    assert RESULTS
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_the_committed_network_keeps_up_with_lightgbm_and_is_tried_without_each_part(path: Path) -> None:
+    rows = {row["ranker"]: row for row in json.loads(path.read_text("utf-8"))["rows"]}
+    assert set(rows) >= {BLENDED, REFERENCE, "network", *WITHOUT}
+    assert {"network without DIN", "network without DCN-V2", "network without MMoE"} == set(WITHOUT)
+    for row in rows.values():
+        assert row["share"] == pytest.approx(row["ndcg"] / rows[REFERENCE]["ndcg"]), row["ranker"]
+    assert rows["network"]["share"] >= 0.95

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -68,6 +69,24 @@ def test_the_exported_graph_serves_with_and_without_each_part(
     assert np.abs(found - expected).max() < 1e-3, "the features of samples and of the server differ by rounding"
     inputs = [node.name for node in onnxruntime.InferenceSession(str(tmp_path / GRAPH_FILE)).get_inputs()]
     assert set(inputs) == set(MENU)
+
+
+def test_the_exported_attention_works_out_its_linear_parts_per_candidate_and_per_event(
+    world: World, tmp_path: Path
+) -> None:
+    """Not per pair of them: what comes out of each matrix product has one row per candidate, or one per event."""
+    config = CONFIG.model_copy(update={"attention_size": 5, "history_limit": 6})
+    trained = Training(last(world.lesson), config).fit(1)
+    batch = next(all_batches(Requests(world.held_out, world.lesson.item_ids), 3))
+    export_network(ServedNetwork(trained.network, (1.0, 1.0, 0.0, 0.0)), tmp_path / "ranker.onnx", [batch])
+    model = onnx.load(tmp_path / "ranker.onnx")
+    weights = {one.name for one in model.graph.initializer if sorted(one.dims) == [config.embedding_size, 2 * 5]}
+    products = [node.output[0] for node in model.graph.node if weights.intersection(node.input)]
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in products)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    feed = {name: part.numpy() for name, part in zip(MENU, batch.menu, strict=True)}
+    rows = [int(np.prod(found.shape[:-1])) for found in session.run(products, feed)]
+    assert sorted(rows) == [3 * config.history_limit, len(batch.menu[0])]
 
 
 def test_a_graph_that_scores_otherwise_is_an_error(

@@ -16,12 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
+from offline.tables import SCHEMAS
 from offline.text.cache import VectorCache, content_key
 from offline.text.config import TextConfig
-from offline.text.vectors import ask_endpoint
+from offline.text.vectors import FACTS_FILE, VECTORS_FILE, WORDS_FILE, ask_endpoint, text_vectors
+from offline.two_tower import ItemSideData
+from recsys.catalogue import Catalogue
 from recsys.errors import DataError, DataMalformed, DataMissing
 
 KEY = "sk-very-secret"
@@ -137,6 +142,35 @@ def test_vectors_come_in_the_order_of_the_texts_and_each_text_is_asked_once(serv
     path, authorization, body = server.requests[0]
     assert (path, authorization) == ("/v1/embeddings", None)
     assert (body["model"], body["dimensions"], body["encoding_format"]) == ("text-embedding-3-small", 3, "float")
+
+
+def test_the_vectors_of_a_catalogue_come_from_the_endpoint_and_are_kept(server: Server, tmp_path: Path) -> None:
+    """From tables to the folder that the towers read: one row per item of the catalogue, each of length 1."""
+    numbers = np.asarray([3, 5, 8, 9, 12], np.int64)
+    titles = pa.table({"item_id": numbers[::-1], "title": [f"Film {number}" for number in numbers[::-1]]})
+    pq.write_table(titles, tmp_path / "items.parquet")
+    for name in ("item_people", "item_texts"):
+        pq.write_table(SCHEMAS[name].empty_table(), tmp_path / f"{name}.parquet")
+    catalogue = Catalogue(numbers, np.full(5, 1990, np.int16), np.ones((5, 1), np.bool_), ("Drama",))
+    config, kept = server.config(dimensions=3), tmp_path / "vectors.sqlite"
+    found = text_vectors(tmp_path, catalogue, tmp_path / "first", config, cache=kept)
+    texts = [f"Film {number} (1990). Drama" for number in numbers]
+    wanted = expected(texts) / np.linalg.norm(expected(texts), axis=1, keepdims=True)
+    assert found is not None
+    assert_allclose(found, wanted, rtol=1e-6)
+    assert_array_equal(np.load(tmp_path / "first" / VECTORS_FILE), found)
+    assert_allclose(ItemSideData.of(catalogue, tmp_path / "first").text, wanted, rtol=1e-6)
+    facts = json.loads((tmp_path / "first" / FACTS_FILE).read_text("utf-8"))
+    assert facts == {
+        "source": "endpoint", "model": "text-embedding-3-small", "dimensions": 3, "items": 5, "empty": 0
+    }  # fmt: skip
+    assert not (tmp_path / "first" / WORDS_FILE).exists()
+    assert sorted(text for batch in server.asked for text in batch) == sorted(texts)
+    asked = len(server.asked)
+    again = text_vectors(tmp_path, catalogue, tmp_path / "again", config, cache=kept, earlier=tmp_path / "first")
+    assert again is not None
+    assert_array_equal(again, found)
+    assert len(server.asked) == asked, "what is kept is not asked for again"
 
 
 def test_a_limit_is_obeyed_by_every_thread_and_passes(server: Server, cache: VectorCache) -> None:

@@ -127,6 +127,17 @@ def test_no_state_sees_what_comes_later() -> None:
     assert not np.allclose(before[:, 3], after[:, 3], atol=1e-3)
 
 
+def test_the_vector_of_a_user_changes_with_the_times_of_events_alone() -> None:
+    """The same events: day by day, with a long pause before the last one, asked a month later, and all at once."""
+    model = model_of(rounds()).eval()
+    ages = DAY * torch.tensor([[3.0, 2.0, 1.0], [90.0, 89.0, 1.0], [33.0, 32.0, 31.0], [1.0, 1.0, 1.0]])
+    rows = torch.tensor([[1, 2, 3]]).expand(4, 3)
+    histories = Histories(rows, torch.full((4, 3), 4.0), ages, torch.ones(4, 3))
+    vectors = model.users(model.items()[:, :-1][rows], histories).detach().numpy()
+    apart = np.abs(vectors[:, None] - vectors[None]).max(axis=2)
+    assert apart[np.triu_indices(4, 1)].min() > 1e-2
+
+
 def test_training_states_are_what_serving_computes() -> None:
     snapshot = rounds(4)
     model, events = model_of(snapshot).eval(), snapshot.events

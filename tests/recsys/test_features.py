@@ -64,6 +64,15 @@ def table(store: FeatureStore, query: RankQuery) -> dict[str, list[float]]:
     return {name: features[:, column].tolist() for column, name in enumerate(store.feature_names)}
 
 
+def built(catalogue: Catalogue) -> FeatureStore:
+    """Of the same events."""
+    return FeatureStore.build(catalogue, EVENTS, cutoff=CUTOFF, channels=("itemcf",))
+
+
+ASKED = RankQuery(HISTORY, CUTOFF, candidates(10, 20, 30, 40))
+"""For every item."""
+
+
 def test_item_features_are_those_of_the_cutoff(store: FeatureStore) -> None:
     found = table(store, RankQuery(HISTORY, CUTOFF, candidates(10, 20, 30, 40)))
     assert found["item_count_30d"] == pytest.approx([math.log(n + 1) - math.log(1 + 3 / 4) for n in (2, 1, 0, 0)])
@@ -88,6 +97,29 @@ def test_item_features_are_those_of_the_cutoff(store: FeatureStore) -> None:
     assert found["item_genres"] == [1, 2, 1, 0]
 
 
+def test_ratings_and_trends_of_items_are_those_worked_out_by_hand(store: FeatureStore) -> None:
+    """Ratings are 5, 5, 4 of the first item, 3 of the second, 1 of the third: mean 3.6, variance 2.24."""
+    found = table(store, RankQuery(HISTORY, CUTOFF, candidates(10, 20, 30, 40)))
+    assert found["item_rating_spread"] == pytest.approx([1.389144, 1.436458, 1.595071, 1.496663], abs=1e-5)
+    rates = [(2 / 7, 3 / 30), (2 / 7, 2 / 30), (1 / 7, 1 / 30), (1 / 7, 1 / 30)]
+    assert found["item_trend_7d_30d"] == pytest.approx([math.log(week / month) for week, month in rates], abs=1e-6)
+
+
+def test_runtime_and_budget_are_those_of_the_catalogue() -> None:
+    assert (table(built(CATALOGUE), ASKED)["item_runtime"], table(built(CATALOGUE), ASKED)["item_budget"]) == (
+        [MISSING] * 4,
+        [MISSING] * 4,
+    )
+    measured = replace(
+        CATALOGUE,
+        runtimes=np.asarray([90, np.nan, 121.5, 60], np.float32),
+        budgets=np.asarray([999_999, 0, np.nan, 99], np.float32),
+    )
+    found = table(built(measured), ASKED)
+    assert found["item_runtime"] == [90, MISSING, 121.5, 60]
+    assert found["item_budget"] == pytest.approx([6 * math.log(10), 0, MISSING, 2 * math.log(10)])
+
+
 def test_user_features_follow_history_and_as_of(store: FeatureStore) -> None:
     found = {name: column[0] for name, column in table(store, RankQuery(HISTORY, CUTOFF, candidates(30))).items()}
     assert found["user_events"] == pytest.approx(math.log1p(2))
@@ -95,6 +127,7 @@ def test_user_features_follow_history_and_as_of(store: FeatureStore) -> None:
     assert found["user_events_30d"] == pytest.approx(math.log1p(2))
     assert found["user_days_since_last"] == pytest.approx(math.log1p(1))
     assert found["user_days_since_first"] == pytest.approx(math.log1p(30))
+    assert found["user_events_per_day"] == pytest.approx(math.log1p(2 / 30)), "thirty days, the first and last counted"
     assert (found["user_mean_rating"], found["user_rating_spread"]) == (4.0, 1.0)
     assert found["user_mean_year"] == pytest.approx(1996.5)
     shares = (0.75, 0.25)
@@ -115,6 +148,8 @@ def test_crosses_compare_item_and_habit(store: FeatureStore) -> None:
     assert found["cross_genre_rating"] == pytest.approx([0.5 / 1.5, (0.5 / 1.5 - 0.5) / 2, -0.5, 0.0])
     assert found["cross_decade_share"] == [1.0, 1.0, 0.0, 0.0]
     assert found["cross_year_deviation"] == pytest.approx([-2.5, 2.5, 4.5, MISSING])
+    ratings = [50 / 13, 39 / 11, 37 / 11, 36 / 10]
+    assert found["cross_rating_deviation"] == pytest.approx([rating - 4 for rating in ratings], abs=1e-5)
     assert found["cross_popularity_deviation"] == pytest.approx([0.125, -0.125, -0.375, -0.625])
     newer = [math.log1p(days) - math.log1p(1) for days in (100, 50, 200)]
     assert found["cross_new_since_last"] == pytest.approx([*newer, MISSING])
