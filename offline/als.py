@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
+from tqdm import tqdm
 
 from offline.interactions import Snapshot
 from offline.taste_matrix import taste_matrix, value_range
@@ -91,5 +92,6 @@ def fit(users_by_items: csr_array, config: ALSConfig) -> Any:
         num_threads=config.threads,
         random_state=config.seed,
     )
-    model.fit(csr_matrix(users_by_items), show_progress=False)
+    with tqdm(total=config.iterations, desc="als", unit="iteration", leave=False, disable=None) as progress:
+        model.fit(csr_matrix(users_by_items), show_progress=False, callback=lambda *_: progress.update())
     return model

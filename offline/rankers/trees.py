@@ -19,6 +19,7 @@ import lightgbm as lgb
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
+from tqdm import tqdm
 
 from offline.blend import METRIC
 from offline.rankers.lesson import Lesson, Trial, quality
@@ -120,7 +121,8 @@ def boost(parts: Sequence[Part], rounds: int, config: LightGBMConfig, *, feature
         init_score=fused_scores(features, config, feature_names),
         feature_name=list(feature_names),
     )
-    return lgb.train(parameters, data, num_boost_round=rounds)
+    with tqdm(total=rounds, desc="lightgbm", unit="round", leave=False, disable=None) as progress:
+        return lgb.train(parameters, data, num_boost_round=rounds, callbacks=[lambda _: progress.update()])
 
 
 def direction(name: str) -> int:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from offline.interactions import Snapshot
 from offline.two_tower.batches import Examples, gather_histories
@@ -31,6 +32,7 @@ ITEMS_FILE = "two_tower/items.parquet"
 _INPUTS = ("history_row", "history_value", "history_age", "history_mask")
 _OPSET = 17
 _CHUNK = 256
+_INDEXED_AT_ONCE = 1_000
 _CHECKED_USERS = 200
 _NEIGHBOURS = 100
 _LEAST_EF = 512
@@ -157,7 +159,12 @@ def build_index(items: NDArray[np.float32], config: TwoTowerConfig) -> Any:
         M=config.index_links,
         random_seed=config.seed,
     )
-    index.add_items(items, np.arange(len(items)), num_threads=1)
+    rows = np.arange(len(items))
+    with tqdm(total=len(items), desc="two-tower: index", unit="item", leave=False, disable=None) as progress:
+        for start in range(0, len(items), _INDEXED_AT_ONCE):
+            part = slice(start, start + _INDEXED_AT_ONCE)
+            index.add_items(items[part], rows[part], num_threads=1)
+            progress.update(len(rows[part]))
     return index
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
+from offline.two_tower import export
 from offline.two_tower.batches import batches, cut_at, draw_epoch, gather_histories
 from offline.two_tower.config import TwoTowerConfig
 from offline.two_tower.corpus import Corpus
@@ -206,6 +207,18 @@ def test_the_index_reaches_its_recall_or_is_refused() -> None:
     of_others = build_index(np.ascontiguousarray(items[::-1]), CONFIG)
     with pytest.raises(ContractBroken, match=r"recall@100 is 0\.\d+ at ef 2048, expected 0.99"):
         widen_until_exact(of_others, items, users, 0.99)
+
+
+def test_the_index_is_the_same_in_however_many_parts_it_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = of_one_length(np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32))
+    built = []
+    for at_once in (1_000, 300, 7, 1):
+        monkeypatch.setattr(export, "_INDEXED_AT_ONCE", at_once)
+        build_index(items, CONFIG).save_index(str(tmp_path / "index.hnsw"))
+        built.append((tmp_path / "index.hnsw").read_bytes())
+    assert built == [built[0]] * 4
 
 
 def test_empty_histories_of_a_batch_do_not_disturb_it() -> None:
