@@ -5,15 +5,21 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from gateway import recorder as recording
 from gateway.events import Event, append_events, events_of, log_id, open_events
 from gateway.recorder import EventRecorder
 from recsys.domain import EventType
 from recsys.errors import CannotStart, Unreachable
+from tests.waiting import PATIENCE_SECONDS
+
+FULL = 2
+"""What SQLite calls `synchronous=FULL`: a commit returns when the disk has it."""
 
 
 def event(
@@ -45,6 +51,13 @@ def recorder(path: Path) -> Iterator[EventRecorder]:
 async def test_an_event_is_on_disk_when_it_is_acknowledged(recorder: EventRecorder, path: Path) -> None:
     assert await recorder.record([event("a"), event("b")]) == 2
     assert rows(path) == [(1, "a"), (2, "b")]
+
+
+def test_every_commit_is_synced_to_disk_before_it_returns(recorder: EventRecorder) -> None:
+    """A killed process would not tell: what it wrote stays with the kernel, and only a power cut loses it."""
+    for connection in (recorder._writer, recorder._reader):
+        assert connection.execute("PRAGMA synchronous").fetchone() == (FULL,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
 
 async def test_an_event_sent_twice_is_recorded_once_and_the_first_one_stays(recorder: EventRecorder) -> None:
@@ -84,6 +97,41 @@ async def test_concurrent_requests_are_all_answered_with_their_own_count(recorde
     assert len(rows(path)) == sum(recorded)
     for n, batch in enumerate(batches):
         assert len(await recorder.of(str(n))) == len(batch) - 1
+
+
+async def test_requests_that_wait_together_share_a_commit(recorder: EventRecorder, path: Path) -> None:
+    """The first group waits for a lock on the file; whoever comes meanwhile is the second group."""
+    statements: list[str] = []
+    recorder._writer.execute(f"PRAGMA busy_timeout={1000 * PATIENCE_SECONDS:.0f}")
+    recorder._writer.set_trace_callback(statements.append)
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    waiting = [asyncio.create_task(recorder.record([event(f"e{n}")])) for n in range(50)]
+    await asyncio.sleep(0)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert await asyncio.gather(*waiting) == [1] * 50
+    assert statements.count("COMMIT") == recorder._commits <= 2
+    assert len(rows(path)) == 50
+
+
+async def test_the_event_loop_goes_on_while_the_disk_is_slow(
+    recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticked = threading.Event()
+
+    def slow(connection: sqlite3.Connection, batches: Sequence[Sequence[Event]]) -> list[int]:
+        if not ticked.wait(PATIENCE_SECONDS):
+            raise sqlite3.OperationalError("the event loop stood still")
+        return append_events(connection, batches)
+
+    monkeypatch.setattr(recording, "append_events", slow)
+    waiting = asyncio.create_task(recorder.record([event("a")]))
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert not waiting.done()
+    ticked.set()
+    assert await waiting == 1
 
 
 async def test_at_most_so_many_users_are_remembered_and_others_are_read_again(path: Path) -> None:

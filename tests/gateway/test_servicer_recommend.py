@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import numpy as np
 import pytest
 
+from recall_server.channels.popularity import Charts, PopularityChannel
 from recsys.v1 import recommend_pb2, types_pb2
-from tests.gateway.toy import ADA, CUTOFF, KEYED_ITEM, POPULAR, policy
+from tests.gateway.toy import ADA, CUTOFF, ITEM_IDS, KEYED_ITEM, POPULAR, catalogue, policy
 from tests.gateway.world import World, gateway, ids, recommend
 
 OK = types_pb2.STAGE_STATUS_OK
@@ -116,6 +118,41 @@ async def test_exclusions_and_filters_hold_whatever_the_channels_say(world: Worl
     query = world.processes["itemcf"].requests[0].queries[0]
     assert (list(query.filter.genres_any), query.filter.max_year) == (["Drama"], 1997)
     assert list(query.exclude_item_ids) == [-1, 3, 12345]
+
+
+def popularity_channel() -> PopularityChannel:
+    """The real one; its scores are in the order of `POPULAR`."""
+    scores = np.asarray([1 - POPULAR.index(item_id) / 20 for item_id in ITEM_IDS], np.float32)
+    return PopularityChannel(catalogue(), Charts.of(scores, catalogue()))
+
+
+@pytest.mark.parametrize(
+    ("preferred", "expected"),
+    [
+        ([], [3, 1, 2, 4, 5, 6, 7, 8]),
+        (["Western"], [2, 4, 6, 8, 10, KEYED_ITEM, 3, 1]),
+        (["Drama"], [3, 1, 5, 7, 9, 11, 2, 4]),
+        (["Western", "Drama"], [2, 3, 1, 4, 6, 5, 8, 7]),
+    ],
+    ids=["none", "a genre", "another genre", "both"],
+)
+async def test_genres_that_a_cold_user_prefers_come_first(
+    tmp_path: Path, preferred: list[str], expected: list[int]
+) -> None:
+    """The other channels know nothing of whom they do not know."""
+    async with gateway(tmp_path, policy(ranking="blended")) as world:
+        world.processes["popularity"].real = popularity_channel()
+        world.processes["itemcf"].item_ids = world.processes["vector"].item_ids = ()
+        response = await recommend(world, count=8, preferred_genres=preferred)
+    assert ids(response) == expected
+    assert {reason.channel for item in response.items for reason in item.reasons} == {"popularity"}
+    assert not response.degraded
+
+
+async def test_channels_and_ranker_are_told_the_preferred_genres(world: World) -> None:
+    await recommend(world, preferred_genres=["Western"])
+    for process in world.processes.values():
+        assert [list(query.preferred_genres) for query in process.requests[0].queries] == [["Western"]]
 
 
 async def test_one_request_under_two_wall_clocks_gets_the_same_bytes(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 
 from gateway.golden import record_gateway
 from gateway.state import FILES, Histories, write_gateway_files
+from recall_server.servicer import Recaller, answer
 from recsys import __version__
 from recsys.bundle import (
     FORMAT_VERSION,
@@ -151,6 +152,8 @@ class FakeProcess:
     refused: dict[str, str] = field(default_factory=dict)
     item_ids: Sequence[int] = ()
     """What a recall channel returns, best first, whatever the query's filters; excluded items are left out."""
+    real: Recaller | None = None
+    """The channel that answers instead, as its own process would."""
     seed: int | None = None
     delay: float = 0.0
     failure: grpc.StatusCode | None = None
@@ -172,6 +175,11 @@ class FakeProcess:
         """What it says of itself."""
         refused = [types_pb2.RefusedVersion(bundle_version=name, reason=why) for name, why in self.refused.items()]
         return types_pb2.ServingStatus(role=self.role, ready_versions=self.ready, refused_versions=refused)
+
+    def listed(self, query: recall_pb2.RecallQuery) -> recall_pb2.RecallResult:
+        """What a recall channel that is not real answers."""
+        kept = [item_id for item_id in self.item_ids if item_id not in query.exclude_item_ids]
+        return ranked_list(kept[: query.count], seed=self.seed)
 
     async def behave(self, request: Any, context: Any) -> None:
         """Is late, fails, or does neither."""
@@ -196,9 +204,10 @@ class _Recall(recall_pb2_grpc.RecallServiceServicer):
             queue_microseconds=10,
             compute_microseconds=20,
         )
-        for query in request.queries:
-            kept = [item_id for item_id in process.item_ids if item_id not in query.exclude_item_ids]
-            response.results.append(ranked_list(kept[: query.count], seed=process.seed))
+        if process.real is not None:
+            response.results.extend(answer(process.real, request.queries))
+        else:
+            response.results.extend(process.listed(query) for query in request.queries)
         process.tamper(response)
         return response
 

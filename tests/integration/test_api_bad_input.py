@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from gateway.config import GatewayConfig
 from recsys import healthcheck
 from recsys.cluster import HOST, free_ports
+from recsys.config import PORTS
 from recsys.domain import MAX_REQUEST_HISTORY
 from recsys.v1.recommend_pb2 import Event, RecommendRequest, RecordEventsRequest, SimilarItemsRequest, StatusRequest
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
@@ -31,6 +33,7 @@ from recsys.v1.types_pb2 import (
     History,
     ItemFilter,
 )
+from tests.docs.pages import ROOT, blocks
 from tests.integration.live import CALL_SECONDS, ROLES, System, details, item_ids, stage, system
 from tests.published import ITEMS
 from tests.waiting import PATIENCE_SECONDS, eventually
@@ -49,7 +52,7 @@ METHODS = {"gateway": "Recommend", "rank": "Rank", **dict.fromkeys(("popularity"
 
 @pytest.fixture(scope="module")
 def running(checkerboard_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
-    """Five servers that no test of this module changes."""
+    """Five servers; no test of this module changes what another sees: one records an event, of user 1."""
     folder = tmp_path_factory.mktemp("api")
     shutil.copytree(checkerboard_store, folder / "bundles")
     with system(folder / "bundles", folder) as started:
@@ -238,6 +241,42 @@ def test_a_second_server_on_a_port_exits_with_2_and_one_line(
     assert line.startswith(f"{module}: port {HOST}:{port}: taken")
     assert "stop the process that has it, or set --port" in line
     assert running.health(role) == "SERVING"
+
+
+def output_of_client(running: System, page: str) -> list[str]:
+    """What the page's Python prints; only the port is another, and a busy machine has more time."""
+    (client,) = [block.text for block in blocks("python") if block.page == ROOT / page]
+    there = f"{HOST}:{PORTS['gateway']}"
+    assert client.count(there) == 1
+    client = re.sub(r"timeout=[\d.]+", f"timeout={CALL_SECONDS}", client.replace(there, running.target))
+    ended = subprocess.run(
+        [sys.executable, "-c", client],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended.stdout.splitlines()
+
+
+def test_the_client_on_the_front_page_prints_the_answer(running: System) -> None:
+    expected = running.ask(user_id=1, count=5)
+    *shown, last = output_of_client(running, "README.md")
+    assert len(expected.items) == 5
+    assert shown == [
+        f"{item.score:7.3f}  {item.title:<40}  {[reason.channel for reason in item.reasons]}" for item in expected.items
+    ]
+    assert last == f"bundle {expected.bundle_version} degraded False"
+
+
+def test_the_client_on_the_page_of_the_api_prints_the_answer_and_records_an_event(running: System) -> None:
+    """User 1 is no other test's business but the one's above, which asks anew."""
+    expected = running.ask(user_id=1, count=5)
+    shown = output_of_client(running, "docs/reference/api.md")
+    assert [line.partition(" [")[0] for line in shown] == [f"{item.score:.3f} {item.title}" for item in expected.items]
+    assert expected.items[0].item_id not in item_ids(running.ask(user_id=1, count=5))
 
 
 @contextmanager

@@ -12,7 +12,8 @@ import pytest
 from gateway.fallback import Fallback
 from offline.agreement import compare
 from offline.evaluate import BootstrapConfig, Lists, Models, evaluate, lists_of, measure, produce_lists, served_lists
-from offline.metrics import NO_ITEM
+from offline.evaluation import FEWEST_WARM_USERS
+from offline.metrics import NO_ITEM, Relevant
 from offline.splits import Window
 from offline.targets import Targets, targets_of
 from recsys.errors import ContractBroken
@@ -112,6 +113,26 @@ def test_the_report_says_what_was_measured(targets: Targets, tmp_path: Path) -> 
     assert result.headline()["taste.warm.ndcg@10"] == pytest.approx(
         result.row("taste").figures["ndcg@10"].mean, abs=1e-6
     )
+
+
+def crowd(targets: Targets, warm: int) -> Targets:
+    """The same requests over and over, each as another user's: `warm` warm users and one cold."""
+    users = np.arange(warm + 1, dtype=np.int64)
+    rows = users % len(targets)
+    wanted = np.split(targets.relevant.item_ids, targets.relevant.indptr[1:-1])
+    requests, relevant = [targets.requests[row] for row in rows], Relevant.of([wanted[row] for row in rows])
+    return Targets(requests, users, users < warm, relevant)
+
+
+@pytest.mark.parametrize("warm", [FEWEST_WARM_USERS - 1, FEWEST_WARM_USERS])
+def test_too_few_warm_users_are_remarked_on_and_enough_are_not(targets: Targets, warm: int) -> None:
+    asked = crowd(targets, warm)
+    made = lists_of([(request.history.item_ids, [1.0] * len(request.history)) for request in asked.requests])
+    result = measure({"past": made}, SNAPSHOT, asked, name="tastes", kind="all", config=CONFIG)
+    few = warm < FEWEST_WARM_USERS
+    assert [(row.group, row.users, row.too_few) for row in result.rows] == [("warm", warm, few), ("cold", 1, False)]
+    for text in (result.markdown(), result.table()):
+        assert ("too few: " in text) == few
 
 
 def test_successive_lists_follow_the_history(targets: Targets) -> None:

@@ -9,12 +9,13 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.csv import write_csv
 
 from offline.datasets.findings import Findings
 from offline.datasets.registry import open_dataset
 from offline.ingest import ingest
 from offline.metadata import Described
-from offline.tables import read_table
+from offline.tables import SCHEMAS, read_table
 from recsys.errors import DataMalformed, DataMissing
 
 EXTRAS = (
@@ -23,6 +24,10 @@ EXTRAS = (
     "73::Les Misérables::1995::N/A::N/A::Drama::Claude Lelouch, Li Wu(co-director)::N/A::N/A::N/A::N/A\r\n"
     "99::Nowhere::1999::R::01 Jan 1999::Drama::Nobody::N/A::N/A::Not in the set.::N/A\r\n"
 )
+
+
+OPINIONS = {"vote_average": [8.3, 5.9], "vote_count": [17_000, 90], "popularity": [98.5, 4.2], "revenue": [3e8, 7e7]}
+"""What others thought of items 1 and 3, as exports of TMDb say it."""
 
 
 def described(folder: Path, shipped: SimpleNamespace, name: str, file: Path) -> Described:
@@ -89,6 +94,24 @@ def test_parquet_may_hold_lists_and_dates(tmp_path: Path, shipped: SimpleNamespa
     assert column(rows, "directors") == [None, None, ["A", "B"]]
     assert column(rows, "released") == [None, None, 815_011_200]
     assert column(rows, "budget") == [None, 5.0, None]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_opinions_of_others_never_come_in(tmp_path: Path, shipped: SimpleNamespace, ending: str) -> None:
+    """The tables, which everything is trained and described from, are those of a file without them."""
+    plain = pa.table({"movieId": [1, 3], "runtime": [81.0, 90.0], "director": ["John Lasseter", "Claude Lelouch"]})
+    opinionated = pa.table({**{name: plain[name] for name in plain.column_names}, **OPINIONS})
+    tables = []
+    for name, table in (("plain", plain), ("opinionated", opinionated)):
+        file = tmp_path / f"{name}.{ending}"
+        (write_csv if ending == "csv" else pq.write_table)(table, file)
+        source = described(tmp_path / name, shipped, "ml-latest-small", file)
+        assert not {column for rows in source.items(Findings()) for column in rows.table.column_names} & set(OPINIONS)
+        ingest(source, tmp_path / name / "tables")
+        tables.append({each: read_table(tmp_path / name / "tables", each) for each in SCHEMAS})
+    assert tables[0] == tables[1]
+    assert tables[0]["items"]["runtime"].to_pylist() == [81.0, None, 90.0]
+    assert not {column for table in tables[1].values() for column in table.column_names} & set(OPINIONS)
 
 
 def test_what_the_data_set_says_itself_stays(tmp_path: Path) -> None:

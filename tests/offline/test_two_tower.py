@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -18,7 +20,8 @@ from offline.two_tower.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
 from offline.two_tower.corpus import Corpus
 from offline.two_tower.learner import Learner
 from offline.two_tower.loss import NegativeSampler
-from offline.two_tower.model import Content, Histories, ItemTower
+from offline.two_tower.model import Content, Histories, ItemTower, TwoTower
+from offline.two_tower.sequence import SequenceTower
 from offline.two_tower.training import choose_device, new_model
 from offline.two_tower.validation import Validation
 from recall_server.channels.vector import FILES, VECTORS_FILE, VectorChannel
@@ -150,6 +153,35 @@ def test_a_killed_training_continues_to_the_same_result(
     assert calls == 1 + 5
     assert files_of(killed) == files_of(whole)
     assert not (killed / CHECKPOINT_FILE).exists()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epochs": 20, "patience": 2, "refit_epochs": 0},
+        {"tower": "sequence", "sequence_epochs": 20, "sequence_patience": 2, "sequence_refit_epochs": 0}
+        | {"sequence_size": 16, "sequence_blocks": 1},
+    ],
+    ids=["pooled", "sequence"],
+)
+def test_the_search_stops_when_validation_falls_and_keeps_the_weights_of_the_best_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: Mapping[str, Any]
+) -> None:
+    """Epoch 2 is the best, epochs 3 and 4 are worse; the sixth would be better than all, and nobody waits for it."""
+    scores = [0.5, 0.6, 0.4, 0.3, 0.2, 0.9]
+    weights: list[dict[str, torch.Tensor]] = []
+
+    def scored(self: Validation, model: TwoTower | SequenceTower, limit: int) -> float:
+        weights.append({name: value.clone() for name, value in model.state_dict().items()})
+        return scores[len(weights) - 1]
+
+    monkeypatch.setattr(Validation, "score", scored)
+    folder = trained(tmp_path, two_tastes(), CONFIG.model_copy(update=dict(changes)))
+    assert len(weights) == 4
+    with np.load(folder / WEIGHTS_FILE) as kept:
+        for name, value in weights[1].items():
+            assert_array_equal(kept[name], value.numpy(), name)
+        assert any(not np.array_equal(kept[name], value.numpy()) for name, value in weights[3].items())
 
 
 def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) -> None:

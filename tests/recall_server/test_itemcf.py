@@ -110,6 +110,16 @@ def test_scores_and_seeds_equal_the_dense_computation() -> None:
     assert found.seed_item_ids.tolist() == expected.tolist()
 
 
+def test_the_whole_history_is_read_however_long_it_is() -> None:
+    """Only the oldest of 300 past items links to anything."""
+    n = 301
+    links = np.zeros((n, n))
+    links[0, n - 1] = 0.5
+    found = ask(channel_of(links.tolist()), history_of([10 * place for place in range(1, n)]))
+    assert ItemCFChannel.history_limit is None
+    assert (found.item_ids.tolist(), found.scores.tolist()) == ([10 * n], pytest.approx([0.5 * 0.8]))
+
+
 def test_weights_are_type_times_value_times_recency() -> None:
     channel = channel_of(np.ones((5, 5)).tolist(), half_life_days=10)
     history = History.of(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import hnswlib
@@ -11,9 +12,11 @@ import pytest
 from numpy.testing import assert_allclose
 
 from offline.two_tower import TwoTowerConfig, train
+from offline.two_tower.export import build_index
 from recall_server.channels import channel_class
 from recall_server.channels.base import Channel
 from recall_server.channels.vector import (
+    EXACT_ROWS,
     FACTS_FILE,
     FILES,
     INDEX_FILE,
@@ -23,7 +26,8 @@ from recall_server.channels.vector import (
     read_facts,
 )
 from recsys.bundle import Bundle, FileEntry, IndexFacts, Manifest, ServingPolicy
-from recsys.domain import History, RecallQuery
+from recsys.catalogue import Catalogue
+from recsys.domain import History, ItemFilter, RecallQuery
 from recsys.errors import BundleDamaged, BundleError, BundleMismatch
 from tests.recall_server.conformance import DAY, NOW, ChannelConformance, history_of
 from tests.recall_server.toy import checkerboard
@@ -155,6 +159,81 @@ def test_few_allowed_items_are_searched_exactly(trained: Path) -> None:
     assert index.asked == []
     channel.recall([query(1, count=2, exclude=(1, 2))])
     assert index.asked == [4]
+
+
+MANY = EXACT_ROWS + 100
+"""Items of a catalogue that is worth an index."""
+WIDTH = 200
+"""Of its search: a fiftieth of the items."""
+
+
+class _Watched:
+    """An index that remembers how many items it was asked for."""
+
+    def __init__(self, index: hnswlib.Index) -> None:
+        self.index = index
+        self.asked: list[int] = []
+
+    def knn_query(self, users: np.ndarray, k: int, num_threads: int) -> tuple[np.ndarray, np.ndarray]:
+        self.asked.append(k)
+        labels, distances = self.index.knn_query(users, k=k, num_threads=num_threads)
+        return labels, distances
+
+
+@pytest.fixture(scope="module")
+def large(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`MANY` items, with vectors of one length at random: dramas, but for the last 150; the tower knows the first."""
+    folder = tmp_path_factory.mktemp("large")
+    shutil.copytree(trained / "vector", folder / "vector")
+    ids = np.arange(1, MANY + 1, dtype=np.int64)
+    drama = ids <= MANY - 150
+    Catalogue(ids, np.full(MANY, 1990, np.int16), np.stack([drama, ~drama], axis=1), ("Drama", "Western")).save(folder)
+    facts = read_facts(trained)
+    vectors = np.random.default_rng(0).normal(size=(MANY, facts.index.dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.save(folder / VECTORS_FILE, vectors)
+    small = CONFIG.model_copy(update={"index_links": 8, "index_ef_construction": 60})
+    build_index(vectors, small).save_index(str(folder / INDEX_FILE))
+    described = facts.model_copy(update={"index": facts.index.model_copy(update={"count": MANY}), "ef": WIDTH})
+    (folder / FACTS_FILE).write_text(described.model_dump_json(), encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("asking", "asked"),
+    [
+        (query(1, 3, count=100), [100]),
+        (query(1, 3, count=WIDTH), [WIDTH]),
+        (query(1, 3, count=WIDTH + 1), []),
+        (query(1, 3, count=50, exclude=tuple(range(1, 100))), [149]),
+        (query(1, 3, count=50, exclude=tuple(range(1, 101))), []),
+        (replace(query(1, 3, count=50), item_filter=ItemFilter(genres_any=("Drama",))), []),
+        (replace(query(1, 3, count=50), item_filter=ItemFilter(genres_any=("Western",))), []),
+    ],
+    ids=[
+        "all items",
+        "as many as it finds",
+        "more than it finds",
+        "one more than a scan is for",
+        "no more than a scan is for",
+        "most items",
+        "few items",
+    ],
+)
+def test_the_index_is_asked_where_many_items_are_allowed_and_otherwise_not(
+    large: Path, asking: RecallQuery, asked: list[int]
+) -> None:
+    channel = VectorChannel.open(large)
+    channel._index = index = _Watched(channel._index)
+    [found] = channel.recall([asking])
+    [expected] = VectorChannel.open(large, exact=True).recall([asking])
+    assert index.asked == asked
+    assert index.index.ef == WIDTH < MANY / 50
+    assert len(found) == len(expected) == asking.count
+    if asked:
+        assert np.isin(found.item_ids, expected.item_ids).mean() >= 0.95
+    else:
+        assert found.item_ids.tolist() == expected.item_ids.tolist()
 
 
 def test_only_the_latest_known_events_are_read(trained: Path) -> None:

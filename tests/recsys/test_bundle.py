@@ -4,12 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recsys.bundle import FORMAT_VERSION, BundleStore, Manifest, Release
 from recsys.bundle.manifest import MANIFEST_FILE
 from recsys.errors import BundleDamaged, BundleError, BundleMismatch, BundleMissing
 from recsys.testing import ROLES, release, write_bundle
+from tests.published import TRAINERS, publish_checkerboard
 
 
 @pytest.fixture
@@ -149,3 +151,21 @@ def test_a_manifest_survives_json(store: BundleStore) -> None:
 def test_the_toy_release_is_a_release(store: BundleStore) -> None:
     release(store.root, "v1")
     assert store.release() == Release("v1", None)
+
+
+SUFFIXES = {".json", ".npy", ".npz", ".onnx", ".parquet", ".hnsw"}
+"""Of files that are data alone: to read one runs no code that is in it."""
+
+
+def test_a_published_bundle_holds_data_and_no_pickle(tmp_path: Path) -> None:
+    version = publish_checkerboard(tmp_path, channels=tuple(TRAINERS))
+    bundle = BundleStore(tmp_path).open(version)
+    files = [path for path in bundle.folder.rglob("*") if path.is_file()]
+    assert {path.suffix for path in files} == SUFFIXES
+    assert {path.relative_to(bundle.folder).as_posix() for path in files} == {*bundle.manifest.files, MANIFEST_FILE}
+    for path in files:
+        if path.suffix == ".npy":
+            assert np.load(path, allow_pickle=False).dtype != np.object_
+        elif path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                assert all(array.dtype != np.object_ for array in arrays.values())
