@@ -5,6 +5,9 @@
 Starts the five servers on the published production bundle, sends `debug` requests of random users in an open loop
 (latency counts from the moment a request was due), and prints percentiles, the median time of every stage, and how
 many candidates were merged and ranked. Client and servers share the machine: say so beside any figure.
+
+`same_work_ms` tells machines apart: a fixed piece of Python and numpy, timed in a row and after 20 ms of rest. At 20
+requests/s every process rests between requests, so where the second is much the larger, so is the latency.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import json
 import os
 import platform
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -27,6 +31,7 @@ from recsys.bundle import BundleStore
 from recsys.v1.recommend_pb2 import RecommendRequest
 
 WARM_UP = 100
+REST_SECONDS = 0.02
 
 
 def requests_of(histories: Histories, n: int, count: int, seed: int) -> list[RecommendRequest]:
@@ -45,6 +50,25 @@ def candidates(samples: Sequence[Sample], stage: str, side: str) -> dict[str, fl
         if report.name == stage
     ]
     return {"median": float(np.median(found)), "min": float(min(found))} if found else {}
+
+
+def same_work(repetitions: int = 200) -> dict[str, float]:
+    """Median milliseconds of one fixed piece of work, done in a row and after a rest each time."""
+    text = json.dumps([{"item": number, "scores": [1.5, 2.0, 3.0], "title": "x" * 10} for number in range(300)])
+
+    def milliseconds(rest: float) -> float:
+        if rest:
+            time.sleep(rest)
+        started = time.perf_counter()
+        scores = np.asarray([entry["item"] for entry in json.loads(text)], np.float64)
+        for _ in range(30):
+            scores = np.sort(scores)[::-1] + 1
+        return (time.perf_counter() - started) * 1e3
+
+    return {
+        name: round(float(np.median([milliseconds(rest) for _ in range(repetitions)])), 3)
+        for name, rest in (("in a row", 0.0), ("after a rest", REST_SECONDS))
+    }
 
 
 def main() -> None:
@@ -71,6 +95,7 @@ def main() -> None:
                 "dataset": options.dataset,
                 "bundle": store.release().current,
                 "machine": f"{platform.machine()}, {os.cpu_count()} cores, client included",
+                "same_work_ms": same_work(),
                 "rate_per_second": options.rate,
                 "requests": n,
                 "errors": sum(bool(sample.error) for sample in samples),
