@@ -130,7 +130,7 @@ class _Sender:
     async def run(self, target: str) -> None:
         """Sends everything."""
         order = sorted(range(len(self._requests)), key=lambda place: self._requests[place].as_of)
-        with tqdm(order, desc="replay", unit="request", leave=False) as progress:
+        with tqdm(order, desc="replay", unit="request", leave=False, disable=None) as progress:
             places = iter(progress)
             async with grpc.aio.insecure_channel(target) as channel:
                 stub = RecommendationServiceStub(channel)

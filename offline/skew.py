@@ -271,7 +271,7 @@ def _served_features(
 ) -> list[tuple[tuple[str, ...], Matrix]]:
     """Names and matrix per query, as the rank server has them. One query a call, as the gateway asks."""
     answers = []
-    for query in tqdm(queries, desc="rank", unit="request", leave=False):
+    for query in tqdm(queries, desc="rank", unit="request", leave=False, disable=None):
         message = convert.rank_query_to_proto(query, return_features=True)
         request = rank_pb2.RankRequest(bundle_version=bundle.version, queries=[message], request_id="check-skew")
         response = stub.Rank(request, timeout=CALL_SECONDS)

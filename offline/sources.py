@@ -74,7 +74,7 @@ def run_pipeline(
     Raises ContractBroken where an answer is degraded: offline, half an answer is an error, not a service.
     """
     answers: list[Answer] = []
-    with tqdm(total=len(requests), desc=title, unit="request", leave=False) as progress:
+    with tqdm(total=len(requests), desc=title, unit="request", leave=False, disable=None) as progress:
         for start in range(0, len(requests), batch):
             part = requests[start : start + batch]
             answers += asyncio.run(pipeline.run(part, Budget.of(UNLIMITED_SECONDS)))

@@ -43,7 +43,10 @@ class Collector:
     def samples(self, targets: Targets) -> Samples:
         """The samples of `targets`, request by request."""
         queries = record_queries(self.store, self.channels, targets, policy=self.policy)
-        features = [self.store.features(query) for query in tqdm(queries, desc="features", unit="request", leave=False)]
+        features = [
+            self.store.features(query)
+            for query in tqdm(queries, desc="features", unit="request", leave=False, disable=None)
+        ]
         item_ids = [query.candidates.item_ids for query in queries]
         if self.mixture is not None:
             relevant = relevant_lists(targets)

@@ -90,7 +90,7 @@ def ask_endpoint(texts: Sequence[str], config: TextConfig, cache: VectorCache) -
     batches = [missing[start : start + config.batch_size] for start in range(0, len(missing), config.batch_size)]
     with (
         ThreadPoolExecutor(config.threads, thread_name_prefix="embed") as pool,
-        tqdm(total=len(missing), desc="text vectors", unit="text", leave=False) as progress,
+        tqdm(total=len(missing), desc="text vectors", unit="text", leave=False, disable=None) as progress,
     ):
         jobs = [pool.submit(_ask_batch, client, batch, cache) for batch in batches]
         try:

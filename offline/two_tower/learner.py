@@ -48,7 +48,9 @@ class Learner:
         steps = -(-len(epoch.examples) // self.config.batch_size)
         drawn = batches(corpus.events, epoch, corpus.trend, config=self.config, rng=rng)
         losses = []
-        for batch in tqdm(drawn, total=steps, desc=f"two-tower, epoch {number + 1}", leave=False, mininterval=1.0):
+        for batch in tqdm(
+            drawn, total=steps, desc=f"two-tower, epoch {number + 1}", leave=False, disable=None, mininterval=1.0
+        ):
             sample = sampler.sample(batch.targets[batch.target_weights > 0], rng)
             losses.append(self.step(batch, sample, corpus.trend))
         return float(np.mean(losses))

@@ -80,7 +80,7 @@ class SequenceLearner:
         self.model.train()
         losses = []
         title = f"sequence tower, epoch {number + 1}"
-        for step, group in enumerate(tqdm(groups, desc=title, leave=False, mininterval=1.0)):
+        for step, group in enumerate(tqdm(groups, desc=title, leave=False, disable=None, mininterval=1.0)):
             self._set_rate((number + step / len(groups)) / self.schedule.epochs)
             losses.append(self.step(gather_windows(corpus.events, windows.take(group)), known))
         return float(np.mean(losses)) if losses else 0.0

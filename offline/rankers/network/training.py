@@ -105,7 +105,9 @@ class Training:
         self.network.train()
         batches = list(training_batches(self._requests, self._chosen, self._config, self._rng))
         total = 0.0
-        for step, batch in enumerate(tqdm(batches, desc=f"network {epoch + 1}", unit="batch", leave=False)):
+        for step, batch in enumerate(
+            tqdm(batches, desc=f"network {epoch + 1}", unit="batch", leave=False, disable=None)
+        ):
             share = (epoch + step / len(batches)) / self._config.epochs
             for group in self._optimizer.param_groups:
                 group["lr"] = self._config.learning_rate * (0.1 + 0.45 * (1 + math.cos(math.pi * share)))
