@@ -55,6 +55,22 @@ def _second(timestamp: int) -> str:
     return datetime.fromtimestamp(timestamp, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+class _CallerHasGone(logging.Filter):
+    """Makes a plain line of what gRPC reports as an error with a traceback: nobody was there to take an answer.
+
+    It happens when a caller's deadline passes while its answer is being sent (grpc, aio/server.pyx.pxi).
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if str(record.msg).startswith("ExecuteBatchError raised in core by servicer method"):
+            record.msg = "the caller had gone when the answer of %s was sent"
+            record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
+        return logging.getLogger().isEnabledFor(record.levelno)
+
+
+logging.getLogger("grpc._cython.cygrpc").addFilter(_CallerHasGone())
+
+
 def write_logs(level: str, log_format: LogFormat) -> None:
     """Sends all logs of the process to stderr, at `level` and above, replacing what was set up before.
 

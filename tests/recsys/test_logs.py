@@ -57,3 +57,19 @@ def test_records_below_the_level_are_not_written(capsys: pytest.CaptureFixture[s
     write_logs("WARNING", "json")
     logger.info("quiet")
     assert shown(capsys) == ""
+
+
+@pytest.mark.parametrize("level", ["INFO", "WARNING"])
+def test_a_caller_that_has_gone_is_no_error(capsys: pytest.CaptureFixture[str], level: str) -> None:
+    write_logs(level, "text")
+    of_grpc = logging.getLogger("grpc._cython.cygrpc")
+    for message in ("ExecuteBatchError raised in core by servicer method [%s]", "Unexpected [%s]"):
+        try:
+            raise RuntimeError("broken")
+        except RuntimeError:
+            of_grpc.exception(message, "/recsys.v1.RankService/Rank")
+    text = shown(capsys)
+    gone = "INFO    grpc._cython.cygrpc: the caller had gone when the answer of /recsys.v1.RankService/Rank was sent\n"
+    assert (gone in text) == (level == "INFO")
+    assert text.count("Traceback") == 1
+    assert "ERROR   grpc._cython.cygrpc: Unexpected [/recsys.v1.RankService/Rank]\nTraceback" in text
