@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import socket
 import tempfile
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import grpc
 from containers import ENGINES, Container, wait_healthy
 
 from recsys.bundle import BundleStore, Manifest
+from recsys.cluster import free_ports
 from recsys.errors import BundleError
 from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, recommend_pb2, recommend_pb2_grpc
 
@@ -81,13 +81,6 @@ def read_package_data(container: Container) -> None:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in (".py", ".pyc")]
     read = container.run("python", "-c", READ, *(path.relative_to(folder).as_posix() for path in files))
     expect(read.stdout.split(), [str(path.stat().st_size) for path in files], f"{container.image}: data, {read.stderr}")
-
-
-def free_ports(n: int) -> list[int]:
-    """Ports of the loopback address that nobody has at the moment."""
-    with ExitStack() as held:
-        probes = [held.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(n)]
-        return [probe.getsockname()[1] for probe in probes]
 
 
 def released(bundle_root: Path) -> Manifest:

@@ -42,6 +42,11 @@ def connect(
     return connection
 
 
+def connect_read_only(path: Path) -> sqlite3.Connection:
+    """Opens a file that another program writes, without making or changing it. Raises sqlite3.Error."""
+    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+
+
 def unwritten(path: Path, error: sqlite3.Error) -> Unreachable:
     """The error for a write that did not happen."""
     return Unreachable(f"{path}: not written ({error}); nothing was recorded, send the same request again later")

@@ -30,7 +30,7 @@ from offline.text.config import TextConfig
 from offline.two_tower.config import TwoTowerConfig
 from recall_server.channels import channel_class
 from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy
-from recsys.config import TypedConfig
+from recsys.config import EVENTS_FILE, TypedConfig
 
 Purpose = Literal["evaluation", "production"]
 
@@ -142,7 +142,7 @@ class OfflineConfig(TypedConfig):
     @property
     def events_file(self) -> Path:
         """Where the gateway of `serve` records events."""
-        return self.home / "events" / "events.sqlite"
+        return self.home / "events" / EVENTS_FILE
 
     @property
     def recall(self) -> RecallConfig:

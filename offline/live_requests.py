@@ -13,10 +13,10 @@ from pathlib import Path
 from gateway.events import events_of, log_id
 from gateway.pipeline import Request
 from gateway.served import ServedBundle
+from gateway.sqlite import connect_read_only
 from recsys.bundle import Bundle
+from recsys.config import ANSWERS_FILE, EVENTS_FILE
 from recsys.errors import DataMalformed, DataMissing
-
-EVENTS_FILE, ANSWERS_FILE = "events.sqlite", "answers.sqlite"
 
 _LATEST = """
 SELECT user_key, as_of FROM answers
@@ -55,4 +55,4 @@ def _open(path: Path) -> sqlite3.Connection:
     """The file, for reading only."""
     if not path.is_file():
         raise DataMissing(f"{path}: no such file; name the folder of a gateway's files")
-    return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+    return connect_read_only(path)

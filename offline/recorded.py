@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from gateway.events import OLDEST_SCHEMA
+from gateway.sqlite import connect_read_only
 from recsys.errors import DataMalformed, DataMissing
 
 BATCH_ROWS = 1 << 16
@@ -68,4 +69,4 @@ class RecordedEvents:
                 yield pa.table(arrays, _SCHEMA)
 
     def _connect(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"{self.path.resolve().as_uri()}?mode=ro", uri=True)
+        return connect_read_only(self.path)

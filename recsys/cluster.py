@@ -29,7 +29,7 @@ from xmlrpc.client import Fault, ServerProxy
 from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
 
 from recsys import healthcheck
-from recsys.config import METRICS_PORTS, PORTS
+from recsys.config import ANSWERS_FILE, EVENTS_FILE, METRICS_PORTS, PORTS
 from recsys.errors import CannotStart, Unreachable
 from recsys.supervision import Program, configuration, log_file
 from recsys.watchdog import HANG_SECONDS
@@ -112,8 +112,8 @@ def programs(
             "gateway",
             *("--recall", ",".join(f"{name}={ports.target(name)}" for name in channels)),
             *("--rank", ports.target("rank")),
-            *("--events-file", str(events_folder / "events.sqlite")),
-            *("--answers-file", str(events_folder / "answers.sqlite")),
+            *("--events-file", str(events_folder / EVENTS_FILE)),
+            *("--answers-file", str(events_folder / ANSWERS_FILE)),
         ),
         **{name: ("recall_server", "--channel", name) for name in channels},
         "rank": ("rank_server",),

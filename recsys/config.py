@@ -35,6 +35,9 @@ PORTS = {
 METRICS_PORTS = {role: port - 40_900 for role, port in PORTS.items()}
 """Default metrics port by role."""
 
+EVENTS_FILE, ANSWERS_FILE = "events.sqlite", "answers.sqlite"
+"""What a gateway's files are called in their folder."""
+
 
 def port_field(default: int) -> Any:
     """The field `port` of a process whose default port is `default`."""

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from offline.cli import main
-from offline.live_requests import ANSWERS_FILE, EVENTS_FILE, live_requests
+from offline.live_requests import live_requests
 from offline.workflow import Workflow
 from recsys.bundle import Bundle
+from recsys.config import ANSWERS_FILE, EVENTS_FILE
 from recsys.errors import DataMalformed, DataMissing
 from recsys.v1 import types_pb2
 from recsys.v1.recommend_pb2 import Event, RecordEventsRequest

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent import futures
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import grpc
 import numpy as np
 import pytest
 
@@ -16,6 +12,7 @@ from gateway.state import Histories
 from offline.demonstration import demonstrate, latest_users
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
+from tests.offline.gateways import serving
 
 LENGTHS = {1: 12, 2: 3, 3: 11, 4: 10, 5: 10, 6: 0}
 """Events of each user. User u has taken items 1, 2, … and the last of them at time 100 - u; the k-th is rated k / 2."""
@@ -68,18 +65,6 @@ class ToyGateway(recommend_pb2_grpc.RecommendationServiceServicer):
             stages=stages if request.debug else [],
             degraded=self.degraded,
         )
-
-
-@contextmanager
-def serving(gateway: ToyGateway) -> Iterator[str]:
-    server = grpc.server(futures.ThreadPoolExecutor(1))
-    recommend_pb2_grpc.add_RecommendationServiceServicer_to_server(gateway, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()
 
 
 def test_three_users_are_shown_with_history_recommendations_reasons_and_times(bundle: Path) -> None:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator
-from concurrent import futures
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -37,6 +35,7 @@ from recsys.domain import History, RankQuery, Scores
 from recsys.errors import BundleMismatch, Unreachable
 from recsys.features import FeatureStore
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
+from tests.offline.gateways import serving
 from tests.offline.tastes import DAY, NoiseChannel, TasteChannel, dataset_of_tastes, policy_of
 
 WINDOW = Window(60 * DAY, 100 * DAY)
@@ -112,18 +111,6 @@ class ToyGateway(recommend_pb2_grpc.RecommendationServiceServicer):
 
     def Status(self, request: Any, context: Any) -> recommend_pb2.StatusResponse:  # noqa: N802
         return recommend_pb2.StatusResponse(gateway=types_pb2.ServingStatus(active_version=self.version))
-
-
-@contextmanager
-def serving(gateway: ToyGateway) -> Iterator[str]:
-    server = grpc.server(futures.ThreadPoolExecutor(2))
-    recommend_pb2_grpc.add_RecommendationServiceServicer_to_server(gateway, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    try:
-        yield f"127.0.0.1:{port}"
-    finally:
-        server.stop(None).wait()
 
 
 def bundle(cutoff: int = WINDOW.cutoff, version: str = "v1") -> Bundle:
