@@ -5,7 +5,10 @@
 The log has 20,000 items of Zipf popularity; every user has taken 20 of them before the cut-off and takes 10 after it.
 Recall (popularity and ItemCF) and features know the first 20,000 users; requests come from all of them, and are made
 block by block, so neither the log nor the samples are ever in memory as a whole. 300 million rows, the default, take
-about 115 GB of disk.
+about 115 GB of disk. Where there is less, `--at-once ROWS` makes the samples in parts of at most so many rows, each
+written to disk, read back from there and removed before the next.
+
+The digest is that of all arrays of all parts. It is the same for any number of workers.
 
 `--candidates all`, the default, keeps every candidate of a request. `--candidates mixed` keeps the relevant ones and
 nine negatives for each of them; `--rows` then counts the candidates that recall returns, and fewer rows are written.
@@ -14,10 +17,12 @@ nine negatives for each of them; `--rows` then counts the candidates that recall
 from __future__ import annotations
 
 import argparse
+import hashlib
 import resource
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +37,7 @@ from offline.popularity import PopularityConfig
 from offline.samples import Samples, SamplesConfig, Source, feature_store, write_samples
 from offline.targets import Targets
 from recsys.bundle import ChannelPolicy, ServingPolicy
+from recsys.bundle.store import sha256_of
 from recsys.domain import History, Ids
 
 ITEMS, BEFORE, AFTER, KNOWN_USERS = 20_000, 20, 10, 20_000
@@ -81,10 +87,10 @@ def snapshot() -> Snapshot:
     return Snapshot.build("generated", CUTOFF, items, events)
 
 
-def blocks(requests: int) -> Iterator[Targets]:
-    """The requests of users 0 to `requests` - 1."""
-    for start in range(0, requests, BLOCK):
-        users = range(start, min(start + BLOCK, requests))
+def blocks(requests: range) -> Iterator[Targets]:
+    """One request each of users `requests`, a block at a time."""
+    for start in range(requests.start, requests.stop, BLOCK):
+        users = range(start, min(start + BLOCK, requests.stop))
         stories = [taken(user) for user in users]
         relevant = Relevant.of([after for _, after in stories])
         yield Targets(
@@ -119,10 +125,42 @@ def clear(root: Path) -> None:
     (root / MARKER).touch()
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Samples that were on disk."""
+
+    rows: int
+    columns: int
+    requests: int
+    size: int
+    """Bytes on disk."""
+    digest: str
+
+    @classmethod
+    def of(cls, folder: Path) -> Part:
+        """Reads all that is in `folder`."""
+        samples, paths = Samples.open(folder), sorted(folder.iterdir())
+        digests = "".join(sha256_of(path) for path in paths)
+        size = sum(path.stat().st_size for path in paths)
+        return cls(len(samples.labels), samples.features.shape[1], len(samples.groups), size, _sha256(digests))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plan(rows: int, at_once: int) -> list[range]:
+    """The requests that yield `rows`, in parts of at most `at_once` rows but at least a block; 0: all in one part."""
+    requests = max(rows // POLICY.rank_count, 1)
+    step = max(at_once // POLICY.rank_count // BLOCK, 1) * BLOCK if at_once else requests
+    return [range(start, min(start + step, requests)) for start in range(0, requests, step)]
+
+
 def main() -> None:
     """Makes the samples and prints what they cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=300_000_000)
+    parser.add_argument("--at-once", type=int, default=0, metavar="ROWS", help="most rows on disk; 0: all of them")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--candidates", choices=("all", "mixed"), default="all", help="which of a request are kept")
     parser.add_argument("--root", type=Path, required=True, help="new or empty folder, or that of an earlier run")
@@ -132,22 +170,29 @@ def main() -> None:
     prepare(models)
     config = SamplesConfig(shard_requests=BLOCK, candidates=arguments.candidates)
     source = Source(models, models, POLICY, config)
+    parts, planned = [], plan(arguments.rows, arguments.at_once)
     started, used = time.monotonic(), cpu_seconds()
-    requests = blocks(arguments.rows // POLICY.rank_count)
-    write_samples(samples, source, requests, workers=arguments.workers)
-    report(samples, time.monotonic() - started, cpu_seconds() - used)
+    for number, requests in enumerate(planned, start=1):
+        shutil.rmtree(samples, ignore_errors=True)
+        write_samples(samples, source, blocks(requests), workers=arguments.workers)
+        parts.append(Part.of(samples))
+        seconds = time.monotonic() - started
+        rows = sum(part.rows for part in parts)
+        print(f"part {number} of {len(planned)}: {rows} rows after {seconds:.0f} s", flush=True)
+    report(parts, time.monotonic() - started, cpu_seconds() - used)
 
 
-def report(folder: Path, seconds: float, used: float) -> None:
+def report(parts: Sequence[Part], seconds: float, used: float) -> None:
     """Prints rows, speed, memory and disk."""
-    samples = Samples.open(folder)
-    rows, size = len(samples.labels), sum(path.stat().st_size for path in folder.iterdir())
-    print(f"{rows} rows of {samples.features.shape[1]} features, {len(samples.groups)} requests")
+    rows, size = sum(part.rows for part in parts), sum(part.size for part in parts)
+    print(f"{rows} rows of {parts[0].columns} features, {sum(part.requests for part in parts)} requests")
+    print(f"digest {_sha256(''.join(part.digest for part in parts))[:16]}")
     print(f"{rows / seconds:.0f} rows/s, {rows / used:.0f} rows per CPU second, {used:.0f} CPU seconds")
     for who, name in ((resource.RUSAGE_SELF, "this process"), (resource.RUSAGE_CHILDREN, "any worker, at most")):
         print(f"peak memory of {name}: {resource.getrusage(who).ru_maxrss / 1024:.0f} MiB")
-    hours = 3e8 / rows * used / 3_600
-    print(f"{size / 1e9:.2f} GB on disk; 300 million rows: {size / rows * 0.3:.0f} GB, {hours:.1f} CPU hours")
+    largest, hours = max(part.size for part in parts), 3e8 / rows * used / 3_600
+    print(f"{size / 1e9:.2f} GB written, at most {largest / 1e9:.2f} GB at a time")
+    print(f"300 million rows: {size / rows * 0.3:.0f} GB, {hours:.1f} CPU hours")
 
 
 if __name__ == "__main__":
