@@ -59,10 +59,13 @@ run: setup ## Prepares data, trains, evaluates and publishes, without serving.
 replay: setup ## Serves the evaluation bundle and replays held-out requests through the gateway.
 	@exec $(BIN)/python -m offline replay $(OFFLINE_ARGS)
 
-# In two processes, but for the tests that nothing may run beside: on two cores that is what takes least time.
+# In two processes of one thread each, but for the tests that nothing may run beside: on two cores that is what takes
+# least time. Threads of linear algebra that share a core with another process wait for each other most of the time.
+test: export OMP_THREAD_LIMIT ?= 1
+test: export OPENBLAS_NUM_THREADS ?= 1
 test: setup-dev ## Runs the whole test suite with coverage. PYTEST_ARGS adds arguments.
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -P -m coverage run -m pytest -n 2 --dist loadfile -m "not alone" $(PYTEST_ARGS)
+	@$(BIN)/python -P -m coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS)
 	@$(BIN)/python -P -m coverage run -m pytest -m alone $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage combine -q
 	@$(BIN)/python -m coverage report

@@ -47,6 +47,14 @@ SHARED = Path(__file__).parents[2] / "shared"
 """What is beside the checkout on some machines only."""
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that take long come first, so that no process is left with one of them when the others have finished."""
+    of_marker = {
+        marker: {item.path for item in items if item.get_closest_marker(marker)} for marker in ("slow", "integration")
+    }
+    items.sort(key=lambda item: [item.path not in files for files in of_marker.values()])
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
