@@ -9,6 +9,9 @@ PEERS_VENV ?= .venv-peers
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Modules are compiled when they are first imported, and kept: few of all that is installed ever are.
+PIP_INSTALL := $(PIP) install -q --no-compile
+unexport PYTHONDONTWRITEBYTECODE
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 TORCH := torch==2.13.0
 
@@ -32,19 +35,19 @@ $(BIN)/python:
 
 $(VENV)/.torch: | $(BIN)/python
 	@if $(BIN)/python -c "import urllib.request as u; u.urlopen('$(TORCH_INDEX)/torch/', timeout=4).read(1)" 2>/dev/null; \
-	then echo "installing $(TORCH) from $(TORCH_INDEX)"; $(PIP) install -q --index-url $(TORCH_INDEX) $(TORCH) || $(PIP) install -q -c constraints.txt $(TORCH); \
-	else echo "installing $(TORCH) from the default index"; $(PIP) install -q -c constraints.txt $(TORCH); fi
+	then echo "installing $(TORCH) from $(TORCH_INDEX)"; $(PIP_INSTALL) --index-url $(TORCH_INDEX) $(TORCH) || $(PIP_INSTALL) -c constraints.txt $(TORCH); \
+	else echo "installing $(TORCH) from the default index"; $(PIP_INSTALL) -c constraints.txt $(TORCH); fi
 	@touch $@
 
 $(VENV)/.serve: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo "installing the project"
-	@$(PIP) install -q -c constraints.txt -e '.[itemcf,vector,rank,offline]'
+	@$(PIP_INSTALL) -c constraints.txt -e '.[itemcf,vector,rank,offline]'
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.serve
-	@echo "installing the development tools"
-	@$(PIP) install -q -c constraints.txt -e '.[itemcf,vector,rank,offline,bench,dev]'
-	@touch $@
+$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
+	@echo "installing the project and the development tools"
+	@$(PIP_INSTALL) -c constraints.txt -e '.[itemcf,vector,rank,offline,bench,dev]'
+	@touch $(VENV)/.serve $@
 
 setup: $(VENV)/.serve ## Creates the environment and installs the project.
 
