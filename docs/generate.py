@@ -47,6 +47,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "manifest": code.manifest,
     "roles": code.roles,
     "benchmarks": quality.benchmarks,
+    "losses": quality.losses,
 }
 """What each generated part holds, by the name in its marker."""
 
