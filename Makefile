@@ -8,6 +8,7 @@ VENV ?= .venv
 PEERS_VENV ?= .venv-peers
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -P -m pytest --cov --cov-report= --cov-fail-under=0
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # Modules are compiled when they are first imported, and kept: few of all that is installed ever are.
 PIP_INSTALL := $(PIP) install -q --no-compile
@@ -64,13 +65,13 @@ replay: setup ## Serves the evaluation bundle and replays held-out requests thro
 
 # In two processes of one thread each, but for the tests that nothing may run beside: on two cores that is what takes
 # least time. Threads of linear algebra that share a core with another process wait for each other most of the time.
+# Coverage is that of the test processes: in the servers and commands that they start it would double what those cost.
 test: export OMP_THREAD_LIMIT ?= 1
 test: export OPENBLAS_NUM_THREADS ?= 1
 test: setup-dev ## Runs the whole test suite with coverage. PYTEST_ARGS adds arguments.
 	@rm -f .coverage .coverage.*
-	@$(BIN)/python -P -m coverage run -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS)
-	@$(BIN)/python -P -m coverage run -m pytest -m alone $(PYTEST_ARGS)
-	@$(BIN)/python -m coverage combine -q
+	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS)
+	@$(PYTEST) --cov-append -m alone $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage report
 
 lint: setup-dev ## Style of the code.

@@ -34,13 +34,9 @@ TERMS = Terms(quiet=1.0, deadline=12.0, late=6.0)
 
 @pytest.fixture(scope="module")
 def cluster(trained: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, str]]:
-    """The five servers on the small production bundle. Their coverage is not measured: it doubles what a request costs,
-    and 50 of them a second are then more than two cores can answer.
-    """
+    """The five servers on the small production bundle."""
     root, folder = trained.config.store("production").root, tmp_path_factory.mktemp("faults") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
-        running, target = started(root, folder, hang_seconds=HANG_SECONDS, gateway_settings=GATEWAY_SETTINGS)
+    running, target = started(root, folder, hang_seconds=HANG_SECONDS, gateway_settings=GATEWAY_SETTINGS)
     yield running, target
     codes = running.stop()
     assert set(codes.values()) == {0}, codes
