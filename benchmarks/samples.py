@@ -6,7 +6,8 @@ The log has 20,000 items of Zipf popularity; every user has taken 20 of them bef
 Recall (popularity and ItemCF) and features know the first 20,000 users; requests come from all of them, and are made
 block by block, so neither the log nor the samples are ever in memory as a whole. 300 million rows, the default, take
 about 115 GB of disk. Where there is less, `--at-once ROWS` makes the samples in parts of at most so many rows, each
-written to disk, read back from there and removed before the next.
+written to disk, read back from there and removed before the next. A part is a step of a workspace: a run that was
+killed goes on with the part in which it was, and what it says of speed and memory is of all parts.
 
 The digest is that of all arrays of all parts. It is the same for any number of workers.
 
@@ -18,23 +19,28 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import resource
 import shutil
+import sys
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
+import gateway.pipeline
+import recsys.features
 from gateway.pipeline import Request
-from offline import itemcf, popularity
+from offline import itemcf, popularity, samples
 from offline.cost import cpu_seconds
 from offline.interactions import Interactions, Items, Snapshot
 from offline.itemcf import ItemCFConfig
 from offline.metrics import Relevant
 from offline.popularity import PopularityConfig
 from offline.samples import Samples, SamplesConfig, Source, feature_store, write_samples
+from offline.steps import Step, Workspace
 from offline.targets import Targets
 from recsys.bundle import ChannelPolicy, ServingPolicy
 from recsys.bundle.store import sha256_of
@@ -43,9 +49,11 @@ from recsys.domain import History, Ids
 ITEMS, BEFORE, AFTER, KNOWN_USERS = 20_000, 20, 10, 20_000
 CUTOFF, DAY = 1_000 * 86_400, 86_400
 COUNT, BLOCK = 200, 256
-MODELS, SAMPLES = "models", "samples"
+SAMPLES, PART_FILE = "samples", "part.json"
 MARKER = "made-by-benchmarks-samples"
-"""File that says that a folder may be cleared."""
+"""File that says that a folder may be used again."""
+CODE = (sys.modules[__name__], samples, itemcf, popularity, recsys.features, gateway.pipeline)
+"""What decides the samples, beside their settings."""
 POLICY = ServingPolicy(
     channels=tuple(ChannelPolicy(name=name, count=COUNT, weight=1.0) for name in ("popularity", "itemcf")),
     rank_count=300,
@@ -111,23 +119,22 @@ def prepare(folder: Path) -> None:
     feature_store(known, POLICY).save(folder)
 
 
-def clear(root: Path) -> None:
-    """Removes what an earlier run left in `root`, and marks the folder as this benchmark's.
+def claim(root: Path) -> Path:
+    """The workspace below `root`, which is marked as this benchmark's.
 
     Raises:
         SystemExit: there is something in `root`, and this benchmark has not made it.
     """
     if root.exists() and not (root / MARKER).is_file() and not (root.is_dir() and next(root.iterdir(), None) is None):
         raise SystemExit(f"{root}: there is something, and not from an earlier run of this; name another --root")
-    for part in (MODELS, SAMPLES):
-        shutil.rmtree(root / part, ignore_errors=True)
     root.mkdir(parents=True, exist_ok=True)
     (root / MARKER).touch()
+    return root / "work"
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Samples that were on disk."""
+    """Samples that were on disk, and what they cost."""
 
     rows: int
     columns: int
@@ -135,14 +142,27 @@ class Part:
     size: int
     """Bytes on disk."""
     digest: str
+    seconds: float
+    cpu_seconds: float
+    peaks: tuple[int, int]
+    """KiB: the most that this process, and any worker, had held by then."""
 
     @classmethod
-    def of(cls, folder: Path) -> Part:
-        """Reads all that is in `folder`."""
-        samples, paths = Samples.open(folder), sorted(folder.iterdir())
-        digests = "".join(sha256_of(path) for path in paths)
-        size = sum(path.stat().st_size for path in paths)
-        return cls(len(samples.labels), samples.features.shape[1], len(samples.groups), size, _sha256(digests))
+    def made(cls, folder: Path, make: Callable[[], None]) -> Part:
+        """Has the samples made, and reads all that is then in `folder`."""
+        started, used = time.monotonic(), cpu_seconds()
+        make()
+        found, paths = Samples.open(folder), sorted(folder.iterdir())
+        return cls(
+            len(found.labels),
+            found.features.shape[1],
+            len(found.groups),
+            sum(path.stat().st_size for path in paths),
+            _sha256("".join(sha256_of(path) for path in paths)),
+            time.monotonic() - started,
+            cpu_seconds() - used,
+            tuple(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)),
+        )
 
 
 def _sha256(text: str) -> str:
@@ -156,6 +176,26 @@ def plan(rows: int, at_once: int) -> list[range]:
     return [range(start, min(start + step, requests)) for start in range(0, requests, step)]
 
 
+def part_step(workspace: Workspace, models: Step, requests: range, arguments: argparse.Namespace) -> Part:
+    """One part, made now or by an earlier run; its samples stay only where all rows are one part."""
+    config = SamplesConfig(shard_requests=BLOCK, candidates=arguments.candidates)
+    source = Source(models.folder, models.folder, POLICY, config)
+
+    def make(folder: Path) -> None:
+        shutil.rmtree(folder / SAMPLES, ignore_errors=True)
+        part = Part.made(
+            folder / SAMPLES,
+            lambda: write_samples(folder / SAMPLES, source, blocks(requests), workers=arguments.workers),
+        )
+        (folder / PART_FILE).write_text(json.dumps(asdict(part)), "utf-8")
+        if arguments.at_once:
+            shutil.rmtree(folder / SAMPLES)
+
+    facts = [requests.start, requests.stop, arguments.workers, bool(arguments.at_once)]
+    step = workspace.run("part", make, config=config, facts=facts, inputs=[models], code=CODE)
+    return Part(**json.loads((step.folder / PART_FILE).read_text("utf-8")))
+
+
 def main() -> None:
     """Makes the samples and prints what they cost."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -165,31 +205,26 @@ def main() -> None:
     parser.add_argument("--candidates", choices=("all", "mixed"), default="all", help="which of a request are kept")
     parser.add_argument("--root", type=Path, required=True, help="new or empty folder, or that of an earlier run")
     arguments = parser.parse_args()
-    clear(arguments.root)
-    models, samples = arguments.root / MODELS, arguments.root / SAMPLES
-    prepare(models)
-    config = SamplesConfig(shard_requests=BLOCK, candidates=arguments.candidates)
-    source = Source(models, models, POLICY, config)
+    workspace = Workspace(claim(arguments.root))
+    models = workspace.run("models", prepare, code=CODE)
     parts, planned = [], plan(arguments.rows, arguments.at_once)
-    started, used = time.monotonic(), cpu_seconds()
     for number, requests in enumerate(planned, start=1):
-        shutil.rmtree(samples, ignore_errors=True)
-        write_samples(samples, source, blocks(requests), workers=arguments.workers)
-        parts.append(Part.of(samples))
-        seconds = time.monotonic() - started
-        rows = sum(part.rows for part in parts)
+        parts.append(part_step(workspace, models, requests, arguments))
+        rows, seconds = sum(part.rows for part in parts), sum(part.seconds for part in parts)
         print(f"part {number} of {len(planned)}: {rows} rows after {seconds:.0f} s", flush=True)
-    report(parts, time.monotonic() - started, cpu_seconds() - used)
+    workspace.prune()
+    report(parts)
 
 
-def report(parts: Sequence[Part], seconds: float, used: float) -> None:
+def report(parts: Sequence[Part]) -> None:
     """Prints rows, speed, memory and disk."""
     rows, size = sum(part.rows for part in parts), sum(part.size for part in parts)
+    seconds, used = sum(part.seconds for part in parts), sum(part.cpu_seconds for part in parts)
     print(f"{rows} rows of {parts[0].columns} features, {sum(part.requests for part in parts)} requests")
     print(f"digest {_sha256(''.join(part.digest for part in parts))[:16]}")
     print(f"{rows / seconds:.0f} rows/s, {rows / used:.0f} rows per CPU second, {used:.0f} CPU seconds")
-    for who, name in ((resource.RUSAGE_SELF, "this process"), (resource.RUSAGE_CHILDREN, "any worker, at most")):
-        print(f"peak memory of {name}: {resource.getrusage(who).ru_maxrss / 1024:.0f} MiB")
+    for place, name in enumerate(("this process", "any worker, at most")):
+        print(f"peak memory of {name}: {max(part.peaks[place] for part in parts) / 1024:.0f} MiB")
     largest, hours = max(part.size for part in parts), 3e8 / rows * used / 3_600
     print(f"{size / 1e9:.2f} GB written, at most {largest / 1e9:.2f} GB at a time")
     print(f"300 million rows: {size / rows * 0.3:.0f} GB, {hours:.1f} CPU hours")
