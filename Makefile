@@ -25,6 +25,9 @@ OFFLINE_ARGS := --dataset "$(DATASET)" --root "$(DATA_ROOT)" $(if $(DATA_DIR),--
 # OpenMP threads that spin while they wait slow each other down tenfold on a busy machine.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# Two targets that install would be in each other's way.
+.NOTPARALLEL:
+
 .PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline docs check images bench peers clean
 
 help: ## Lists the targets.

@@ -7,7 +7,8 @@ Recall (popularity and ItemCF) and features know the first 20,000 users; request
 block by block, so neither the log nor the samples are ever in memory as a whole. 300 million rows, the default, take
 about 115 GB of disk. Where there is less, `--at-once ROWS` makes the samples in parts of at most so many rows, each
 written to disk, read back from there and removed before the next. A part is a step of a workspace: a run that was
-killed goes on with the part in which it was, and what it says of speed and memory is of all parts.
+killed goes on with the part in which it was, and what it says of speed and memory is of all parts. To measure again,
+name a new folder.
 
 The digest is that of all arrays of all parts. It is the same for any number of workers.
 
@@ -149,9 +150,10 @@ class Part:
 
     @classmethod
     def made(cls, folder: Path, make: Callable[[], None]) -> Part:
-        """Has the samples made, and reads all that is then in `folder`."""
+        """Has the samples made, and reads all that is then in `folder`; reading is in no figure."""
         started, used = time.monotonic(), cpu_seconds()
         make()
+        seconds, spent = time.monotonic() - started, cpu_seconds() - used
         found, paths = Samples.open(folder), sorted(folder.iterdir())
         return cls(
             len(found.labels),
@@ -159,8 +161,8 @@ class Part:
             len(found.groups),
             sum(path.stat().st_size for path in paths),
             _sha256("".join(sha256_of(path) for path in paths)),
-            time.monotonic() - started,
-            cpu_seconds() - used,
+            seconds,
+            spent,
             tuple(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)),
         )
 
@@ -176,13 +178,17 @@ def plan(rows: int, at_once: int) -> list[range]:
     return [range(start, min(start + step, requests)) for start in range(0, requests, step)]
 
 
-def part_step(workspace: Workspace, models: Step, requests: range, arguments: argparse.Namespace) -> Part:
-    """One part, made now or by an earlier run; its samples stay only where all rows are one part."""
+def part_step(workspace: Workspace, models: Step, requests: range, arguments: argparse.Namespace) -> tuple[Part, bool]:
+    """One part, and whether an earlier run made it; its samples stay only where all rows are one part.
+
+    Samples that earlier runs left are removed before new ones are made.
+    """
     config = SamplesConfig(shard_requests=BLOCK, candidates=arguments.candidates)
     source = Source(models.folder, models.folder, POLICY, config)
 
     def make(folder: Path) -> None:
-        shutil.rmtree(folder / SAMPLES, ignore_errors=True)
+        for old in workspace.root.glob(f"*part-*/{SAMPLES}"):
+            shutil.rmtree(old)
         part = Part.made(
             folder / SAMPLES,
             lambda: write_samples(folder / SAMPLES, source, blocks(requests), workers=arguments.workers),
@@ -193,7 +199,7 @@ def part_step(workspace: Workspace, models: Step, requests: range, arguments: ar
 
     facts = [requests.start, requests.stop, arguments.workers, bool(arguments.at_once)]
     step = workspace.run("part", make, config=config, facts=facts, inputs=[models], code=CODE)
-    return Part(**json.loads((step.folder / PART_FILE).read_text("utf-8")))
+    return Part(**json.loads((step.folder / PART_FILE).read_text("utf-8"))), step.reused
 
 
 def main() -> None:
@@ -209,9 +215,11 @@ def main() -> None:
     models = workspace.run("models", prepare, code=CODE)
     parts, planned = [], plan(arguments.rows, arguments.at_once)
     for number, requests in enumerate(planned, start=1):
-        parts.append(part_step(workspace, models, requests, arguments))
+        part, reused = part_step(workspace, models, requests, arguments)
+        parts.append(part)
         rows, seconds = sum(part.rows for part in parts), sum(part.seconds for part in parts)
-        print(f"part {number} of {len(planned)}: {rows} rows after {seconds:.0f} s", flush=True)
+        when = ", made before" if reused else ""
+        print(f"part {number} of {len(planned)}: {rows} rows after {seconds:.0f} s{when}", flush=True)
     workspace.prune()
     report(parts)
 

@@ -109,8 +109,7 @@ def test_no_bundle_ends_the_trial(trial: ModuleType, tmp_path: Path) -> None:
 def test_package_data_that_are_not_in_the_image_end_the_trial(trial: ModuleType, lost: str, tmp_path: Path) -> None:
     def run(*command: str) -> Completed:
         words = [sys.executable, *command[1:]]
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
-        return subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
 
     shutil.copytree(trial.ROOT / "offline", tmp_path / "offline", ignore=shutil.ignore_patterns("__pycache__"))
     image = SimpleNamespace(image="offline", run=run)

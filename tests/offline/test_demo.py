@@ -242,7 +242,8 @@ class TestSignal:
 
 
 def _start_fingerprint(hash_seed: str) -> subprocess.Popen[str]:
-    environment = {**os.environ, "PYTHONHASHSEED": hash_seed, "OMP_NUM_THREADS": hash_seed}
+    threads = {"OMP_NUM_THREADS": hash_seed, "OPENBLAS_NUM_THREADS": hash_seed, "OMP_THREAD_LIMIT": "8"}
+    environment = {**os.environ, **threads, "PYTHONHASHSEED": hash_seed}
     return subprocess.Popen([sys.executable, "-c", FINGERPRINT], env=environment, stdout=subprocess.PIPE, text=True)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
-from scipy.sparse import csr_matrix
+from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
 from offline.als import ALSConfig, fit, item_factors, train
@@ -114,12 +117,33 @@ def test_items_nobody_took_are_unknown_and_an_event_without_weight_counts_nothin
     assert len(ask(channel, History.of([1], [NOW], types=[EventType.IMPRESSION]))) == 0
 
 
-def test_the_outcome_is_the_same_for_any_number_of_threads_and_a_world_without_events_trains() -> None:
-    snapshot = checkerboard(30, 20)
-    matrix = taste_matrix(snapshot, ValueScale(low=0, high=0, floor=1))
-    one, two = (item_factors(matrix, PLAIN.model_copy(update={"threads": threads})) for threads in (1, 2))
-    assert one.tobytes() == two.tobytes()
-    assert not item_factors(matrix[:0], PLAIN).any()
+BY_THREADS = """
+import hashlib, sys
+from tests.recall_server.test_als import PLAIN, checkerboard_matrix, item_factors
+config = PLAIN.model_copy(update={"threads": int(sys.argv[1])})
+print(hashlib.sha256(item_factors(checkerboard_matrix(), config).tobytes()).hexdigest())
+"""
+
+
+def checkerboard_matrix() -> csr_array:
+    return taste_matrix(checkerboard(30, 20), ValueScale(low=0, high=0, floor=1))
+
+
+def test_the_outcome_is_the_same_for_any_number_of_threads() -> None:
+    """In processes of their own, since `make test` limits the threads of those of the tests."""
+
+    def digest(threads: str) -> str:
+        environment = {**os.environ, "OMP_THREAD_LIMIT": "2", "OPENBLAS_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", BY_THREADS, threads]
+        return subprocess.run(
+            command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=True
+        ).stdout
+
+    assert digest("1") == digest("2")
+
+
+def test_a_world_without_events_trains() -> None:
+    assert not item_factors(checkerboard_matrix()[:0], PLAIN).any()
 
 
 @pytest.mark.parametrize(
