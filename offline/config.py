@@ -135,6 +135,11 @@ class OfflineConfig(TypedConfig):
         return self.root / self.dataset
 
     @property
+    def label(self) -> str:
+        """The data set's name in results: that of its folder, where one is given."""
+        return self.data_dir.name if self.data_dir is not None else self.dataset
+
+    @property
     def tables(self) -> Path:
         """Where ingest writes."""
         return self.home / "tables"

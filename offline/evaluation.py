@@ -23,6 +23,9 @@ class Figure:
     low: float
     high: float
 
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -113,7 +116,7 @@ class Evaluation:
 
     def _cells(self, row: Row) -> list[str]:
         first = row.figures[HEADLINE[0]]
-        figures = [f"{first.mean:.4f} [{first.low:.4f}, {first.high:.4f}]"]
+        figures = [str(first)]
         figures += [f"{row.figures[metric].mean:.4f}" for metric in HEADLINE[1:]]
         extras = [f"{row.coverage[10]:.3f}", f"{row.popularity[10]:.3f}", f"{row.seconds:.1f}"]
         return [row.system, row.group, str(row.users), *figures, *extras]

@@ -41,11 +41,6 @@ class BenchConfig(OfflineConfig):
     )
 
     @property
-    def label(self) -> str:
-        """The data set's name in results: that of its folder, where one is given."""
-        return self.data_dir.name if self.data_dir is not None else self.dataset
-
-    @property
     def place(self) -> str:
         """The folder of the settings, below `settings`."""
         return _place(self.protocol, self.label, self.targets)

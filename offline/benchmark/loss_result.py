@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from offline.benchmark.machine import machine_text, versions_text
 from offline.benchmark.saved import load_result, save_result
 from offline.evaluation import Figure
 from offline.layout import aligned, markdown
@@ -86,11 +87,10 @@ _HEAD = ["tower", "loss", "negatives", "NDCG@10", "HR@10", "recall@10", "share",
 
 
 def _section(result: LossResult) -> str:
-    machine, versions = result.machine, ", ".join(f"{name} {version}" for name, version in result.versions.items())
     return (
         f"### {_title(result)}\n\n```sh\n{result.command}\n```\n\n"
         f"{markdown([_HEAD, *map(_cells, result.rows)])}\n\n"
-        f"{result.date}, {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB. {versions}.\n"
+        f"{result.date}, {machine_text(result.machine)}. {versions_text(result.versions)}.\n"
     )
 
 
@@ -104,14 +104,10 @@ def _title(result: LossResult) -> str:
 def _cells(row: LossRow) -> list[str]:
     loss = f"{row.loss} (usual)" if row.usual else row.loss
     less = "" if row.usual else f"{row.difference.mean:+.4f} [{row.difference.low:+.4f}, {row.difference.high:+.4f}]"
-    figures = [_figure(row.figures[metric]) for metric in METRICS]
+    figures = [str(row.figures[metric]) for metric in METRICS]
     seconds = "" if row.cpu_seconds is None else f"{row.cpu_seconds:,.0f}"
     epochs = f"{row.epochs} + {row.refit_epochs}"
     return [row.tower, loss, row.negatives, *figures, f"{row.share:.3f}", less, epochs, seconds]
-
-
-def _figure(figure: Figure) -> str:
-    return f"{figure.mean:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
 
 
 def _row_of(row: dict[str, Any]) -> LossRow:

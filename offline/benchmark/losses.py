@@ -41,11 +41,6 @@ class LossesConfig(OfflineConfig):
 
     out: Path = Field(default=Path("losses.json"), description="where the rows are written")
 
-    @property
-    def label(self) -> str:
-        """The data set's name in the result: that of its folder, where one is given."""
-        return self.data_dir.name if self.data_dir is not None else self.dataset
-
 
 @dataclass(frozen=True, slots=True)
 class Variant:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -29,6 +30,16 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def machine_text(machine: Mapping[str, object]) -> str:
+    """What `machine` found, for a line below a table."""
+    return f"{machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB"
+
+
+def versions_text(versions: Mapping[str, str]) -> str:
+    """What `versions` found, likewise."""
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _processor() -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from offline.benchmark.machine import machine_text, versions_text
 from offline.benchmark.results import BenchmarkResult, load_results
 from offline.benchmark.table import markdown_table, title
 
@@ -21,20 +22,15 @@ def results_page(folder: Path) -> str:
 
 def machines(results: Sequence[BenchmarkResult]) -> str:
     """The machines of the results, each once."""
-    found = {
-        f"{result.machine['cores']} cores of {result.machine['cpu']}, {result.machine['memory_gib']} GiB": None
-        for result in results
-    }
-    return "; ".join(found)
+    return "; ".join(dict.fromkeys(machine_text(result.machine) for result in results))
 
 
 def _section(result: BenchmarkResult) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in result.versions.items())
     return (
         f"### {title(result)}\n\n"
         f"```sh\n{result.command}\n```\n\n"
         f"{markdown_table(result)}\n\n"
-        f"{result.date}, {machines([result])}; {_budget(result)}. {versions}.\n"
+        f"{result.date}, {machines([result])}; {_budget(result)}. {versions_text(result.versions)}.\n"
     )
 
 

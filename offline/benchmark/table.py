@@ -96,7 +96,7 @@ def _figure(figure: Figure | None) -> str:
         return ""
     if figure.low == figure.high == figure.mean:
         return f"{figure.mean:.4f}"
-    return f"{figure.mean:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
+    return str(figure)
 
 
 def _notes(result: BenchmarkResult) -> list[str]:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from offline.benchmark.machine import machine_text, versions_text
 from offline.benchmark.results import moment_suffix
 from offline.benchmark.saved import load_result, save_result
 from offline.evaluation import Figure
@@ -98,11 +99,10 @@ _CURVE_HEAD = ["settings", "NDCG@10", "coverage@10"]
 
 
 def _section(result: RerankResult) -> str:
-    machine, versions = result.machine, ", ".join(f"{name} {version}" for name, version in result.versions.items())
     curve = [
         [
             f"`{point.settings}`" if point.settings else "as ranked",
-            _figure(point.ndcg),
+            str(point.ndcg),
             f"{point.coverage:.3f}",
         ]
         for point in result.curve
@@ -112,7 +112,7 @@ def _section(result: RerankResult) -> str:
         f"{markdown([_HEAD, *map(_cells, result.rows)])}\n\n{_chosen(result)}\n\n"
         "The curve on validation, on which the setting was chosen:\n\n"
         f"{markdown([_CURVE_HEAD, *curve])}\n\n"
-        f"{result.date}, {machine['cores']} cores of {machine['cpu']}, {machine['memory_gib']} GiB. {versions}.\n"
+        f"{result.date}, {machine_text(result.machine)}. {versions_text(result.versions)}.\n"
     )
 
 
@@ -130,12 +130,8 @@ def _chosen(result: RerankResult) -> str:
 
 
 def _cells(row: RerankRow) -> list[str]:
-    figures = [_figure(row.ndcg), _figure(row.hit_rate), f"{row.coverage:.3f}", f"{row.popularity:.3f}"]
+    figures = [str(row.ndcg), str(row.hit_rate), f"{row.coverage:.3f}", f"{row.popularity:.3f}"]
     return [row.system, *figures, row.note]
-
-
-def _figure(figure: Figure) -> str:
-    return f"{figure.mean:.4f} [{figure.low:.4f}, {figure.high:.4f}]"
 
 
 def _figures(content: dict[str, Any], *names: str) -> dict[str, Any]:

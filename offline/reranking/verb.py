@@ -68,11 +68,6 @@ class RerankCurveConfig(OfflineConfig):
         default=SETTINGS, description="folder of chosen settings, per protocol and data set, for --protocol"
     )
 
-    @property
-    def label(self) -> str:
-        """The data set's name in results: that of its folder, where one is given."""
-        return self.data_dir.name if self.data_dir is not None else self.dataset
-
     @model_validator(mode="before")
     @classmethod
     def _one_protocol(cls, values: dict[str, Any]) -> dict[str, Any]:
