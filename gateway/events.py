@@ -7,7 +7,7 @@ mean something only within one file, so each file has a log id, and a watermark 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -43,6 +43,7 @@ _INSERT = """
 INSERT INTO events (event_id, request_id, user_key, item_key, user_id, item_id, type, value, time, received)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING
 """
+_USERS = "SELECT DISTINCT user_key FROM events"
 _OF_USER = "SELECT row_id, item_key, type, value, time FROM events WHERE user_key = ? ORDER BY row_id"
 
 
@@ -91,6 +92,19 @@ def log_id(connection: sqlite3.Connection, path: Path) -> str:
     if found is None:
         raise CannotStart(f"{path}: it had a log id when it was made, and has none now; restore the file")
     return str(found[0])
+
+
+def users_with_events(connection: sqlite3.Connection, path: Path) -> Iterator[str]:
+    """The keys of all users who have recorded events, from the index alone: about a second for ten million events.
+
+    Raises:
+        CannotStart: the file, at `path`, cannot be read.
+    """
+    try:
+        for (user_key,) in connection.execute(_USERS):
+            yield user_key
+    except sqlite3.Error as error:
+        raise CannotStart(f"{path}: its users cannot be read ({error}); restore the file") from error
 
 
 def append_events(connection: sqlite3.Connection, batches: Sequence[Sequence[Event]]) -> list[int]:

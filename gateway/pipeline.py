@@ -128,9 +128,16 @@ class Pipeline:
         by_name = {source.name: source for source in self.sources}
         asked = [(policy, by_name[policy.name]) for policy in self.policy.channels if policy.name in by_name]
         asked.sort(key=lambda pair: -pair[1].usual_seconds)
-        calls = [source.recall([channel_query(work, policy) for work in batch], timeout) for policy, source in asked]
-        answered = dict(zip([policy.name for policy, _ in asked], await asyncio.gather(*calls), strict=True))
-        outcomes = {policy.name: answered.get(policy.name, _NOT_CONFIGURED) for policy in self.policy.channels}
+        calls: dict[str, asyncio.Task[Outcome[RecallResult]]] = {}
+        async with asyncio.TaskGroup() as group:
+            for policy, source in asked:
+                call = source.recall([channel_query(work, policy) for work in batch], timeout)
+                calls[policy.name] = group.create_task(call)
+                await asyncio.sleep(0)  # what is asked leaves before the next question is written
+        outcomes = {
+            policy.name: calls[policy.name].result() if policy.name in calls else _NOT_CONFIGURED
+            for policy in self.policy.channels
+        }
         for position, work in enumerate(batch):
             self._merge(work, outcomes, position)
 

@@ -67,7 +67,7 @@ class ItemTraits:
         shares = genres / np.maximum(genres.sum(axis=1, keepdims=True), 1)
         decades = np.clip((years // 10).astype(np.int64) - FIRST_DECADE, 0, DECADES - 1)
         compared = np.stack([years, years, ratings, popularity, popularity, days_since_first], axis=1)
-        return cls(shares.astype(np.float32), years, decades, popularity, compared)
+        return cls(np.ascontiguousarray(shares, np.float32), years, decades, popularity, compared)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from recsys.errors import DeadlinePassed, Unreachable
 from recsys.v1 import recommend_pb2
 from tests.gateway.toy import POPULAR, catalogue, policy
 from tests.gateway.world import gateway
+from tests.waiting import soon
 
 
 class Fixed(RecallSource):
@@ -108,6 +109,39 @@ async def test_the_channel_that_took_longest_is_asked_first() -> None:
         (answer,) = await served.run([Request(History.empty(), 0, 1)], Budget.of(60.0))
         assert [stage.name for stage in answer.stages[:3]] == ["recall:popularity", "recall:itemcf", "recall:vector"]
     assert asked == ["popularity", "itemcf", "vector", "vector", "itemcf", "popularity"]
+
+
+class Sending(Fixed):
+    """Notes when it is asked and when its question is on the way: as with gRPC, after one more turn of the loop."""
+
+    def __init__(self, name: str, told: list[str]) -> None:
+        super().__init__(name, [7])
+        self.told = told
+
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+        self.told.append(f"{self.name} asked")
+        await asyncio.sleep(0)
+        self.told.append(f"{self.name} sent")
+        return await super().fetch(queries, timeout)
+
+
+async def test_a_question_leaves_before_the_next_one_is_written() -> None:
+    told: list[str] = []
+    names = ("popularity", "itemcf", "vector")
+    await pipeline([Sending(name, told) for name in names]).run([Request(History.empty(), 0, 1)], Budget.of(60.0))
+    assert told == [f"{name} {what}" for name in names for what in ("asked", "sent")]
+
+
+async def test_nothing_is_asked_any_more_once_the_caller_has_gone() -> None:
+    asked: list[str] = []
+    sources = [Sleeping(name, 600.0, asked) for name in ("popularity", "itemcf", "vector")]
+    call = asyncio.create_task(pipeline(sources).run([Request(History.empty(), 0, 1)], Budget.of(60.0)))
+    await soon(lambda: len(asked) == len(sources), "every channel was asked")
+    before = len(asyncio.all_tasks())
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert before - len(asyncio.all_tasks()) == 1 + len(sources)
 
 
 class Failing(RecallSource):

@@ -144,11 +144,31 @@ async def test_at_most_so_many_users_are_remembered_and_others_are_read_again(pa
     recorder.close()
 
 
+async def test_who_has_no_events_is_answered_without_the_file(recorder: EventRecorder) -> None:
+    await recorder.record([event("a", user_key="7")])
+    recorder._writer.execute("ALTER TABLE events RENAME TO elsewhere")
+    assert await recorder.of("8") == ()
+    with pytest.raises(Unreachable, match="no such table"):
+        await recorder.of("7")
+
+
+async def test_users_who_share_a_place_of_the_table_keep_their_own_events(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_PLACES", 1)
+    recorder = EventRecorder(path)
+    await recorder.record([event("a", user_key="7")])
+    assert await recorder.of("8") == ()
+    assert [recorded.row_id for recorded in await recorder.of("7")] == [1]
+    recorder.close()
+
+
 async def test_events_survive_a_restart(path: Path) -> None:
     first = EventRecorder(path)
     await first.record([event("a")])
     first.close()
     second = EventRecorder(path)
+    assert [recorded.item_key for recorded in await second.of("7")] == ["10"]
     assert await second.record([event("a"), event("b", item_key="11")]) == 1
     assert [recorded.item_key for recorded in await second.of("7")] == ["10", "11"]
     second.close()
@@ -238,6 +258,20 @@ def test_a_log_id_that_was_lost_is_not_made_up(path: Path) -> None:
     connection.execute("DELETE FROM log")
     connection.close()
     with pytest.raises(CannotStart, match=r"events\.sqlite: it had a log id when it was made"):
+        EventRecorder(path)
+
+
+def test_a_damaged_list_of_users_is_said_at_the_start(path: Path) -> None:
+    connection = open_events(path)
+    append_events(connection, [[event("a")]])
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events_by_user'").fetchone()[0]
+    size = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+    with pytest.raises(CannotStart, match=r"events\.sqlite: its users cannot be read \(.*malformed\); restore"):
         EventRecorder(path)
 
 

@@ -8,7 +8,7 @@ import grpc
 
 from recsys.v1 import recommend_pb2, types_pb2
 from tests.gateway.toy import policy
-from tests.gateway.world import World, gateway, ids, recommend, stages
+from tests.gateway.world import World, gateway, ids, recommend, stages, view
 
 
 async def test_a_channel_that_is_late_costs_only_itself(tmp_path: Path) -> None:
@@ -51,10 +51,12 @@ async def test_a_caller_in_a_hurry_gets_what_there_is_in_time(tmp_path: Path) ->
         assert ids(response) == [3, 4]
 
 
-async def test_events_that_cannot_be_read_degrade_the_answer_and_say_so(world: World) -> None:
+async def test_events_that_cannot_be_read_degrade_the_answer_of_who_has_some_and_say_so(world: World) -> None:
+    await world.stub.RecordEvents(recommend_pb2.RecordEventsRequest(events=[view("a", 3)]))
     world.recorder._reader.execute("PRAGMA query_only=0")
     world.recorder._writer.execute("ALTER TABLE events RENAME TO elsewhere")
     response = await recommend(world, user_id=4, count=1)
     assert ids(response) == [8]
     assert response.degraded
     assert "no such table" in stages(response)["history"].cause
+    assert not (await recommend(world, user_id=5, count=1)).degraded
