@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,11 @@ from offline.interactions import Snapshot
 from offline.taste_matrix import taste_matrix, value_range
 from recall_server.channels.als import FACTORS_FILE, FACTS_FILE, GRAM_FILE, ALSFacts
 from recall_server.channels.evidence import ValueScale
+
+_LOG = logging.getLogger(__name__)
+
+_ONE_LIST = 0.01
+"""Where the second singular value of the factors is a smaller part of the first, all users get about the same list."""
 
 
 class ALSConfig(BaseModel):
@@ -52,6 +58,13 @@ def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:
     low, high = value_range(snapshot.events.values)
     scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.least_value)
     factors = item_factors(taste_matrix(snapshot, scale), config)
+    if is_one_list(factors):
+        _LOG.warning(
+            "als: with --als.reg %g nearly all of what was learnt of %d items is how popular they are, so everybody "
+            "gets about the same list; set a smaller one (the more interactions, the larger it may be)",
+            config.reg,
+            len(factors),
+        )
     gram = factors.T.astype(np.float64) @ factors.astype(np.float64) + config.reg * np.eye(config.factors)
     facts = ALSFacts(
         items=len(factors),
@@ -74,24 +87,36 @@ def item_factors(users_by_items: csr_array, config: ALSConfig) -> NDArray[np.flo
     taken = np.bincount(users_by_items.indices, minlength=users_by_items.shape[1]) > 0
     if not taken.any():
         return np.zeros((users_by_items.shape[1], config.factors), np.float32)
-    with threadpool_limits(1, user_api="blas"):  # threads of its own call BLAS: more of them would fight for the cores
-        model = fit(users_by_items, config)
+    model = fit(users_by_items, config)
     return np.where(taken[:, None], model.item_factors, 0).astype(np.float32)
 
 
+def is_one_list(factors: NDArray[np.float32]) -> bool:
+    """Whether item factors, float32[items, factors], point in about one direction: users differ in length only."""
+    lengths = np.linalg.svd(factors.astype(np.float64), compute_uv=False)
+    return bool(len(lengths) > 1 and lengths[1] < _ONE_LIST * lengths[0])
+
+
 def fit(users_by_items: csr_array, config: ALSConfig) -> Any:
-    """implicit's AlternatingLeastSquares of the matrix; the caller limits BLAS to one thread."""
+    """implicit's AlternatingLeastSquares of the matrix.
+
+    Its own threads call BLAS, and more of those would fight for the cores. They are limited after the import, which
+    brings a BLAS of its own.
+    """
     # Here, not above: it takes a second, and most bundles have no ALS.
     from implicit.cpu.als import AlternatingLeastSquares  # type: ignore[import-untyped]
 
-    model = AlternatingLeastSquares(
-        factors=config.factors,
-        regularization=config.reg,
-        alpha=config.confidence,
-        iterations=config.iterations,
-        num_threads=config.threads,
-        random_state=config.seed,
-    )
-    with tqdm(total=config.iterations, desc="als", unit="iteration", leave=False, disable=None) as progress:
+    with (
+        threadpool_limits(1, user_api="blas"),
+        tqdm(total=config.iterations, desc="als", unit="iteration", leave=False, disable=None) as progress,
+    ):
+        model = AlternatingLeastSquares(
+            factors=config.factors,
+            regularization=config.reg,
+            alpha=config.confidence,
+            iterations=config.iterations,
+            num_threads=config.threads,
+            random_state=config.seed,
+        )
         model.fit(csr_matrix(users_by_items), show_progress=False, callback=lambda *_: progress.update())
     return model

@@ -30,8 +30,8 @@ class LossRow:
     """Whether the tower is configured with it."""
     figures: Mapping[str, Figure]
     """By metric of `METRICS`."""
-    share: float
-    """Of `METRIC`: this loss's over that of the tower's usual loss."""
+    share: float | None
+    """Of `METRIC`: this loss's over that of the tower's usual loss; None where that one's is 0."""
     difference: Figure
     """Of `METRIC`: this loss's less that of the usual loss, paired by user."""
     epochs: int
@@ -106,8 +106,9 @@ def _cells(row: LossRow) -> list[str]:
     less = "" if row.usual else f"{row.difference.mean:+.4f} [{row.difference.low:+.4f}, {row.difference.high:+.4f}]"
     figures = [str(row.figures[metric]) for metric in METRICS]
     seconds = "" if row.cpu_seconds is None else f"{row.cpu_seconds:,.0f}"
+    share = "" if row.share is None else f"{row.share:.3f}"
     epochs = f"{row.epochs} + {row.refit_epochs}"
-    return [row.tower, loss, row.negatives, *figures, f"{row.share:.3f}", less, epochs, seconds]
+    return [row.tower, loss, row.negatives, *figures, share, less, epochs, seconds]
 
 
 def _row_of(row: dict[str, Any]) -> LossRow:

@@ -163,7 +163,7 @@ def _row(trial: Trial, usual: Trial, drawn: BootstrapConfig) -> LossRow:
         _negatives(trial),
         usual=trial.variant.usual,
         figures={metric: trial.measured.figures[metric] for metric in METRICS},
-        share=float(ours.mean() / theirs.mean()) if theirs.mean() else float("nan"),
+        share=float(ours.mean() / theirs.mean()) if theirs.mean() else None,
         difference=Figure(*difference[0].tolist()),
         epochs=towers.sequence_epochs if sequence else towers.epochs,
         refit_epochs=towers.sequence_refit_epochs if sequence else towers.refit_epochs,

@@ -15,8 +15,9 @@ import pytest
 
 from offline import two_tower
 from offline.benchmark import losses as comparison
-from offline.benchmark.loss_result import METRICS, LossResult, losses_page
+from offline.benchmark.loss_result import METRICS, LossResult, LossRow, losses_page, text_table
 from offline.benchmark.losses import LossesConfig, compare_losses, judge, variants
+from offline.evaluation import Figure
 from offline.interactions import Snapshot
 from offline.two_tower.objectives import ObjectiveName
 from offline.workflow import Workflow
@@ -136,6 +137,18 @@ def check_rows(result: LossResult) -> None:
         assert row.difference.mean == pytest.approx(own - usual[row.tower])
         assert row.cpu_seconds is not None
         assert row.cpu_seconds > 0
+
+
+def test_beside_a_usual_loss_that_finds_nothing_a_share_is_left_out(tmp_path: Path) -> None:
+    nothing = dict.fromkeys(METRICS, Figure(0.0, 0.0, 0.0))
+    row = LossRow(
+        "sequence", "bpr", "512 uniform", usual=False, figures=nothing, share=None, difference=Figure(0.0, 0.0, 0.0),
+        epochs=1, refit_epochs=0, cpu_seconds=None,
+    )  # fmt: skip
+    result = LossResult("temporal", "shop", "all", "all", 1, 1, 1, (row,), "a command", "2026-01-01", {}, {})
+    assert LossResult.load(result.save(tmp_path / "losses.json")) == result
+    assert "nan" not in (tmp_path / "losses.json").read_text("utf-8").lower()
+    assert "nan" not in text_table(result).lower()
 
 
 def test_only_what_came_before_the_validation_window_is_learned_and_the_test_changes_nothing(

@@ -20,7 +20,6 @@ from offline.ids import FIRST_ASSIGNED
 from offline.local import served
 from offline.publish import INDEX_FILE
 from offline.replay import active_version
-from offline.steps import RECEIPT
 from offline.workflow import Workflow
 from rank_server.scoring import Ranker
 from recall_server.channels import channel_class
@@ -31,6 +30,7 @@ from recsys.domain import Candidates, History, Ids, ItemFilter, RankQuery, Recal
 from recsys.v1 import types_pb2
 from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
+from tests.integration.work import finished_steps, stages
 from tests.offline.tastes import DAY, ITEMS, dataset_of_tastes
 from tests.waiting import eventually
 
@@ -92,10 +92,6 @@ def add_items(file: Path, *rows: tuple[object, ...]) -> None:
         csv.writer(opened).writerows(rows)
 
 
-def steps(root: Path) -> set[str]:
-    return {path.parent.name for path in root.glob(f"*/work/*/{RECEIPT}")}
-
-
 @pytest.fixture(scope="module")
 def arguments(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """A published production bundle of the world of tastes with every channel; the arguments of all verbs for it."""
@@ -133,9 +129,9 @@ def after(before: Bundle, config: OfflineConfig, arguments: list[str], others: P
         (BETWEEN, "The Lonesome Saddle", WESTERN[0], 1965, *WESTERN[1:]),
         ("brand-new", "The Crying Doll", f"{DRAMA[0]}|Puppetry", 1985, "Nobody Known", "a doll in tears"),
     )
-    done = steps(config.root)
+    done = finished_steps(config.home).keys()
     main(["index", *arguments, "--items-file", str(others)])
-    assert {name.partition("-")[0] for name in steps(config.root) - done} == {"index", "text"}, "nothing is trained"
+    assert stages(finished_steps(config.home).keys() - done) == {"index", "text"}, "nothing is trained"
     return released(config)
 
 

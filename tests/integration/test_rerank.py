@@ -17,9 +17,9 @@ from offline.reranking.curve import WEIGHTS
 from offline.reranking.lists import RerankConfig
 from offline.reranking.result import RerankResult
 from offline.reranking.verb import RerankCurveConfig, rerank
-from offline.steps import RECEIPT
 from offline.workflow import Workflow
 from tests.integration.test_equality import MOST_REQUESTS, PATIENT, agreement, first, replayed
+from tests.integration.work import finished_steps, stages
 
 pytestmark = [pytest.mark.integration]
 
@@ -36,19 +36,15 @@ def copied(trained: Workflow, root: Path) -> Path:
     return root
 
 
-def steps(root: Path) -> set[str]:
-    return {path.parent.name for path in root.glob(f"*/work/*/{RECEIPT}")}
-
-
 @pytest.fixture(scope="module")
 def reranked(trained: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     """The small system with exposure and calibration, its evaluation bundle published in a root of its own."""
     root = copied(trained, tmp_path_factory.mktemp("reranked"))
     wanted = RerankConfig(exposure=3.0, genre_calibration=2.0, users=300)
     workflow = Workflow(trained.config.model_copy(update={"root": root, "rerank": wanted}))
-    before = steps(root)
+    before = finished_steps(workflow.config.home).keys()
     workflow.publish("evaluation")
-    assert {name.partition("-")[0] for name in steps(root) - before} <= {"exposure", "models"}
+    assert stages(finished_steps(workflow.config.home).keys() - before) <= {"exposure", "models"}
     return workflow
 
 
@@ -77,12 +73,13 @@ def test_the_curve_chooses_on_validation_and_shows_what_is_then_served(
     trained: Workflow, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     root = copied(trained, tmp_path / "root")
-    before = steps(root)
+    home = root / trained.config.dataset
+    before = finished_steps(home).keys()
     given = {**trained.config.model_dump(), "root": root, "out": tmp_path / "out", "results": tmp_path / "results"}
     given |= {"exposures": (0.0, 2.0, 4.0), "weights": WEIGHTS[:1], "coverage": 0.3}
     config = RerankCurveConfig(**{**given, "rerank": {"users": 300}})
     rerank(config)
-    made = {name.partition("-")[0] for name in steps(root) - before}
+    made = stages(finished_steps(home).keys() - before)
     assert made <= {"models", "ranker", "gateway"}, "those of the moment of validation; all else was there"
     files = {f"rerank-validation.{kind}" for kind in ("json", "png")}
     name = "rerank-temporal-raw-all.json"

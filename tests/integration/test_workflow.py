@@ -23,7 +23,6 @@ from offline.ids import FIRST_ASSIGNED
 from offline.interactions import Dataset, Interactions
 from offline.publish import REPORT_FOLDER
 from offline.splits import Split, SplitConfig
-from offline.steps import RECEIPT
 from offline.workflow import Workflow
 from rank_server.scoring import Ranker
 from recall_server.channels import channel_class
@@ -31,6 +30,7 @@ from recsys.bundle import Bundle, BundleStore, Release
 from recsys.bundle.golden import check_rank, check_recall
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.domain import EventType
+from tests.integration.work import finished_steps
 
 pytestmark = [pytest.mark.integration]
 
@@ -57,11 +57,6 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
     """Every file that is not about the test window: what is served, and what made it."""
     paths = [path for path in bundle.manifest.files if not path.startswith(f"{REPORT_FOLDER}/")]
     return {path: (bundle.folder / path).read_bytes() for path in paths}
-
-
-def _finished_steps(root: Path) -> dict[str, int]:
-    """When each step was done, by folder."""
-    return {path.parent.name: path.stat().st_mtime_ns for path in root.glob(f"*/{RECEIPT}")}
 
 
 # The bundles
@@ -155,14 +150,14 @@ def test_keys_of_users_lead_to_their_histories(trained: Workflow) -> None:
 
 
 def test_a_second_run_does_nothing(trained: Workflow) -> None:
-    before = _finished_steps(trained.workspace.root)
+    before = finished_steps(trained.config.home)
     releases = [trained.config.store(purpose).release() for purpose in PURPOSES]
     again = Workflow(trained.config)
     report = again.evaluation("all")
     versions = [again.publish(purpose, report=report) for purpose in PURPOSES]
     assert (again.tables.reused, report.reused) == (True, True)
     assert all(step.reused for purpose in PURPOSES for step in again.parts(purpose).steps)
-    assert _finished_steps(trained.workspace.root) == before
+    assert finished_steps(trained.config.home) == before
     assert [trained.config.store(purpose).release() for purpose in PURPOSES] == releases
     assert versions == [release.current for release in releases]
 
@@ -291,10 +286,10 @@ def test_running_the_command_again_prints_the_table_and_trains_nothing(
     unrated: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
     config: OfflineConfig = unrated["config"]
-    before = _finished_steps(config.home / "work")
+    before = finished_steps(config.home)
     releases = [config.store(purpose).release() for purpose in PURPOSES]
     main(["run", *unrated["arguments"]])
-    after = _finished_steps(config.home / "work")
+    after = finished_steps(config.home)
     assert after.items() <= before.items()
     assert {name.split("-")[0] for name in before.keys() - after.keys()} <= {"models"}, "what only evaluate opens"
     assert [config.store(purpose).release() for purpose in PURPOSES] == releases

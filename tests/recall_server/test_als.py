@@ -23,6 +23,7 @@ from recsys.errors import BundleDamaged, BundleMismatch
 from tests.recall_server.conformance import DAY, NOW, ChannelConformance, history_of
 from tests.recall_server.toy import Event, checkerboard, snapshot_of
 
+HEAVY = 40.0
 PLAIN = ALSConfig(
     factors=3, reg=0.1, confidence=4, training_value_floor=1, history_value_floor=1, half_life_days=None, threads=1
 )
@@ -166,3 +167,21 @@ def test_damaged_and_foreign_facts_are_refused(tmp_path: Path) -> None:
     (tmp_path / FACTS_FILE).write_text("{")
     with pytest.raises(BundleDamaged, match="train and publish again"):
         ALSChannel.open(tmp_path)
+
+
+def test_a_regularisation_that_leaves_only_popularity_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """All have taken the first four items; beside them there are two tastes, which heavy regularisation wipes out."""
+    taken = [(user, item) for user in range(40) for item in (1, 2, 3, 4, *range(5 + user % 2, 13, 2))]
+    snapshot = snapshot_of([(user, item, 1.0) for user, item in taken], dict.fromkeys(range(1, 13), "Any"))
+    snapshot.catalogue.save(tmp_path)
+
+    def lists(reg: float) -> set[tuple[int, ...]]:
+        train(snapshot, PLAIN.model_copy(update={"reg": reg, "iterations": 100}), tmp_path)
+        channel = ALSChannel.open(tmp_path)
+        return {tuple(ask(channel, history_of(history)).item_ids.tolist()) for history in ([1, 5, 7], [1, 6, 8])}
+
+    assert len(lists(1.0)) == 2
+    assert not caplog.messages
+    assert len(lists(HEAVY)) == 1
+    (message,) = caplog.messages
+    assert message.startswith(f"als: with --als.reg {HEAVY:g} nearly all of what was learnt of 12 items is how popular")
