@@ -42,7 +42,7 @@ async def recommend_question(
     user = bundle.user(user_id, user_key)
     moment = requests.as_of_of(message)
     preferred = requests.preferred_of(message, bundle.catalogue)
-    item_filter = requests.filter_of(message.filter, bundle.catalogue)
+    item_filter = requests.filter_of(message, bundle.catalogue)
     count, excluded = requests.count_of(message.count), requests.excluded_of(message)
     stages: tuple[StageReport, ...] = ()
     if message.HasField("history"):
@@ -65,7 +65,7 @@ def similar_question(message: recommend_pb2.SimilarItemsRequest, bundle: ServedB
         NotFound: the bundle does not know the item.
     """
     count, excluded = requests.count_of(message.count), requests.excluded_of(message)
-    item_filter = requests.filter_of(message.filter, bundle.catalogue)
+    item_filter = requests.filter_of(message, bundle.catalogue)
     item_id = requests.item_of(message, bundle.identities.items)
     if item_id is None or bundle.item_row(item_id) < 0:
         name = message.item_key if item_id is None else item_id

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.catalogue import Catalogue
-from recsys.domain import Candidates, Ids, ItemFilter, Mask
+from recsys.domain import NO_IDS, Candidates, Ids, ItemFilter, Mask
 from recsys.ordering import are_among
 
 
@@ -23,19 +23,26 @@ def apply_filters(
     candidates: Candidates, catalogue: Catalogue, *, forbidden_ids: Ids, hidden_ids: Ids, item_filter: ItemFilter
 ) -> Filtered:
     """Removes unknown, seen or excluded, hidden, and not matching items; the first reason that applies counts."""
-    rows = catalogue.rows(candidates.item_ids)
-    allowed = catalogue.allowed(item_filter, np.empty(0, np.int64))
+    ids = candidates.item_ids
+    rows = catalogue.rows(ids)
     verdicts: dict[str, Mask] = {
         "unknown": rows < 0,
-        "hidden": are_among(candidates.item_ids, hidden_ids),
-        "seen_or_excluded": are_among(candidates.item_ids, forbidden_ids),
-        "attributes": np.zeros(len(rows), np.bool_) if allowed is None else ~allowed[rows],
+        "hidden": are_among(ids, hidden_ids),
+        "seen_or_excluded": are_among(ids, forbidden_ids),
     }
-    dropped = np.zeros(len(rows), np.bool_)
-    removed: dict[str, Ids] = {}
+    if (allowed := catalogue.allowed(item_filter, NO_IDS)) is not None:
+        verdicts["attributes"] = ~allowed[rows]
+    dropped: Mask = np.logical_or.reduce(list(verdicts.values()))
+    if not dropped.any():
+        return Filtered(candidates, {})
+    return Filtered(candidates.take(~dropped), _by_reason(ids, verdicts))
+
+
+def _by_reason(ids: Ids, verdicts: dict[str, Mask]) -> dict[str, Ids]:
+    """The ids that are dropped, each under the first reason that applies to it."""
+    left, removed = np.ones(len(ids), np.bool_), {}
     for reason, verdict in verdicts.items():
-        first = verdict & ~dropped
-        if first.any():
-            removed[reason] = candidates.item_ids[first]
-        dropped |= verdict
-    return Filtered(candidates.take(~dropped) if dropped.any() else candidates, removed)
+        if (own := verdict & left).any():
+            removed[reason] = ids[own]
+        left &= ~verdict
+    return removed

@@ -33,6 +33,7 @@ from recsys.domain import (
 )
 from recsys.ordering import are_among, distinct
 
+_NO_CANDIDATES = merge({})
 _FALLBACK_POLICY = ChannelPolicy(name=FALLBACK, count=1, weight=0, history_limit=0)
 _NOT_CONFIGURED: Outcome[RecallResult] = Outcome(
     Status.FAILED, None, 0, "no such channel is configured; add it to --recall"
@@ -120,8 +121,10 @@ class Pipeline:
         return [self._finish(work) for work in batch]
 
     def _begin(self, request: Request, hidden: Ids) -> _Work:
-        forbidden = distinct(np.concatenate([request.history.seen_item_ids(), request.exclude_item_ids, hidden]))
-        return _Work(request, request.history.sequence(), forbidden, merge({}), np.empty(0, np.float32), [])
+        forbidden = request.history.seen_item_ids()
+        if len(request.exclude_item_ids) or len(hidden):
+            forbidden = distinct(np.concatenate([forbidden, request.exclude_item_ids, hidden]))
+        return _Work(request, request.history.sequence(), forbidden, _NO_CANDIDATES, np.empty(0, np.float32), [])
 
     async def _recall(self, batch: Sequence[_Work], budget: Budget) -> None:
         timeout = budget.share(self.recall_share)

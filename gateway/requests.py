@@ -8,7 +8,7 @@ from gateway.events import Event
 from gateway.resolve import Identities, KeyTable, Party, check_key
 from recsys import convert
 from recsys.catalogue import Catalogue
-from recsys.domain import EventType, Ids, ItemFilter
+from recsys.domain import NO_FILTER, NO_IDS, EventType, Ids, ItemFilter
 from recsys.errors import InvalidRequest
 from recsys.ordering import distinct
 from recsys.v1 import recommend_pb2, types_pb2
@@ -36,12 +36,16 @@ def excluded_of(request: recommend_pb2.RecommendRequest | recommend_pb2.SimilarI
     n = len(request.exclude_item_ids)
     if n > MAX_EXCLUDED:
         raise InvalidRequest(f"exclude_item_ids: {n} ids; at most {MAX_EXCLUDED} can be excluded")
-    return distinct(convert.ids_from_proto(request.exclude_item_ids))
+    return distinct(convert.ids_from_proto(request.exclude_item_ids)) if n else NO_IDS
 
 
-def filter_of(message: types_pb2.ItemFilter, catalogue: Catalogue) -> ItemFilter:
+def filter_of(
+    request: recommend_pb2.RecommendRequest | recommend_pb2.SimilarItemsRequest, catalogue: Catalogue
+) -> ItemFilter:
     """The attribute filter; genres are those of the catalogue."""
-    item_filter = convert.item_filter_from_proto(message)
+    if not request.HasField("filter"):
+        return NO_FILTER
+    item_filter = convert.item_filter_from_proto(request.filter)
     catalogue.check_genres(item_filter.genres_any, "filter.genres_any")
     catalogue.check_genres(item_filter.genres_none, "filter.genres_none")
     return item_filter

@@ -29,19 +29,22 @@ def items_to_proto(answer: Answer, bundle: ServedBundle) -> list[recommend_pb2.R
 
 def reasons(candidates: Candidates, bundle: ServedBundle) -> list[list[recommend_pb2.Reason]]:
     """Per item the channels that returned it, best place first, each with the seed item that it named itself."""
-    seeds = candidates.seed_item_ids
-    rows = bundle.catalogue.rows(seeds.ravel()).reshape(seeds.shape)
+    present = candidates.seed_present
+    seeds = candidates.seed_item_ids[present]
+    named = zip(seeds.tolist(), bundle.catalogue.rows(seeds).tolist(), strict=True)
     facts = []
-    for position, ranks in enumerate(candidates.ranks.tolist()):
-        of_item = []
-        for rank, column in sorted((rank, column) for column, rank in enumerate(ranks) if rank > 0):
-            reason = recommend_pb2.Reason(channel=candidates.channels[column], rank=rank)
-            if candidates.seed_present[position, column]:
-                row = rows[position, column]
-                reason.seed_item_id = int(seeds[position, column])
-                reason.seed_title = bundle.texts.titles[row] if row >= 0 else ""
-            of_item.append(reason)
-        facts.append(of_item)
+    for ranks, seeded in zip(candidates.ranks.tolist(), present.tolist(), strict=True):
+        found = {}
+        for column, channel in enumerate(candidates.channels):
+            seed, row = next(named) if seeded[column] else (None, -1)
+            if ranks[column] > 0:
+                found[ranks[column], column] = recommend_pb2.Reason(
+                    channel=channel,
+                    rank=ranks[column],
+                    seed_item_id=seed,
+                    seed_title=bundle.texts.titles[row] if row >= 0 else "",
+                )
+        facts.append([found[place] for place in sorted(found)])
     return facts
 
 

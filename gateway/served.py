@@ -75,7 +75,7 @@ class ServedBundle:
     def history(self, user: Party | None, recorded: tuple[RecordedEvent, ...]) -> History:
         """The stored events of a user and those recorded since the bundle was made, in stable order of time."""
         stored = History.empty() if user is None or user.id is None else self.histories.of(user.id)
-        return stored.then(self._since(recorded))
+        return stored.then(self._since(recorded)) if recorded else stored
 
     def _since(self, recorded: tuple[RecordedEvent, ...]) -> History:
         """Recorded events that the bundle does not hold yet, of items that it knows."""

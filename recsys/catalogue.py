@@ -71,6 +71,8 @@ class Catalogue:
 
     def allowed(self, item_filter: ItemFilter, exclude_item_ids: Ids) -> Mask | None:
         """bool[n]: rows that pass the filter and are not excluded; None where all are allowed."""
+        if not item_filter and not len(exclude_item_ids):
+            return None
         excluded = self.known_rows(exclude_item_ids)
         if not item_filter and not len(excluded):
             return None

@@ -72,7 +72,7 @@ def _by_number(name: str) -> list[float]:
 
 _COUNTS_AS_SEEN = np.asarray(_by_number("counts_as_seen"), np.bool_)
 _ENTERS_SEQUENCE = np.asarray(_by_number("enters_sequence"), np.bool_)
-_EXCLUDES = np.asarray(_by_number("excludes"), np.bool_)
+_NOT_AGAIN = _COUNTS_AS_SEEN | np.asarray(_by_number("excludes"), np.bool_)
 EVENT_WEIGHTS = np.asarray(_by_number("weight"), np.float32)
 """float32[8]: weight by event type number."""
 
@@ -140,7 +140,8 @@ class History:
 
     def sequence(self) -> History:
         """The events that are evidence of taste; a re-rating replaces the earlier rating of the same item."""
-        kept = self.take(_ENTERS_SEQUENCE[self.types])
+        enters = _ENTERS_SEQUENCE[self.types]
+        kept = self if enters.all() else self.take(enters)
         ratings = np.flatnonzero(kept.types <= RATING)
         if not has_repeats(kept.item_ids[ratings]):
             return kept
@@ -152,7 +153,7 @@ class History:
 
     def seen_item_ids(self) -> Ids:
         """Ids that must not be recommended again: seen, or excluded by the user. Sorted, unique."""
-        return distinct(self.item_ids[_COUNTS_AS_SEEN[self.types] | _EXCLUDES[self.types]])
+        return distinct(self.item_ids[_NOT_AGAIN[self.types]])
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,9 @@ def order_by_score(scores: NDArray[np.float32], item_ids: NDArray[np.int64]) -> 
 def distinct(item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
     """int64[m]: the ids in ascending order, each once."""
     ordered = np.sort(item_ids)
-    return ordered[np.concatenate([[True], ordered[1:] != ordered[:-1]])] if len(ordered) else ordered
+    first = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
+    return ordered[first]
 
 
 def has_repeats(item_ids: NDArray[np.int64]) -> bool:

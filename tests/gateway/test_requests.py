@@ -112,12 +112,15 @@ def test_excluded_ids_may_be_repeated_and_unknown_but_not_too_many() -> None:
 )
 def test_bad_filters_are_refused(message: types_pb2.ItemFilter, complaint: str) -> None:
     with pytest.raises(InvalidRequest, match=complaint):
-        requests.filter_of(message, CATALOGUE)
+        requests.filter_of(recommend_pb2.RecommendRequest(filter=message), CATALOGUE)
 
 
 def test_a_year_of_zero_is_a_bound_and_an_absent_one_is_not() -> None:
-    assert requests.filter_of(types_pb2.ItemFilter(min_year=0), CATALOGUE) == ItemFilter(min_year=0)
-    assert not requests.filter_of(types_pb2.ItemFilter(), CATALOGUE)
+    for kind in (recommend_pb2.RecommendRequest, recommend_pb2.SimilarItemsRequest):
+        bound = kind(filter=types_pb2.ItemFilter(min_year=0))
+        assert requests.filter_of(bound, CATALOGUE) == ItemFilter(min_year=0)
+        assert not requests.filter_of(kind(filter=types_pb2.ItemFilter()), CATALOGUE)
+        assert not requests.filter_of(kind(), CATALOGUE)
 
 
 def test_users_items_and_moments() -> None:
