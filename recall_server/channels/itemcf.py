@@ -103,7 +103,7 @@ class ItemCFChannel(Channel):
 
     def _evidence(self, history: History) -> _Evidence:
         rows, weights = self.history_weights(history)
-        return _Evidence(rows, self._neighbours[rows], self._weights[rows] * weights[:, None])
+        return _Evidence(rows, self._neighbours.take(rows, axis=0), self._weights.take(rows, axis=0) * weights[:, None])
 
     def history_weights(self, history: History) -> tuple[NDArray[np.int64], Scores]:
         """Distinct known rows of a history in ascending order, and the weight of each; see `evidence`."""

@@ -32,9 +32,9 @@ def ids_from_proto(values: Collection[int]) -> Ids:
     return np.fromiter(values, np.int64, len(values))
 
 
-def floats_from_proto(values: Collection[float]) -> Scores:
-    """float32[n]."""
-    return np.fromiter(values, np.float32, len(values))
+def floats_from_proto(values: Sequence[float]) -> Scores:
+    """float32[n]. By way of a list: half the time of `fromiter`, and no way is faster for ids."""
+    return np.array(values[:], np.float32)
 
 
 def names_from_proto(values: Sequence[str], field: str) -> tuple[str, ...]:

@@ -46,8 +46,8 @@ def evidence_names(channels: Sequence[str]) -> tuple[str, ...]:
 def crosses(rows: NDArray[np.int64], traits: ItemTraits, taste: Taste) -> NDArray[np.float32]:
     """float32[len(rows), len(CROSS_NAMES)]: items at catalogue rows `rows` against one user's taste."""
     result = np.empty((len(rows), len(CROSS_NAMES)), np.float32)
-    result[:, :3] = traits.genres[rows] @ taste.genres
-    found = traits.compared[rows]
+    result[:, :3] = traits.genres.take(rows, axis=0) @ taste.genres
+    found = traits.compared.take(rows, axis=0)
     told = (found != MISSING) & (taste.habits != MISSING)
     deviations = np.where(told, found - taste.habits, np.float32(MISSING))
     result[:, 3] = np.where(found[:, 0] != MISSING, taste.decades[traits.decades[rows]], np.float32(0))

@@ -126,9 +126,14 @@ class FeatureStore:
         preferred = self.catalogue.check_genres(query.preferred_genres, "preferred_genres")
         taste = taste_of(history_rows, history, self.traits, as_of=query.as_of, preferred=preferred)
         sessions = sessions_of(history.timestamps, query.as_of)
-        similar = similarities(self.vectors[rows], self.vectors[history_rows], taste, in_session=sessions.in_last)
+        similar = similarities(
+            self.vectors.take(rows, axis=0),
+            self.vectors.take(history_rows, axis=0),
+            taste,
+            in_session=sessions.in_last,
+        )
         blocks = [
-            self.items[rows],
+            self.items.take(rows, axis=0),
             np.broadcast_to(np.concatenate([taste.numbers, sessions.numbers]), (len(rows), _USER_COLUMNS)),
             crosses(rows, self.traits, taste),
             self.stages[rows, taste.stage, None],

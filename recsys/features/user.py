@@ -104,7 +104,7 @@ def taste_of(
     recent = np.exp2(np.arange(1 - n, 1, dtype=np.float32) / np.float32(RECENT_HALF_LIFE_EVENTS))
     recent /= recent.sum()
     mean_rating, rating_spread, deviations = _ratings(history.values)
-    every, lately, deviating = np.stack([np.ones(n, np.float32), recent, deviations]) @ traits.genres[rows]
+    every, lately, deviating = np.stack([np.ones(n, np.float32), recent, deviations]) @ traits.genres.take(rows, axis=0)
     shares = every / np.float64(n)
     genre_tastes = np.stack([shares, lately, deviating / np.maximum(every, 1)], axis=1).astype(np.float32)
     mean_year, year_spread, recent_year, decades = _years(rows, recent, traits)
