@@ -68,13 +68,15 @@ replay: setup ## Serves the evaluation bundle and replays held-out requests thro
 
 # In two processes of one thread each, but for the tests that nothing may run beside: on two cores that is what takes
 # least time. Threads of linear algebra that share a core with another process wait for each other most of the time.
-# Coverage is that of the test processes: in the servers and commands that they start it would double what those cost.
+# The second run goes on with what the first has trained. Coverage is that of the test processes: in the servers and
+# commands that they start it would double what those cost.
 test: export OMP_THREAD_LIMIT ?= 1
 test: export OPENBLAS_NUM_THREADS ?= 1
 test: setup-dev ## Runs the whole test suite with coverage. PYTEST_ARGS adds arguments.
 	@rm -f .coverage .coverage.*
-	@$(PYTEST) -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS)
-	@$(PYTEST) --cov-append -m alone $(PYTEST_ARGS)
+	@small=$$(mktemp -d) && trap 'rm -rf "$$small"' EXIT && \
+	  $(PYTEST) --small-system "$$small" -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS) && \
+	  $(PYTEST) --small-system "$$small" --cov-append -m alone $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage report
 
 lint: setup-dev ## Style of the code.

@@ -13,6 +13,15 @@ settings.register_profile("local", settings.get_profile("ci"), derandomize=False
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The one option of this suite."""
+    parser.addoption(
+        "--small-system",
+        metavar="FOLDER",
+        help="where the integration tests train their small system; a later run with the same folder goes on there",
+    )
+
+
 @pytest.fixture(autouse=True)
 def no_settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings in the developer's environment must not change what a test sees."""

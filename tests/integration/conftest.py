@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import pytest
@@ -42,10 +43,14 @@ def write_world(folder: Path) -> None:
 
 
 @pytest.fixture(scope="session")
-def small_config(tmp_path_factory: pytest.TempPathFactory) -> OfflineConfig:
-    """Configuration of the small system; its raw files are written."""
-    root = tmp_path_factory.mktemp("small")
-    (root / "raw").mkdir()
+def small_config(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> OfflineConfig:
+    """Configuration of the small system; its raw files are written.
+
+    Of several processes the first one works where `--small-system` says, and finds there what an earlier run has done.
+    """
+    kept = request.config.getoption("--small-system") if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0" else None
+    root = Path(kept) if kept else tmp_path_factory.mktemp("small")
+    (root / "raw").mkdir(exist_ok=True)
     write_world(root / "raw")
     arguments = ["--dataset", "small", "--data-dir", str(root / "raw"), "--root", str(root / "data"), *QUICK]
     return OfflineConfig.from_arguments(arguments, "test")
