@@ -75,8 +75,8 @@ test: export OPENBLAS_NUM_THREADS ?= 1
 test: setup-dev ## Runs the whole test suite with coverage. PYTEST_ARGS adds arguments.
 	@rm -f .coverage .coverage.*
 	@small=$$(mktemp -d) && trap 'rm -rf "$$small"' EXIT && \
-	  $(PYTEST) --small-system "$$small" -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS) && \
-	  $(PYTEST) --small-system "$$small" --cov-append -m alone $(PYTEST_ARGS)
+	  $(PYTEST) --small-system="$$small" -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS) && \
+	  $(PYTEST) --small-system="$$small" --cov-append -m alone $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage report
 
 lint: setup-dev ## Style of the code.
