@@ -1,4 +1,4 @@
-"""The last word on what may be shown. Channels mask before their top-k; here every drop is counted with its reason."""
+"""The last word on what may be shown. Channels mask before their top-k; here every drop has one reason."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Filtered:
 def apply_filters(
     candidates: Candidates, catalogue: Catalogue, *, forbidden_ids: Ids, hidden_ids: Ids, item_filter: ItemFilter
 ) -> Filtered:
-    """Removes unknown, seen or excluded, hidden, and not matching items; the first reason that applies counts."""
+    """Removes unknown, hidden, seen or excluded, and not matching items; the first reason that applies counts."""
     ids = candidates.item_ids
     rows = catalogue.rows(ids)
     verdicts: dict[str, Mask] = {

@@ -103,7 +103,7 @@ class Pipeline:
     """What orders the best of the served order anew; absent: nothing does."""
 
     async def run(self, requests: Sequence[Request], budget: Budget) -> list[Answer]:
-        """Answers a batch in order. Never raises because of a source: what failed is in the stages."""
+        """Answers a batch in order. Never raises a RecsysError because of a source: it is in the stages."""
         hidden = self.hidden()
         batch = [self._begin(request, hidden) for request in requests]
         await self._recall(batch, budget)
@@ -127,16 +127,20 @@ class Pipeline:
         return _Work(request, request.history.sequence(), forbidden, _NO_CANDIDATES, np.empty(0, np.float32), [])
 
     async def _recall(self, batch: Sequence[_Work], budget: Budget) -> None:
-        timeout = budget.share(self.recall_share)
+        allowed = Budget.of(budget.share(self.recall_share))
         by_name = {source.name: source for source in self.sources}
         asked = [(policy, by_name[policy.name]) for policy in self.policy.channels if policy.name in by_name]
         asked.sort(key=lambda pair: -pair[1].usual_seconds)
         calls: dict[str, asyncio.Task[Outcome[RecallResult]]] = {}
-        async with asyncio.TaskGroup() as group:
-            for policy, source in asked:
-                call = source.recall([channel_query(work, policy) for work in batch], timeout)
-                calls[policy.name] = group.create_task(call)
-                await asyncio.sleep(0)  # what is asked leaves before the next question is written
+        try:
+            async with asyncio.TaskGroup() as group:
+                for policy, source in asked:
+                    if calls:
+                        await asyncio.sleep(0)  # the question before leaves before this one is written
+                    queries = [channel_query(work, policy) for work in batch]
+                    calls[policy.name] = group.create_task(source.recall(queries, allowed.remaining()))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
         outcomes = {
             policy.name: calls[policy.name].result() if policy.name in calls else _NOT_CONFIGURED
             for policy in self.policy.channels

@@ -10,6 +10,7 @@ way to a thread and back.
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import sqlite3
 import threading
@@ -22,6 +23,8 @@ from gateway import sqlite
 from gateway.events import Event, RecordedEvent, append_events, events_of, log_id, open_events, users_with_events
 from gateway.grouping import groups
 from recsys.errors import Overloaded, RecsysError
+
+logger = logging.getLogger(__name__)
 
 _MAX_GROUP = 64
 _MAX_WAITING = 1_024
@@ -63,9 +66,7 @@ class EventRecorder:
         self._writer = open_events(path)
         self._reader = open_events(path)
         self.log = log_id(self._writer, path)
-        self._has_events = bytearray(_PLACES)
-        for user_key in users_with_events(self._reader, path):
-            self._has_events[_place(user_key)] = 1
+        self._has_events = _table_of_users(self._reader, path)
         self._reading = threading.Lock()
         self._remembered: OrderedDict[str, tuple[RecordedEvent, ...]] = OrderedDict()
         self._most_remembered = remembered_users
@@ -144,6 +145,18 @@ class EventRecorder:
                     self._remembered.pop(event.user_key, None)
         for write, count in zip(group, recorded, strict=True):
             write.settle(count)
+
+
+def _table_of_users(connection: sqlite3.Connection, path: Path) -> bytearray:
+    """By place, 1 where a user may have events; everywhere where the file cannot say, so that every request asks it."""
+    table = bytearray(_PLACES)
+    try:
+        for user_key in users_with_events(connection):
+            table[_place(user_key)] = 1
+    except sqlite3.Error as error:
+        logger.error("%s: its users cannot be read (%s), every request will try; restore the file", path, error)  # noqa: TRY400
+        return bytearray(b"\x01") * _PLACES
+    return table
 
 
 def _place(user_key: str) -> int:

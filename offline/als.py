@@ -22,6 +22,8 @@ _LOG = logging.getLogger(__name__)
 
 _ONE_LIST = 0.01
 """Where the second singular value of the factors is a smaller part of the first, all users get about the same list."""
+_NOTHING = 1e-6
+"""Singular values of factors that are smaller hold nothing but rounding."""
 
 
 class ALSConfig(BaseModel):
@@ -60,8 +62,8 @@ def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:
     factors = item_factors(taste_matrix(snapshot, scale), config)
     if is_one_list(factors):
         _LOG.warning(
-            "als: with --als.reg %g nearly all of what was learnt of %d items is how popular they are, so everybody "
-            "gets about the same list; set a smaller one (the more interactions, the larger it may be)",
+            "als: --als.reg %g leaves nothing of %d items that tells users apart, so lists are by popularity at best; "
+            "set a smaller one (the more interactions, the larger it may be)",
             config.reg,
             len(factors),
         )
@@ -92,9 +94,14 @@ def item_factors(users_by_items: csr_array, config: ALSConfig) -> NDArray[np.flo
 
 
 def is_one_list(factors: NDArray[np.float32]) -> bool:
-    """Whether item factors, float32[items, factors], point in about one direction: users differ in length only."""
+    """Whether item factors, float32[items, factors], point in about one direction at most: users do not differ.
+
+    Factors of which all are 0 are those of a log without events.
+    """
+    if not factors.any() or factors.shape[1] == 1:
+        return False
     lengths = np.linalg.svd(factors.astype(np.float64), compute_uv=False)
-    return bool(len(lengths) > 1 and lengths[1] < _ONE_LIST * lengths[0])
+    return bool(lengths[1] < max(_ONE_LIST * lengths[0], _NOTHING))
 
 
 def fit(users_by_items: csr_array, config: ALSConfig) -> Any:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recsys.domain import Ids, ItemFilter, Mask
+from recsys.domain import NO_IDS, Ids, ItemFilter, Mask
 from recsys.errors import BundleMismatch, InvalidRequest
 from recsys.people import People
 
@@ -71,9 +71,7 @@ class Catalogue:
 
     def allowed(self, item_filter: ItemFilter, exclude_item_ids: Ids) -> Mask | None:
         """bool[n]: rows that pass the filter and are not excluded; None where all are allowed."""
-        if not item_filter and not len(exclude_item_ids):
-            return None
-        excluded = self.known_rows(exclude_item_ids)
+        excluded = self.known_rows(exclude_item_ids) if len(exclude_item_ids) else NO_IDS
         if not item_filter and not len(excluded):
             return None
         mask = np.ones(len(self), np.bool_)

@@ -26,7 +26,7 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], *, facts
             f"{path}: {found.dtype}{list(found.shape)}, expected {dtype}{list(shape)} to fit {facts}; "
             "train and publish again"
         )
-    return np.asarray(found)
+    return np.ascontiguousarray(found)
 
 
 def read_facts(path: Path, kind: type[Facts]) -> Facts:

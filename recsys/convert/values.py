@@ -33,7 +33,7 @@ def ids_from_proto(values: Collection[int]) -> Ids:
 
 
 def floats_from_proto(values: Sequence[float]) -> Scores:
-    """float32[n]. By way of a list: half the time of `fromiter`, and no way is faster for ids."""
+    """float32[n]. By way of a list: as fast as `fromiter`, and twice as fast in Debian's Python."""
     return np.array(values[:], np.float32)
 
 

@@ -208,4 +208,4 @@ def _array(path: Path, n: int, columns: int | None) -> Floats:
     if array.ndim != 2 or len(array) != n or (columns is not None and array.shape[1] != columns):
         width = "any" if columns is None else columns
         raise BundleMismatch(f"{path}: shape {array.shape}, expected ({n}, {width}); publish again")
-    return array
+    return np.ascontiguousarray(array)

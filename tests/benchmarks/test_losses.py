@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import get_args
 
@@ -15,9 +15,8 @@ import pytest
 
 from offline import two_tower
 from offline.benchmark import losses as comparison
-from offline.benchmark.loss_result import METRICS, LossResult, LossRow, losses_page, text_table
+from offline.benchmark.loss_result import METRICS, LossResult, losses_page, text_table
 from offline.benchmark.losses import LossesConfig, compare_losses, judge, variants
-from offline.evaluation import Figure
 from offline.interactions import Snapshot
 from offline.two_tower.objectives import ObjectiveName
 from offline.workflow import Workflow
@@ -139,14 +138,17 @@ def check_rows(result: LossResult) -> None:
         assert row.cpu_seconds > 0
 
 
-def test_beside_a_usual_loss_that_finds_nothing_a_share_is_left_out(tmp_path: Path) -> None:
-    nothing = dict.fromkeys(METRICS, Figure(0.0, 0.0, 0.0))
-    row = LossRow(
-        "sequence", "bpr", "512 uniform", usual=False, figures=nothing, share=None, difference=Figure(0.0, 0.0, 0.0),
-        epochs=1, refit_epochs=0, cpu_seconds=None,
-    )  # fmt: skip
-    result = LossResult("temporal", "shop", "all", "all", 1, 1, 1, (row,), "a command", "2026-01-01", {}, {})
-    assert LossResult.load(result.save(tmp_path / "losses.json")) == result
+def test_beside_a_usual_loss_that_finds_nothing_a_share_is_left_out(
+    shop: Path, tmp_path: Path, configured: Callable[..., LossesConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configured(shop, tmp_path / "data")
+    usual = judge(config, variants(config.two_tower)[-1])
+    nothing = replace(usual, variant=replace(usual.variant, usual=True), values=np.zeros_like(usual.values))
+    monkeypatch.setattr(comparison, "variants", lambda towers: [nothing.variant])
+    monkeypatch.setattr(comparison, "judge", lambda config, variant: nothing)
+    result = compare_losses(config)
+    assert [row.share for row in result.rows] == [None]
+    assert LossResult.load(result.save(tmp_path / "losses.json")).rows[0].share is None
     assert "nan" not in (tmp_path / "losses.json").read_text("utf-8").lower()
     assert "nan" not in text_table(result).lower()
 

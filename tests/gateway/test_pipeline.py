@@ -22,7 +22,6 @@ from recsys.errors import DeadlinePassed, Unreachable
 from recsys.v1 import recommend_pb2
 from tests.gateway.toy import POPULAR, catalogue, policy
 from tests.gateway.world import gateway
-from tests.waiting import soon
 
 
 class Fixed(RecallSource):
@@ -132,16 +131,37 @@ async def test_a_question_leaves_before_the_next_one_is_written() -> None:
     assert told == [f"{name} {what}" for name in names for what in ("asked", "sent")]
 
 
-async def test_nothing_is_asked_any_more_once_the_caller_has_gone() -> None:
+class HungUpOn(Sleeping):
+    """Its caller goes away as soon as it is asked."""
+
+    caller: asyncio.Task[list[Answer]]
+
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+        self.caller.cancel()
+        return await super().fetch(queries, timeout)
+
+
+@pytest.mark.parametrize("at", ["popularity", "itemcf", "vector"])
+async def test_nothing_is_asked_any_more_once_the_caller_has_gone(at: str) -> None:
     asked: list[str] = []
-    sources = [Sleeping(name, 600.0, asked) for name in ("popularity", "itemcf", "vector")]
+    names = ["popularity", "itemcf", "vector"]
+    sources = [(HungUpOn if name == at else Sleeping)(name, 600.0, asked) for name in names]
+    others = asyncio.all_tasks()
     call = asyncio.create_task(pipeline(sources).run([Request(History.empty(), 0, 1)], Budget.of(60.0)))
-    await soon(lambda: len(asked) == len(sources), "every channel was asked")
-    before = len(asyncio.all_tasks())
-    call.cancel()
+    for source in sources:
+        source.caller = call
     with pytest.raises(asyncio.CancelledError):
         await call
-    assert before - len(asyncio.all_tasks()) == 1 + len(sources)
+    assert asked == names[: names.index(at) + 1]
+    assert asyncio.all_tasks() == others, "no question goes on"
+
+
+async def test_an_error_that_is_no_answer_of_a_source_comes_out_as_it_is() -> None:
+    sources = [Fixed("popularity", [3]), Failing("itemcf", OSError("no space left")), Sleeping("vector", 600.0, [])]
+    others = asyncio.all_tasks()
+    with pytest.raises(OSError, match=r"^no space left$"):
+        await pipeline(sources).run([Request(History.empty(), 0, 1)], Budget.of(60.0))
+    assert asyncio.all_tasks() == others, "no question goes on"
 
 
 class Failing(RecallSource):

@@ -261,7 +261,9 @@ def test_a_log_id_that_was_lost_is_not_made_up(path: Path) -> None:
         EventRecorder(path)
 
 
-def test_a_damaged_list_of_users_is_said_at_the_start(path: Path) -> None:
+async def test_where_the_list_of_users_is_damaged_every_request_asks_the_file(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     connection = open_events(path)
     append_events(connection, [[event("a")]])
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -271,8 +273,11 @@ def test_a_damaged_list_of_users_is_said_at_the_start(path: Path) -> None:
     with path.open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(bytes(size))
-    with pytest.raises(CannotStart, match=r"events\.sqlite: its users cannot be read \(.*malformed\); restore"):
-        EventRecorder(path)
+    recorder = EventRecorder(path)
+    assert "its users cannot be read (database disk image is malformed), every request will try" in caplog.text
+    with pytest.raises(Unreachable, match="malformed"):
+        await recorder.of("8")
+    recorder.close()
 
 
 async def test_a_copy_of_the_log_files_taken_at_any_moment_holds_what_was_acknowledged(

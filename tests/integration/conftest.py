@@ -50,7 +50,7 @@ def small_config(tmp_path_factory: pytest.TempPathFactory, request: pytest.Fixtu
     """
     kept = request.config.getoption("--small-system") if os.environ.get("PYTEST_XDIST_WORKER", "gw0") == "gw0" else None
     root = Path(kept) if kept else tmp_path_factory.mktemp("small")
-    (root / "raw").mkdir(exist_ok=True)
+    (root / "raw").mkdir(parents=True, exist_ok=True)
     write_world(root / "raw")
     arguments = ["--dataset", "small", "--data-dir", str(root / "raw"), "--root", str(root / "data"), *QUICK]
     return OfflineConfig.from_arguments(arguments, "test")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 
 from offline.steps import RECEIPT
@@ -12,6 +13,6 @@ def finished_steps(home: Path) -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in home.glob(f"work/*/{RECEIPT}")}
 
 
-def stages(steps: set[str]) -> set[str]:
+def stages(steps: AbstractSet[str]) -> set[str]:
     """What steps are of: their names without the digests."""
     return {name.partition("-")[0] for name in steps}

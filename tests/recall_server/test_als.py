@@ -23,7 +23,8 @@ from recsys.errors import BundleDamaged, BundleMismatch
 from tests.recall_server.conformance import DAY, NOW, ChannelConformance, history_of
 from tests.recall_server.toy import Event, checkerboard, snapshot_of
 
-HEAVY = 40.0
+HEAVY, TOO_HEAVY = 40.0, 1e5
+"""Regularisation that leaves popularity, and one that leaves rounding."""
 PLAIN = ALSConfig(
     factors=3, reg=0.1, confidence=4, training_value_floor=1, history_value_floor=1, half_life_days=None, threads=1
 )
@@ -131,11 +132,13 @@ def checkerboard_matrix() -> csr_array:
 
 
 def test_the_outcome_is_the_same_for_any_number_of_threads() -> None:
-    """In processes of their own, since `make test` limits the threads of those of the tests."""
+    """In processes of their own, since `make test` limits the threads of those of the tests, also those of BLAS."""
 
     def digest(threads: str) -> str:
-        environment = {**os.environ, "OMP_THREAD_LIMIT": "2", "OPENBLAS_NUM_THREADS": "1"}
-        command = [sys.executable, "-c", BY_THREADS, threads]
+        environment = {name: value for name, value in os.environ.items() if name != "OPENBLAS_NUM_THREADS"}
+        environment["OMP_THREAD_LIMIT"] = "2"
+        # implicit warns where BLAS has threads of its own
+        command = [sys.executable, "-W", "error::RuntimeWarning", "-c", BY_THREADS, threads]
         return subprocess.run(
             command, cwd=Path(__file__).parents[2], env=environment, capture_output=True, text=True, check=True
         ).stdout
@@ -183,5 +186,7 @@ def test_a_regularisation_that_leaves_only_popularity_is_said(tmp_path: Path, ca
     assert len(lists(1.0)) == 2
     assert not caplog.messages
     assert len(lists(HEAVY)) == 1
-    (message,) = caplog.messages
-    assert message.startswith(f"als: with --als.reg {HEAVY:g} nearly all of what was learnt of 12 items is how popular")
+    lists(TOO_HEAVY)
+    assert [message.partition(", so")[0] for message in caplog.messages] == [
+        f"als: --als.reg {reg:g} leaves nothing of 12 items that tells users apart" for reg in (HEAVY, TOO_HEAVY)
+    ]
