@@ -115,6 +115,9 @@ class Pipeline:
         if self.reranker is not None:
             for work in batch:
                 self._rerank(work, self.reranker)
+        for work in batch:
+            if work.request.preferred_genres and not len(work.sequence):
+                self._prefer(work)
         if (hidden_since := self.hidden()) is not hidden:
             for work in batch:
                 self._hide(work, hidden_since)
@@ -195,6 +198,16 @@ class Pipeline:
         order = reranker.order(work.candidates.item_ids, work.sequence, work.request.count)
         work.candidates, work.scores = work.candidates.take(order), place_scores(len(order))
         work.note("rerank", started, candidates_in)
+
+    def _prefer(self, work: _Work) -> None:
+        """Puts the genres that a newcomer names first, as far as there are candidates of them.
+
+        Nothing has learnt what a named genre is worth: channels and rankers learn from histories.
+        """
+        columns = self.catalogue.check_genres(work.request.preferred_genres, "preferred_genres")
+        named = self.catalogue.genres[self.catalogue.rows(work.candidates.item_ids)][:, columns].any(axis=1)
+        order = np.argsort(~named, kind="stable")
+        work.candidates, work.scores = work.candidates.take(order), place_scores(len(order))
 
     def _hide(self, work: _Work, hidden: Ids) -> None:
         """Cuts what was hidden while the request ran; candidates behind take its place, as far as there are any."""

@@ -60,7 +60,7 @@ class RecommendRequest(_message.Message):
 
     @_builtins.property
     def preferred_genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Genres that a cold user says they like. Unknown genre names are refused."""
+        """Genres that a cold user says they like: without a history, items of these come first. Unknown names are refused."""
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 import numpy as np
@@ -147,6 +147,23 @@ async def test_genres_that_a_cold_user_prefers_come_first(
     assert ids(response) == expected
     assert {reason.channel for item in response.items for reason in item.reasons} == {"popularity"}
     assert not response.degraded
+
+
+@pytest.mark.parametrize("ranking", ["ranked", "blended"])
+async def test_genres_that_a_newcomer_names_come_first_whatever_was_learnt(
+    tmp_path: Path, ranking: Literal["ranked", "blended"]
+) -> None:
+    """Even items are westerns. The order within them, and behind them, is the one that is served without."""
+    async with gateway(tmp_path, policy(ranking=ranking)) as world:
+        everything = ids(await recommend(world, count=12))
+        named = await recommend(world, count=12, preferred_genres=["Western"])
+        assert ids(named) == sorted(everything, key=lambda item_id: item_id % 2 == 1 and item_id != KEYED_ITEM)
+        assert ids(named) != everything
+        scores = [item.score for item in named.items]
+        assert scores == sorted(scores, reverse=True)
+        assert ids(await recommend(world, count=12, preferred_genres=["Western", "Drama"])) == everything
+        known = ids(await recommend(world, user_id=4, count=12))
+        assert ids(await recommend(world, user_id=4, count=12, preferred_genres=["Western"])) == known
 
 
 async def test_channels_and_ranker_are_told_the_preferred_genres(world: World) -> None:
