@@ -204,10 +204,12 @@ class Pipeline:
 
         Nothing has learnt what a named genre is worth: channels and rankers learn from histories.
         """
+        started, candidates_in = time.perf_counter(), len(work.candidates)
         columns = self.catalogue.check_genres(work.request.preferred_genres, "preferred_genres")
         named = self.catalogue.genres[self.catalogue.rows(work.candidates.item_ids)][:, columns].any(axis=1)
         order = np.argsort(~named, kind="stable")
         work.candidates, work.scores = work.candidates.take(order), place_scores(len(order))
+        work.note("rerank", started, candidates_in)
 
     def _hide(self, work: _Work, hidden: Ids) -> None:
         """Cuts what was hidden while the request ran; candidates behind take its place, as far as there are any."""

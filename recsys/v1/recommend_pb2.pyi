@@ -60,7 +60,10 @@ class RecommendRequest(_message.Message):
 
     @_builtins.property
     def preferred_genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Genres that a cold user says they like: without a history, items of these come first. Unknown names are refused."""
+        """Genres that a cold user says they like. Where no event says what the user likes, candidates of these come first, in
+        the order that they had, and scores say the place only; otherwise popularity alone heeds them. Unknown names are
+        refused.
+        """
 
     def __init__(
         self,

@@ -206,7 +206,7 @@ class Stage(_message.Message):
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """"history", "recall:<channel>", "merge", "filter", "rank", "rerank". "filter" comes a second time, at the end, where an
-    item was hidden meanwhile.
+    item was hidden meanwhile; "rerank" for the bundle's re-ranking, and for the genres that a newcomer names.
     """
     status: Global___StageStatus.ValueType
     """How it went."""
