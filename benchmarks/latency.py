@@ -2,7 +2,7 @@
 
     python benchmarks/latency.py --dataset ml-1m --root data [--rate 20] [--seconds 60]
 
-Starts the five servers on the published production bundle, sends `debug` requests of random users in an open loop
+Starts the servers on the published bundle, sends `debug` requests of random users in an open loop
 (latency counts from the moment a request was due), and prints percentiles, the median time of every stage, and how
 many candidates were merged and ranked. Client and servers share the machine: say so beside any figure.
 
@@ -85,12 +85,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="demo")
     parser.add_argument("--root", type=Path, default=Path("data"))
+    parser.add_argument("--purpose", choices=("production", "evaluation"), default="production", help="which bundle")
     parser.add_argument("--rate", type=float, default=20.0, help="requests per second")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--count", type=int, default=10, help="items per request")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    store = BundleStore(options.root / options.dataset / "bundles" / "production")
+    store = BundleStore(options.root / options.dataset / "bundles" / options.purpose)
     histories = Histories.open(store.open(store.release().current).folder)
     n = int(options.rate * options.seconds)
     with tempfile.TemporaryDirectory() as folder, served(store, folder=Path(folder)) as target:
