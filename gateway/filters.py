@@ -16,7 +16,20 @@ class Filtered:
     """What a filter kept, and what it removed by reason. Kept and removed together are what went in."""
 
     kept: Candidates
-    removed: dict[str, Ids]
+    item_ids: Ids
+    """int64[n]: what went in."""
+    verdicts: dict[str, Mask]
+    """By reason, bool[n]: to which items it applies."""
+
+    @property
+    def removed(self) -> dict[str, Ids]:
+        """The ids that were removed, each under the first reason that applies to it."""
+        left, removed = np.ones(len(self.item_ids), np.bool_), {}
+        for reason, verdict in self.verdicts.items():
+            if (own := verdict & left).any():
+                removed[reason] = self.item_ids[own]
+            left &= ~verdict
+        return removed
 
 
 def apply_filters(
@@ -33,16 +46,4 @@ def apply_filters(
     if (allowed := catalogue.allowed(item_filter, NO_IDS)) is not None:
         verdicts["attributes"] = ~allowed[rows]
     dropped: Mask = np.logical_or.reduce(list(verdicts.values()))
-    if not dropped.any():
-        return Filtered(candidates, {})
-    return Filtered(candidates.take(~dropped), _by_reason(ids, verdicts))
-
-
-def _by_reason(ids: Ids, verdicts: dict[str, Mask]) -> dict[str, Ids]:
-    """The ids that are dropped, each under the first reason that applies to it."""
-    left, removed = np.ones(len(ids), np.bool_), {}
-    for reason, verdict in verdicts.items():
-        if (own := verdict & left).any():
-            removed[reason] = ids[own]
-        left &= ~verdict
-    return removed
+    return Filtered(candidates.take(~dropped) if dropped.any() else candidates, ids, verdicts)

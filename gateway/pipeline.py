@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gateway.fallback import Fallback
 from gateway.filters import apply_filters
@@ -82,6 +83,10 @@ class _Work:
         """Records a stage of the gateway's own."""
         microseconds = int((time.perf_counter() - started) * 1e6)
         self.stages.append(StageReport(name, Status.OK, microseconds, candidates_in, len(self.candidates)))
+
+    def reorder(self, order: NDArray[np.int64]) -> None:
+        """Leaves the candidates at `order`, in an order that is not that of their scores: these say the place now."""
+        self.candidates, self.scores = self.candidates.take(order), place_scores(len(order))
 
 
 @dataclass(frozen=True)
@@ -195,8 +200,7 @@ class Pipeline:
 
     def _rerank(self, work: _Work, reranker: Reranker) -> None:
         started, candidates_in = time.perf_counter(), len(work.candidates)
-        order = reranker.order(work.candidates.item_ids, work.sequence, work.request.count)
-        work.candidates, work.scores = work.candidates.take(order), place_scores(len(order))
+        work.reorder(reranker.order(work.candidates.item_ids, work.sequence, work.request.count))
         work.note("rerank", started, candidates_in)
 
     def _prefer(self, work: _Work) -> None:
@@ -207,8 +211,7 @@ class Pipeline:
         started, candidates_in = time.perf_counter(), len(work.candidates)
         columns = self.catalogue.check_genres(work.request.preferred_genres, "preferred_genres")
         named = self.catalogue.genres[self.catalogue.rows(work.candidates.item_ids)][:, columns].any(axis=1)
-        order = np.argsort(~named, kind="stable")
-        work.candidates, work.scores = work.candidates.take(order), place_scores(len(order))
+        work.reorder(np.argsort(~named, kind="stable"))
         work.note("rerank", started, candidates_in)
 
     def _hide(self, work: _Work, hidden: Ids) -> None:

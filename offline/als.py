@@ -60,14 +60,15 @@ def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:
     low, high = value_range(snapshot.events.values)
     scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.least_value)
     factors = item_factors(taste_matrix(snapshot, scale), config)
-    if is_one_list(factors):
+    products = factors.T.astype(np.float64) @ factors.astype(np.float64)
+    if is_one_list(products):
         _LOG.warning(
             "als: --als.reg %g leaves nothing of %d items that tells users apart, so lists are by popularity at best; "
             "set a smaller one (the more interactions, the larger it may be)",
             config.reg,
             len(factors),
         )
-    gram = factors.T.astype(np.float64) @ factors.astype(np.float64) + config.reg * np.eye(config.factors)
+    gram = products + config.reg * np.eye(config.factors)
     facts = ALSFacts(
         items=len(factors),
         factors=config.factors,
@@ -93,15 +94,15 @@ def item_factors(users_by_items: csr_array, config: ALSConfig) -> NDArray[np.flo
     return np.where(taken[:, None], model.item_factors, 0).astype(np.float32)
 
 
-def is_one_list(factors: NDArray[np.float32]) -> bool:
-    """Whether item factors, float32[items, factors], point in about one direction at most: users do not differ.
+def is_one_list(products: NDArray[np.float64]) -> bool:
+    """Whether item factors F point in about one direction at most, so that users do not differ.
 
-    Factors of which all are 0 are those of a log without events.
+    `products` is FᵀF, float64[factors, factors]. Where all are 0 it is that of a log without events.
     """
-    if not factors.any() or factors.shape[1] == 1:
+    if not products.any() or len(products) == 1:
         return False
-    lengths = np.linalg.svd(factors.astype(np.float64), compute_uv=False)
-    return bool(lengths[1] < max(_ONE_LIST * lengths[0], _NOTHING))
+    second, first = np.sqrt(np.maximum(np.linalg.eigvalsh(products)[-2:], 0))
+    return bool(second < max(_ONE_LIST * first, _NOTHING))
 
 
 def fit(users_by_items: csr_array, config: ALSConfig) -> Any:
