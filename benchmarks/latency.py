@@ -25,9 +25,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.state import Histories
-from offline.local import served
-from offline.open_loop import Sample, percentiles, send_at_rate, stage_shares
+from gateway.bundle.state import Histories
+from offline.evaluation.open_loop import Sample, percentiles, send_at_rate, stage_shares
+from offline.local.serve import served
 from recsys.bundle import BundleStore
 from recsys.v1.recommend_pb2 import RecommendRequest
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 import logging
 import sys
 
-from offline.benchmark.loss_result import text_table
-from offline.benchmark.losses import LossesConfig, compare_losses
+from offline.studies.benchmark.loss_result import text_table
+from offline.studies.benchmark.losses import LossesConfig, compare_losses
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ from pathlib import Path
 
 from pydantic import Field
 
-from offline.config import OfflineConfig
-from offline.rankers.comparison import compare, table
-from offline.workflow import Workflow
+from offline.ranking.rankers.comparison import compare, table
+from offline.workflow.config import OfflineConfig
+from offline.workflow.workflow import Workflow
 
 
 class ComparisonConfig(OfflineConfig):

@@ -31,18 +31,20 @@ from pathlib import Path
 
 import numpy as np
 
-import gateway.pipeline
+import gateway.pipeline.pipeline
 import recsys.features
-from gateway.pipeline import Request
-from offline import itemcf, popularity, samples
-from offline.cost import cpu_seconds
-from offline.interactions import Interactions, Items, Snapshot
-from offline.itemcf import ItemCFConfig
-from offline.metrics import Relevant
-from offline.popularity import PopularityConfig
-from offline.samples import Samples, SamplesConfig, Source, feature_store, write_samples
-from offline.steps import Step, Workspace
-from offline.targets import Targets
+from gateway.pipeline.pipeline import Request
+from offline.dataset.interactions import Interactions, Items, Snapshot
+from offline.metrics.ranking import Relevant
+from offline.protocols.targets import Targets
+from offline.ranking import samples
+from offline.ranking.samples import Samples, SamplesConfig, Source, feature_store, write_samples
+from offline.recall import popularity
+from offline.recall.itemcf import training as itemcf
+from offline.recall.itemcf.training import ItemCFConfig
+from offline.recall.popularity import PopularityConfig
+from offline.steps.cost import cpu_seconds
+from offline.steps.workspace import Step, Workspace
 from recsys.bundle import ChannelPolicy, ServingPolicy
 from recsys.bundle.store import sha256_of
 from recsys.domain import History, Ids
@@ -53,7 +55,7 @@ COUNT, BLOCK = 200, 256
 SAMPLES, PART_FILE = "samples", "part.json"
 MARKER = "made-by-benchmarks-samples"
 """File that says that a folder may be used again."""
-CODE = (sys.modules[__name__], samples, itemcf, popularity, recsys.features, gateway.pipeline)
+CODE = (sys.modules[__name__], samples, itemcf, popularity, recsys.features, gateway.pipeline.pipeline)
 """What decides the samples, beside their settings."""
 POLICY = ServingPolicy(
     channels=tuple(ChannelPolicy(name=name, count=COUNT, weight=1.0) for name in ("popularity", "itemcf")),

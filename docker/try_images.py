@@ -19,8 +19,8 @@ from typing import Any
 import grpc
 from containers import ENGINES, Container, wait_healthy
 
+from offline.local.cluster import free_ports
 from recsys.bundle import BundleStore, Manifest
-from recsys.cluster import free_ports
 from recsys.errors import BundleError
 from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, recommend_pb2, recommend_pb2_grpc
 

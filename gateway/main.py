@@ -8,14 +8,14 @@ from collections.abc import Sequence
 import grpc
 
 from gateway import background
-from gateway.answers import AnswerLog
-from gateway.backends import Backend, RankBackend, RecallBackend
+from gateway.api.servicer import GatewayServicer
+from gateway.backends.backends import Backend, RankBackend, RecallBackend
+from gateway.bundle.golden import check_gateway
+from gateway.bundle.hidden import HiddenItems
 from gateway.config import RANKER, GatewayConfig
-from gateway.golden import check_gateway
-from gateway.hidden import HiddenItems
-from gateway.recorder import EventRecorder
+from gateway.events.answers import AnswerLog
+from gateway.events.recorder import EventRecorder
 from gateway.rollout import Rollout
-from gateway.servicer import GatewayServicer
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import Bundle, BundleStore
 from recsys.errors import CannotStart

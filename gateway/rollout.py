@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 
-from gateway.backends import Backend
+from gateway.backends.backends import Backend
 from gateway.serving import Serving
 from recsys.errors import BundleMissing
 

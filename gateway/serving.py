@@ -6,12 +6,12 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from gateway.backends import RankBackend, RecallBackend
+from gateway.backends.backends import RankBackend, RecallBackend
+from gateway.backends.sources import GrpcRankSource, GrpcRecallSource
+from gateway.bundle.hidden import HiddenIds, HiddenItems
+from gateway.bundle.served import ServedBundle
 from gateway.config import GatewayConfig
-from gateway.hidden import HiddenIds, HiddenItems
-from gateway.pipeline import Pipeline
-from gateway.served import ServedBundle
-from gateway.sources import GrpcRankSource, GrpcRecallSource
+from gateway.pipeline.pipeline import Pipeline
 from recsys.bundle import Bundle, ChannelPolicy, ServingPolicy
 from recsys.telemetry import Telemetry
 

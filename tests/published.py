@@ -10,18 +10,19 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from gateway.pipeline import Request
-from gateway.state import Histories, write_gateway_files
-from offline import als, content, itemcf, popularity, two_tower
-from offline.als import ALSConfig
-from offline.content import ContentConfig
-from offline.golden import write_golden
-from offline.interactions import Snapshot
-from offline.itemcf import ItemCFConfig
-from offline.popularity import PopularityConfig
-from offline.publish import BundleFacts, publish
-from offline.samples import feature_store
-from offline.two_tower import TwoTowerConfig
+from gateway.bundle.state import Histories, write_gateway_files
+from gateway.pipeline.pipeline import Request
+from offline.dataset.interactions import Snapshot
+from offline.publish.golden import write_golden
+from offline.publish.publish import BundleFacts, publish
+from offline.ranking.samples import feature_store
+from offline.recall import als, content, popularity, two_tower
+from offline.recall.als import ALSConfig
+from offline.recall.content import ContentConfig
+from offline.recall.itemcf import training as itemcf
+from offline.recall.itemcf.training import ItemCFConfig
+from offline.recall.popularity import PopularityConfig
+from offline.recall.two_tower import TwoTowerConfig
 from rank_server.scoring import GRAPH_FILE
 from recall_server.channels.vector import read_facts
 from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy

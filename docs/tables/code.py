@@ -9,12 +9,12 @@ from prometheus_client import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
-from gateway import requests
+from gateway.api import requests
 from gateway.config import GatewayConfig
-from offline.datasets.layout import Layout
-from offline.datasets.own import INTERACTIONS, ITEMS
-from offline.datasets.registry import PUBLISHED
-from offline.publish import ROLE_FOLDERS
+from offline.ingest.datasets.layout import Layout
+from offline.ingest.datasets.own import INTERACTIONS, ITEMS
+from offline.ingest.datasets.registry import PUBLISHED
+from offline.publish.publish import ROLE_FOLDERS
 from recsys import domain, identity, telemetry
 from recsys.bundle import golden
 from recsys.bundle import manifest as bundle

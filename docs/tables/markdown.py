@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from offline.layout import markdown
+from offline.metrics.text_table import markdown
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

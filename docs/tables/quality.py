@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from offline.benchmark.loss_result import losses_page
-from offline.benchmark.report import results_page
-from offline.reranking.result import rerank_page
+from offline.studies.benchmark.loss_result import losses_page
+from offline.studies.benchmark.report import results_page
+from offline.studies.rerank.result import rerank_page
 
 RESULTS = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
 

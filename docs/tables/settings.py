@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from gateway.config import GatewayConfig
-from offline.cli import VERBS
-from offline.config import OfflineConfig
+from offline.commands.cli import VERBS
+from offline.workflow.config import OfflineConfig
 from rank_server.main import RankConfig
 from recall_server.main import RecallConfig
 from recsys.config import ServerConfig, TypedConfig

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from offline.indexing.rows import RowMap
-from offline.rankers.graph import PARITY
+from offline.ranking.rankers.graph import PARITY
 from rank_server.scoring import open_session
 from recsys.errors import ContractBroken
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.state import Histories
+from gateway.bundle.state import Histories
+from offline.dataset.interactions import Dataset, Items, Snapshot
 from offline.indexing.rows import SHOWN
-from offline.interactions import Dataset, Items, Snapshot
 from recsys.bundle import Bundle
 from recsys.catalogue import NO_YEAR, Catalogue
 from recsys.domain import Ids

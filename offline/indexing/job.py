@@ -8,20 +8,26 @@ import time
 
 from pydantic import Field
 
-from gateway import rerank, state
-from offline import content, descriptions, gateway_files, indexing, interactions, people, taste_matrix, two_tower
-from offline import tables as table_files
-from offline.config import OfflineConfig
-from offline.golden import golden_requests, write_golden
+from gateway.bundle import state
+from gateway.pipeline import rerank
+from offline import indexing
+from offline.dataset import credits as people
+from offline.dataset import interactions
+from offline.dataset import tables as table_files
+from offline.dataset.interactions import Snapshot
 from offline.indexing.items import indexed_snapshot, new_items, warn_of_undescribed
 from offline.indexing.parts import Indexing
 from offline.indexing.towers import index_texts
-from offline.interactions import Snapshot
-from offline.preparation import prepare_tables
-from offline.publish import BundleFacts, publish
-from offline.rankers import graph
-from offline.samples import collection
-from offline.steps import Step, Workspace
+from offline.publish import gateway_files
+from offline.publish.golden import golden_requests, write_golden
+from offline.publish.publish import BundleFacts, publish
+from offline.ranking.rankers import graph
+from offline.ranking.samples import collection
+from offline.recall import content, descriptions, two_tower
+from offline.recall import interaction_matrix as taste_matrix
+from offline.steps.workspace import Step, Workspace
+from offline.workflow.config import OfflineConfig
+from offline.workflow.prepare import prepare_tables
 from rank_server import scoring
 from recall_server.channels import als, files, itemcf, popularity, vector
 from recall_server.channels import content as content_channel

@@ -12,17 +12,17 @@ from pathlib import Path
 import numpy as np
 from pydantic import BaseModel
 
-from gateway.rerank import BONUS_FILE
-from offline import content
-from offline.config import OfflineConfig
-from offline.gateway_files import export_gateway
+from gateway.pipeline.rerank import BONUS_FILE
+from offline.dataset.interactions import Snapshot
+from offline.dataset.tables import IdTables
 from offline.indexing.graph import extend_graph
 from offline.indexing.rows import RowMap
 from offline.indexing.towers import index_vectors
-from offline.interactions import Snapshot
-from offline.publish import INDEX_FILE, REPORT_FOLDER
-from offline.samples import feature_store
-from offline.tables import IdTables
+from offline.publish.gateway_files import export_gateway
+from offline.publish.publish import INDEX_FILE, REPORT_FOLDER
+from offline.ranking.samples import feature_store
+from offline.recall import content
+from offline.workflow.config import OfflineConfig
 from rank_server.scoring import GRAPH_FILE
 from recall_server.channels import als, itemcf, popularity
 from recall_server.channels.content import ContentChannel

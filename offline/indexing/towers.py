@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from offline import two_tower
-from offline.config import OfflineConfig
-from offline.interactions import Snapshot
-from offline.steps import RECEIPT, Step, Workspace
-from offline.text import documents, local, vectors
-from offline.two_tower.checkpoint import WEIGHTS_FILE
-from offline.two_tower.side_data import ItemSideData
+from offline.dataset.interactions import Snapshot
+from offline.recall import two_tower
+from offline.recall.text import documents, local, vectors
+from offline.recall.two_tower.checkpoint import WEIGHTS_FILE
+from offline.recall.two_tower.side_data import ItemSideData
+from offline.steps.workspace import RECEIPT, Step, Workspace
+from offline.workflow.config import OfflineConfig
 from recsys.bundle import Bundle
 from recsys.bundle.store import sha256_of
 from recsys.domain import Ids

@@ -13,9 +13,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from offline.interactions import Dataset, Interactions, Snapshot
-from offline.splits import Split
-from offline.targets import TargetKind, Targets
+from offline.dataset.interactions import Dataset, Interactions, Snapshot
+from offline.dataset.splits import Split
+from offline.protocols.targets import TargetKind, Targets
 from recsys.errors import DataError
 
 

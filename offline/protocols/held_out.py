@@ -8,10 +8,10 @@ from typing import Literal
 
 import numpy as np
 
-from gateway.pipeline import Request
-from offline.interactions import Interactions, Snapshot
-from offline.metrics import LONGEST, Relevant
-from offline.targets import TargetKind, Targets
+from gateway.pipeline.pipeline import Request
+from offline.dataset.interactions import Interactions, Snapshot
+from offline.metrics.ranking import LONGEST, Relevant
+from offline.protocols.targets import TargetKind, Targets
 from recsys.domain import History, Ids, Scores
 
 Moment = Literal["target", "history"]

@@ -9,11 +9,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.interactions import Dataset, Interactions
+from offline.dataset.interactions import Dataset, Interactions
+from offline.dataset.splits import SplitConfig, keep
 from offline.protocols.folds import Plan
 from offline.protocols.refitted import FIT, TEST, VALIDATION, Parts, plan_refitted
-from offline.splits import SplitConfig, keep
-from offline.targets import positive_events
+from offline.protocols.targets import positive_events
 from recsys.domain import Ids
 from recsys.errors import DataError
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from offline.interactions import Dataset
+from offline.dataset.interactions import Dataset
+from offline.dataset.splits import Protocol, SplitConfig
 from offline.protocols.folds import Plan
 from offline.protocols.leave_one_out import plan_leave_one_out
 from offline.protocols.random_shares import plan_random_shares
 from offline.protocols.strong import plan_strong
 from offline.protocols.windows import plan_windows
-from offline.splits import Protocol, SplitConfig
 
 PLANS: Mapping[Protocol, Callable[[Dataset, SplitConfig], Plan]] = {
     "temporal": plan_windows,

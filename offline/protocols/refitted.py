@@ -11,11 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.interactions import Dataset, Interactions
+from offline.dataset.interactions import Dataset, Interactions
+from offline.dataset.splits import SplitConfig
 from offline.protocols.folds import Fold, Knowledge, Plan, Stage, known_as
 from offline.protocols.held_out import HeldOut, Moment, drawn_share
-from offline.splits import SplitConfig
-from offline.targets import TargetKind
+from offline.protocols.targets import TargetKind
 
 FIT, VALIDATION, TEST = 0, 1, 2
 

@@ -14,11 +14,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from offline.interactions import Dataset, Interactions
+from offline.dataset.interactions import Dataset, Interactions
+from offline.dataset.splits import SplitConfig, keep
 from offline.protocols.folds import Fold, Knowledge, Plan, Stage, known_as
 from offline.protocols.held_out import HeldOut
-from offline.splits import SplitConfig, keep
-from offline.targets import positive_events
+from offline.protocols.targets import positive_events
 from recsys.domain import Ids
 from recsys.errors import DataError
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from offline.interactions import Dataset, Snapshot
+from offline.dataset.interactions import Dataset, Snapshot
+from offline.dataset.splits import SplitConfig, Window, split
 from offline.protocols.folds import Fold, Knowledge, Plan, Stage
-from offline.splits import SplitConfig, Window, split
-from offline.targets import TargetKind, Targets, targets_of
+from offline.protocols.targets import TargetKind, Targets, targets_of
 
 
 @dataclass(frozen=True, slots=True)

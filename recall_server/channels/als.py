@@ -55,7 +55,7 @@ class ALSChannel(LinearChannel):
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Maps what `offline.als` wrote below `folder`; raises BundleDamaged or BundleMismatch."""
+        """Maps what `offline.recall.als` wrote below `folder`; raises BundleDamaged or BundleMismatch."""
         catalogue, facts = Catalogue.load(folder), read_facts(folder / FACTS_FILE, ALSFacts)
         check_items(folder / FACTS_FILE, facts.items, len(catalogue))
         size = facts.factors

@@ -48,7 +48,7 @@ class ContentChannel(LinearChannel):
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Maps what `offline.content` wrote below `folder`; raises BundleDamaged or BundleMismatch."""
+        """Maps what `offline.recall.content` wrote below `folder`; raises BundleDamaged or BundleMismatch."""
         catalogue, facts = Catalogue.load(folder), read_facts(folder / FACTS_FILE, ContentFacts)
         check_items(folder / FACTS_FILE, facts.items, len(catalogue))
         shape = (facts.items, facts.dim)

@@ -70,7 +70,7 @@ class ItemCFChannel(Channel):
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Maps what `offline.itemcf` wrote below `folder`; raises BundleDamaged or BundleMismatch."""
+        """Maps what `offline.recall.itemcf.training` wrote below `folder`; raises BundleDamaged or BundleMismatch."""
         catalogue = Catalogue.load(folder)
         facts = read_facts(folder / FACTS_FILE, ItemCFFacts)
         check_items(folder / FACTS_FILE, facts.items, len(catalogue))

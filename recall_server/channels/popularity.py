@@ -90,7 +90,7 @@ class PopularityChannel(Channel):
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Reads the catalogue and what `offline.popularity` wrote below `folder`; raises BundleMismatch."""
+        """Reads the catalogue and what `offline.recall.popularity` wrote below `folder`; raises BundleMismatch."""
         catalogue = Catalogue.load(folder)
         scores = _read(folder / SCORES_FILE, len(catalogue))
         everybody = Charts(scores, _read(folder / GENRE_SCALES_FILE, len(catalogue.genre_names)), catalogue.item_ids)

@@ -35,7 +35,7 @@ class ChannelPolicy(_Frozen):
 
 
 class RerankPolicy(_Frozen):
-    """How a ranked list is ordered anew (`gateway/rerank.py`); a weight of 0 leaves its part out.
+    """How a ranked list is ordered anew (`gateway/pipeline/rerank.py`); a weight of 0 leaves its part out.
 
     Weights are in the unit of relevance, which is -log2(1 + place): 1 makes up for twice the place.
     """

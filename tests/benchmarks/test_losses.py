@@ -13,13 +13,13 @@ import losses
 import numpy as np
 import pytest
 
-from offline import two_tower
-from offline.benchmark import losses as comparison
-from offline.benchmark.loss_result import METRICS, LossResult, losses_page, text_table
-from offline.benchmark.losses import LossesConfig, compare_losses, judge, variants
-from offline.interactions import Snapshot
-from offline.two_tower.objectives import ObjectiveName
-from offline.workflow import Workflow
+from offline.dataset.interactions import Snapshot
+from offline.recall import two_tower
+from offline.recall.two_tower.objectives import ObjectiveName
+from offline.studies.benchmark import losses as comparison
+from offline.studies.benchmark.loss_result import METRICS, LossResult, losses_page, text_table
+from offline.studies.benchmark.losses import LossesConfig, compare_losses, judge, variants
+from offline.workflow.workflow import Workflow
 from tests.offline.shop import write_shop
 
 SMALL = [

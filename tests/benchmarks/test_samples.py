@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import samples
 
-from offline.samples import SamplesConfig, Source
-from offline.samples.arrays import SampleHistories, Samples
-from offline.steps import Workspace
-from offline.targets import Targets
+from offline.protocols.targets import Targets
+from offline.ranking.samples import SamplesConfig, Source
+from offline.ranking.samples.arrays import SampleHistories, Samples
+from offline.steps.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 BLOCK_ROWS = samples.BLOCK * samples.POLICY.rank_count

@@ -22,7 +22,7 @@ import grpc
 import pytest
 import yaml
 
-from recsys.cluster import LocalCluster, Ports, free_ports, programs
+from offline.local.cluster import LocalCluster, Ports, free_ports, programs
 from recsys.config import METRICS_PORTS
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc
 from tests.published import ITEMS, USERS

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from offline.recall import CHANNELS
+from offline.recall.training import CHANNELS
 from recsys.config import PORTS
 from tests.published import publish_checkerboard
 from tests.waiting import PATIENCE_SECONDS
@@ -105,7 +105,7 @@ def test_no_bundle_ends_the_trial(trial: ModuleType, tmp_path: Path) -> None:
         trial.released(tmp_path)
 
 
-@pytest.mark.parametrize("lost", ["demo/catalogue.csv", "presets/demo.toml", "views.sql"])
+@pytest.mark.parametrize("lost", ["ingest/demo/catalogue.csv", "workflow/presets/demo.toml", "dataset/views.sql"])
 def test_package_data_that_are_not_in_the_image_end_the_trial(trial: ModuleType, lost: str, tmp_path: Path) -> None:
     def run(*command: str) -> Completed:
         words = [sys.executable, *command[1:]]

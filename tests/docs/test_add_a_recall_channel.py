@@ -17,9 +17,10 @@ import pytest
 from pydantic import BaseModel
 
 import offline
-from offline import config, recall
-from offline.interactions import Snapshot
-from offline.steps import Workspace
+from offline.dataset.interactions import Snapshot
+from offline.recall import training as recall
+from offline.steps.workspace import Workspace
+from offline.workflow import config
 from recall_server import channels
 from recsys.config import METRICS_PORTS, PORTS
 from recsys.testing import toy_recall_query
@@ -32,7 +33,7 @@ CONFTEST = '''
 from pathlib import Path
 from types import MappingProxyType
 
-import offline.publish
+import offline.publish.publish
 import recall_server.channels
 import recsys.config
 
@@ -40,7 +41,7 @@ HERE = Path(__file__).parent
 offline.__path__.append(str(HERE / "offline"))
 recall_server.channels.__path__.append(str(HERE / "recall_server/channels"))
 recall_server.channels.CHANNELS = MappingProxyType({**recall_server.channels.CHANNELS, **CHANNEL_LINE})
-offline.publish.ROLE_FOLDERS.update(FOLDERS_LINE)
+offline.publish.publish.ROLE_FOLDERS.update(FOLDERS_LINE)
 recsys.config.PORTS["newest"], recsys.config.METRICS_PORTS["newest"] = PORTS_LINE
 '''
 
@@ -54,12 +55,12 @@ import grpc
 import numpy as np
 
 from offline import newest
-from offline.publish import ROLE_FOLDERS
+from offline.publish.publish import ROLE_FOLDERS
 from recall_server.channels import channel_class
 from recall_server.main import RecallConfig, build
 from recsys import convert
 from recsys.bundle import golden
-from recsys.cluster import Ports, programs
+from offline.local.cluster import Ports, programs
 from recsys.server import Process
 from recsys.telemetry import Telemetry
 from recsys.testing import release, serving, toy_recall_query, write_bundle
@@ -186,7 +187,7 @@ def test_where_serving_names_it_it_is_in_the_policy_and_trained(tmp_path: Path) 
 def test_the_worked_example_works(tmp_path: Path) -> None:
     files = files_of_the_page()
     channel_line = files.pop("recall_server/channels/__init__.py")
-    folders_line = files.pop("offline/publish.py")
+    folders_line = files.pop("offline/publish/publish.py")
     assert set(files) == {
         "recall_server/channels/newest.py",
         "offline/newest.py",

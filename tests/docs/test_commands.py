@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import json_format
 
-from offline.cli import VERBS
+from offline.commands.cli import VERBS
 from recsys.v1 import rank_pb2, recall_pb2, recommend_pb2
 from tests.docs.pages import PAGES, ROOT, commands
 from tests.docs.test_settings import help_of

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from offline.publish import REPORT_FOLDER, ROLE_FOLDERS
+from offline.publish.publish import REPORT_FOLDER, ROLE_FOLDERS
 from recall_server.channels import CHANNELS
 from recsys.bundle import FORMAT_VERSION, BundleStore, RerankPolicy
 from recsys.config import METRICS_PORTS, PORTS

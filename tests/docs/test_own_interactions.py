@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from offline.datasets.registry import PUBLISHED, open_dataset
-from offline.ingest import ingest
+from offline.ingest.datasets.registry import PUBLISHED, open_dataset
+from offline.ingest.ingest import ingest
 from recsys.domain import EVENT_SEMANTICS, EventType
 from tests.docs.pages import ROOT, blocks
 

@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 import pytest
 
 from gateway.config import GatewayConfig
-from offline.cli import VERBS
+from offline.commands.cli import VERBS
 from rank_server.main import RankConfig
 from recall_server.main import RecallConfig
 from recsys.config import TypedConfig

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from gateway.backends import Backend
+from gateway.backends.backends import Backend
 from gateway.rollout import Rollout
 from gateway.serving import Serving
 from recsys.errors import BundleMissing

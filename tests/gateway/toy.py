@@ -13,8 +13,8 @@ from typing import Any, Literal
 import grpc
 import numpy as np
 
-from gateway.golden import record_gateway
-from gateway.state import FILES, Histories, write_gateway_files
+from gateway.bundle.golden import record_gateway
+from gateway.bundle.state import FILES, Histories, write_gateway_files
 from recall_server.servicer import Recaller, answer
 from recsys import __version__
 from recsys.bundle import (

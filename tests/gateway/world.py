@@ -11,13 +11,13 @@ from typing import Any
 
 import grpc
 
-from gateway.answers import AnswerLog
-from gateway.backends import Backend, RankBackend, RecallBackend
+from gateway.api.servicer import GatewayServicer
+from gateway.backends.backends import Backend, RankBackend, RecallBackend
+from gateway.bundle.hidden import HiddenItems
 from gateway.config import GatewayConfig
-from gateway.hidden import HiddenItems
-from gateway.recorder import EventRecorder
+from gateway.events.answers import AnswerLog
+from gateway.events.recorder import EventRecorder
 from gateway.rollout import Rollout
-from gateway.servicer import GatewayServicer
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import ServingPolicy
 from recsys.errors import BundleMissing

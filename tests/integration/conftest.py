@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from offline.config import OfflineConfig
-from offline.demo.catalogue import read_catalogue
-from offline.demo.world import generate
-from offline.workflow import Workflow
+from offline.ingest.demo.catalogue import read_catalogue
+from offline.ingest.demo.world import generate
+from offline.workflow.config import OfflineConfig
+from offline.workflow.workflow import Workflow
 
 USERS = 700
 QUICK = (

@@ -18,15 +18,15 @@ from pathlib import Path
 
 import grpc
 
-from gateway.state import Histories
-from offline.local import wait_complete
-from offline.open_loop import Sample, percentiles, send_at_rate
+from gateway.bundle.state import Histories
+from offline.evaluation.open_loop import Sample, percentiles, send_at_rate
+from offline.local.cluster import LocalCluster, Ports, programs
+from offline.local.serve import wait_complete
+from offline.local.watchdog import HANG_SECONDS
 from recsys.bundle import BundleStore
-from recsys.cluster import LocalCluster, Ports, programs
 from recsys.v1.recommend_pb2 import RecommendRequest
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
 from recsys.v1.types_pb2 import STAGE_STATUS_OK, STAGE_STATUS_SKIPPED, STAGE_STATUS_TIMEOUT
-from recsys.watchdog import HANG_SECONDS
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 ROLES = ("popularity", "itemcf", "vector", "rank")

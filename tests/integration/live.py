@@ -14,13 +14,13 @@ from typing import Any, TypeVar
 
 import grpc
 
-from offline.open_loop import Sample, send_at_rate
-from offline.publish import BundleFacts, publish
+from offline.evaluation.open_loop import Sample, send_at_rate
+from offline.local.cluster import LocalCluster, Ports, programs
+from offline.local.supervision import Program, log_file
+from offline.publish.publish import BundleFacts, publish
 from recsys import healthcheck
 from recsys.bundle import BundleStore, Release
 from recsys.bundle.manifest import MANIFEST_FILE
-from recsys.cluster import LocalCluster, Ports, programs
-from recsys.supervision import Program, log_file
 from recsys.v1 import types_pb2
 from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse, StatusRequest, StatusResponse
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub

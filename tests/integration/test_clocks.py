@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from recsys.supervision import Program
+from offline.local.supervision import Program
 from recsys.v1.recommend_pb2 import Event, RecommendRequest, RecordEventsRequest, SimilarItemsRequest
 from recsys.v1.types_pb2 import EVENT_TYPE_RATING, History
 from tests.integration.live import CALL_SECONDS, System, item_ids, publish_again, system

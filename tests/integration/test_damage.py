@@ -13,8 +13,8 @@ from typing import Any
 import grpc
 import pytest
 
-from offline.open_loop import send_at_rate
-from offline.publish import rollback
+from offline.evaluation.open_loop import send_at_rate
+from offline.publish.publish import rollback
 from recsys import healthcheck
 from recsys.bundle import FORMAT_VERSION, BundleStore, Release
 from recsys.bundle.manifest import MANIFEST_FILE

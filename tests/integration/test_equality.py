@@ -14,16 +14,16 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from offline.agreement import Agreement, compare
-from offline.cli import main
-from offline.evaluate import Models, served_lists
-from offline.local import HEALTHY_SECONDS, served
-from offline.replay import PacingConfig, Replayed, active_version, replay
-from offline.targets import TargetKind, Targets
-from offline.workflow import Workflow
+from offline.commands.cli import main
+from offline.evaluation.evaluate import Models, served_lists
+from offline.evaluation.parity import Agreement, compare
+from offline.evaluation.replay import PacingConfig, Replayed, active_version, replay
+from offline.local.cluster import LocalCluster, Ports, programs
+from offline.local.serve import HEALTHY_SECONDS, served
+from offline.protocols.targets import TargetKind, Targets
+from offline.workflow.workflow import Workflow
 from rank_server.scoring import GRAPH_FILE, Ranker, open_session
 from recall_server.channels.vector import VectorChannel
-from recsys.cluster import LocalCluster, Ports, programs
 from recsys.domain import NO_IDS, History
 from recsys.errors import BundleMismatch
 from recsys.features import FeatureStore

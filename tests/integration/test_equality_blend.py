@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 from threadpoolctl import threadpool_limits
 
-from offline.config import OfflineConfig
-from offline.evaluate import Models
-from offline.local import served
-from offline.rankers.choice import Choice
-from offline.replay import Replayed, active_version
-from offline.reranking.lists import RerankConfig
-from offline.targets import TargetKind, Targets
-from offline.workflow import Workflow
+from offline.evaluation.evaluate import Models
+from offline.evaluation.replay import Replayed, active_version
+from offline.evaluation.reranking.lists import RerankConfig
+from offline.local.serve import served
+from offline.protocols.targets import TargetKind, Targets
+from offline.ranking.rankers.choice import Choice
+from offline.workflow.config import OfflineConfig
+from offline.workflow.workflow import Workflow
 from rank_server.scoring import GRAPH_FILE, MENU, Feed, Ranker, open_session
 from recall_server.channels.als import ALSChannel
 from recsys.bundle import Bundle

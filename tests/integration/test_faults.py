@@ -16,8 +16,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from offline.workflow import Workflow
-from recsys.cluster import LocalCluster
+from offline.local.cluster import LocalCluster
+from offline.workflow.workflow import Workflow
 from tests.integration.faults import ROLES, Terms, run_fault, stage_of, started
 
 pytestmark = [pytest.mark.integration, pytest.mark.alone]

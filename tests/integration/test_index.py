@@ -10,17 +10,17 @@ import grpc
 import numpy as np
 import pytest
 
-from gateway.fallback import Fallback
-from gateway.golden import check_gateway
-from gateway.rerank import BONUS_FILE
-from gateway.state import Histories
-from offline.cli import main
-from offline.config import OfflineConfig
-from offline.ids import FIRST_ASSIGNED
-from offline.local import served
-from offline.publish import INDEX_FILE
-from offline.replay import active_version
-from offline.workflow import Workflow
+from gateway.bundle.golden import check_gateway
+from gateway.bundle.state import Histories
+from gateway.pipeline.fallback import Fallback
+from gateway.pipeline.rerank import BONUS_FILE
+from offline.commands.cli import main
+from offline.dataset.ids import FIRST_ASSIGNED
+from offline.evaluation.replay import active_version
+from offline.local.serve import served
+from offline.publish.publish import INDEX_FILE
+from offline.workflow.config import OfflineConfig
+from offline.workflow.workflow import Workflow
 from rank_server.scoring import Ranker
 from recall_server.channels import channel_class
 from recsys.bundle import Bundle

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from offline.cli import main
-from offline.live_requests import live_requests
-from offline.workflow import Workflow
+from offline.commands.cli import main
+from offline.commands.live_requests import live_requests
+from offline.workflow.workflow import Workflow
 from recsys.bundle import Bundle
 from recsys.config import ANSWERS_FILE, EVENTS_FILE
 from recsys.errors import DataMalformed, DataMissing

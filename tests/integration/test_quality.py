@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from offline.config import OfflineConfig
-from offline.publish import REPORT_FOLDER
-from offline.workflow import Workflow
+from offline.publish.publish import REPORT_FOLDER
+from offline.workflow.config import OfflineConfig
+from offline.workflow.workflow import Workflow
 
 REBUILT = Path(__file__).parents[3] / "shared" / "data" / "ml-1m-rebuilt"
 CHOSEN = Path(__file__).parents[2] / "benchmarks" / "settings" / "time-to-split-ml-1m-rebuilt" / "base.toml"

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from offline.open_loop import Sample
-from offline.publish import rollback
+from offline.evaluation.open_loop import Sample
+from offline.publish.publish import rollback
 from recsys.v1.recommend_pb2 import RecommendResponse
 from tests.integration.live import CHANGE_AT, System, publish_again, stage, system, under_load
 from tests.published import USERS

@@ -12,16 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline import skew
-from offline.cli import main
-from offline.skew import SkewConfig, check_skew, differences, drawn_requests, record_queries
-from offline.workflow import Workflow
+from offline.commands import skew
+from offline.commands.cli import main
+from offline.commands.skew import SkewConfig, check_skew, differences, drawn_requests, record_queries
+from offline.local.cluster import LocalCluster, Ports, programs
+from offline.workflow.workflow import Workflow
 from rank_server.scoring import Ranker
 from recsys.bundle import BundleStore, FileEntry
 from recsys.bundle.golden import golden_file, record_rank
 from recsys.bundle.manifest import MANIFEST_FILE
 from recsys.bundle.store import sha256_of
-from recsys.cluster import LocalCluster, Ports, programs
 from recsys.errors import BundleMismatch, BundleMissing, ContractBroken, Unreachable
 from recsys.features import MATRIX_FILE, FeatureStore
 from recsys.features.items import ITEM_NAMES

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from gateway.events import Event, append_events, events_of, log_id, open_events
-from gateway.served import ServedBundle
-from offline.cli import main
-from offline.config import OfflineConfig
-from offline.workflow import Workflow
+from gateway.bundle.served import ServedBundle
+from gateway.events.store import Event, append_events, events_of, log_id, open_events
+from offline.commands.cli import main
+from offline.workflow.config import OfflineConfig
+from offline.workflow.workflow import Workflow
 from recsys.bundle import Bundle
 from recsys.domain import EventType
 from tests.integration.test_index import START, write_raw

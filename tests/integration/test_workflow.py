@@ -12,18 +12,18 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gateway.fallback import Fallback
-from gateway.golden import check_gateway
-from gateway.state import Histories, read_users
-from offline.cli import main
-from offline.config import OfflineConfig, Purpose
-from offline.demo.catalogue import read_catalogue
-from offline.demo.world import generate
-from offline.ids import FIRST_ASSIGNED
-from offline.interactions import Dataset, Interactions
-from offline.publish import REPORT_FOLDER
-from offline.splits import Split, SplitConfig
-from offline.workflow import Workflow
+from gateway.bundle.golden import check_gateway
+from gateway.bundle.state import Histories, read_users
+from gateway.pipeline.fallback import Fallback
+from offline.commands.cli import main
+from offline.dataset.ids import FIRST_ASSIGNED
+from offline.dataset.interactions import Dataset, Interactions
+from offline.dataset.splits import Split, SplitConfig
+from offline.ingest.demo.catalogue import read_catalogue
+from offline.ingest.demo.world import generate
+from offline.publish.publish import REPORT_FOLDER
+from offline.workflow.config import OfflineConfig, Purpose
+from offline.workflow.workflow import Workflow
 from rank_server.scoring import Ranker
 from recall_server.channels import channel_class
 from recsys.bundle import Bundle, BundleStore, Release

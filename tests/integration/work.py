@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Set as AbstractSet
 from pathlib import Path
 
-from offline.steps import RECEIPT
+from offline.steps.workspace import RECEIPT
 
 
 def finished_steps(home: Path) -> dict[str, int]:

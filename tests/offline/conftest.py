@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from offline.dataset.splits import SplitConfig
 from offline.protocols import Plan, plan_of
-from offline.splits import SplitConfig
-from offline.targets import Targets
+from offline.protocols.targets import Targets
 from tests.offline.shop import write_shop
 from tests.offline.tastes import dataset_of_tastes
 

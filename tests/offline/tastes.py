@@ -9,8 +9,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.interactions import Dataset, Interactions, Items
-from offline.samples import SampleHistories, Samples
+from offline.dataset.interactions import Dataset, Interactions, Items
+from offline.ranking.samples import SampleHistories, Samples
 from recall_server.channels.base import DenseChannel
 from recsys.bundle import Bundle, ChannelPolicy, ServingPolicy
 from recsys.catalogue import Catalogue

@@ -13,8 +13,8 @@ from numpy.testing import assert_allclose
 from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
-from offline.als import ALSConfig, fit, item_factors, train
-from offline.taste_matrix import taste_matrix
+from offline.recall.als import ALSConfig, fit, item_factors, train
+from offline.recall.interaction_matrix import taste_matrix
 from recall_server.channels.als import FACTORS_FILE, FACTS_FILE, GRAM_FILE, ALSChannel
 from recall_server.channels.base import Channel
 from recall_server.channels.evidence import ValueScale

@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 from numpy.testing import assert_allclose
 
-from offline.content import ContentConfig, item_vectors, train
-from offline.descriptions import people_terms
-from offline.tables import SCHEMAS, table_path
+from offline.dataset.tables import SCHEMAS, table_path
+from offline.recall.content import ContentConfig, item_vectors, train
+from offline.recall.descriptions import people_terms
 from recall_server.channels.base import Channel
 from recall_server.channels.content import FACTS_FILE, VECTORS_FILE, ContentChannel
 from recsys.domain import History, RecallQuery, RecallResult

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from offline.itemcf import ItemCFConfig, train
+from offline.recall.itemcf.training import ItemCFConfig, train
 from recall_server.channels import channel_class
 from recall_server.channels.base import Channel
 from recall_server.channels.itemcf import (

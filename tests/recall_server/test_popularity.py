@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline.popularity import PopularityConfig, ReturningConfig, Signal, train
+from offline.recall.popularity import PopularityConfig, ReturningConfig, Signal, train
 from recall_server.channels import CHANNELS, channel_class
 from recall_server.channels.base import Channel
 from recall_server.channels.popularity import (

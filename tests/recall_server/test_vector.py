@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from offline.two_tower import TwoTowerConfig, train
-from offline.two_tower.export import build_index
+from offline.recall.two_tower import TwoTowerConfig, train
+from offline.recall.two_tower.export import build_index
 from recall_server.channels import channel_class
 from recall_server.channels.base import Channel
 from recall_server.channels.vector import (

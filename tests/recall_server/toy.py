@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from offline.interactions import Interactions, Items, Snapshot
+from offline.dataset.interactions import Interactions, Items, Snapshot
 from recsys.domain import EventType
 
 NOW = 1_000_000_000

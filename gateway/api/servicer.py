@@ -1,0 +1,159 @@
+"""The public API: proto in, proto out. What happens in between is `asking`, the pipeline, and `responses`."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import grpc
+
+from gateway.api import requests, responses
+from gateway.api.asking import Question, recommend_question, similar_question
+from gateway.backends.backends import Backend
+from gateway.bundle.resolve import NOBODY
+from gateway.config import GatewayConfig
+from gateway.events.answers import AnswerLog, LoggedAnswer, served_order
+from gateway.events.recorder import EventRecorder
+from gateway.pipeline.measure import observe_stages
+from gateway.pipeline.pipeline import Answer, Pipeline
+from gateway.pipeline.stages import Budget, Status
+from gateway.rollout import Rollout
+from gateway.serving import Serving
+from recsys.calls import after_answer, note, remaining_seconds
+from recsys.errors import InvalidRequest, NotFound
+from recsys.telemetry import Telemetry
+from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass(frozen=True)
+class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
+    """Answers the four public methods."""
+
+    config: GatewayConfig
+    rollout: Rollout
+    backends: Sequence[Backend]
+    recorder: EventRecorder
+    answers: AnswerLog
+    telemetry: Telemetry
+    own_status: Callable[[], types_pb2.ServingStatus]
+    clock: Callable[[], float] = time.time
+    new_request_id: Callable[[], str] = lambda: uuid.uuid4().hex
+
+    async def Recommend(  # noqa: N802 - gRPC's name
+        self, request: recommend_pb2.RecommendRequest, context: Context
+    ) -> recommend_pb2.RecommendResponse:
+        """See recommend.proto."""
+        with self._counted():
+            serving, now = self.rollout.serving(), int(self.clock())
+            question = await recommend_question(request, serving.bundle, self.recorder, now)
+            answer = await self._answer(serving.recommend, question, context)
+            response = recommend_pb2.RecommendResponse(
+                items=responses.items_to_proto(answer, serving.bundle),
+                stages=responses.stages_to_proto(answer.stages) if answer.degraded or question.debug else (),
+            )
+            self._finish("Recommend", serving, question, answer, response)
+            return response
+
+    async def SimilarItems(  # noqa: N802 - gRPC's name
+        self, request: recommend_pb2.SimilarItemsRequest, context: Context
+    ) -> recommend_pb2.SimilarItemsResponse:
+        """See recommend.proto."""
+        with self._counted():
+            serving = self.rollout.serving()
+            question = similar_question(request, serving.bundle, int(self.clock()))
+            answer = await self._answer(serving.similar, question, context)
+            response = recommend_pb2.SimilarItemsResponse(
+                items=responses.items_to_proto(answer, serving.bundle),
+                stages=responses.stages_to_proto(answer.stages) if answer.degraded else (),
+            )
+            self._finish("SimilarItems", serving, question, answer, response)
+            return response
+
+    async def RecordEvents(  # noqa: N802 - gRPC's name
+        self, request: recommend_pb2.RecordEventsRequest, context: Context
+    ) -> recommend_pb2.RecordEventsResponse:
+        """See recommend.proto. Works without a bundle: keys that are numbers need none."""
+        del context
+        active = self.rollout.active
+        identities = NOBODY if active is None else active.bundle.identities
+        events = requests.events_of(request, identities, int(self.clock()))
+        recorded = await self.recorder.record(events) if events else 0
+        note(events=len(events), recorded=recorded)
+        return recommend_pb2.RecordEventsResponse(recorded=recorded, duplicates=len(events) - recorded)
+
+    async def Status(  # noqa: N802 - gRPC's name
+        self, request: recommend_pb2.StatusRequest, context: Context
+    ) -> recommend_pb2.StatusResponse:
+        """See recommend.proto."""
+        del request, context
+        asked = self.rollout.asked
+        backends = [
+            recommend_pb2.BackendStatus(
+                name=backend.name, reachable=backend.reachable, cause=backend.cause, status=backend.status
+            )
+            for backend in self.backends
+            if not asked or backend.name in asked
+        ]
+        status = self.own_status()
+        status.active_version = self.rollout.active.version if self.rollout.active is not None else ""
+        return recommend_pb2.StatusResponse(gateway=status, backends=backends)
+
+    async def _answer(self, pipeline: Pipeline, question: Question, context: Context) -> Answer:
+        left = remaining_seconds(context)
+        seconds = self.config.budget_seconds
+        if left is not None:
+            seconds = min(seconds, left - self.config.deadline_margin_seconds)
+        (answer,) = await pipeline.run([question.request], Budget.of(seconds))
+        return replace(answer, stages=(*question.stages, *answer.stages))
+
+    def _finish(
+        self,
+        method: str,
+        serving: Serving,
+        question: Question,
+        answer: Answer,
+        response: recommend_pb2.RecommendResponse | recommend_pb2.SimilarItemsResponse,
+    ) -> None:
+        """Signs an answer; it is measured and logged when it is on its way."""
+        response.request_id = self.new_request_id()
+        response.bundle_version = serving.version
+        response.degraded = answer.degraded
+        logged = LoggedAnswer(
+            response.request_id,
+            method,
+            question.user_key,
+            int(self.clock()),
+            question.request.as_of,
+            serving.version,
+            served_order(answer.stages),
+            answer.degraded,
+            answer.candidates,
+            answer.scores,
+        )
+        note(answer=logged.request_id, bundle=serving.version, policy=logged.policy, items=len(answer.candidates))
+        if answer.degraded:
+            note(degraded=[stage.name for stage in answer.stages if stage.status is not Status.OK])
+        after_answer(lambda: self._record(answer, logged))
+
+    def _record(self, answer: Answer, logged: LoggedAnswer) -> None:
+        observe_stages(self.telemetry, answer.stages)
+        self.telemetry.requests.labels("degraded" if answer.degraded else "ok").inc()
+        self.answers.add(logged)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counts a request that gets no answer."""
+        try:
+            yield
+        except (InvalidRequest, NotFound):
+            self.telemetry.requests.labels("invalid").inc()
+            raise
+        except BaseException:
+            self.telemetry.requests.labels("failed").inc()
+            raise

@@ -1,0 +1,1 @@
+"""The other processes as sources of the pipeline: channels, probes, circuit breakers."""

@@ -1,0 +1,84 @@
+"""The pipeline's sources over gRPC: one pinned bundle version, a deadline per call, and distrust of what comes back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Sequence
+from typing import TypeVar
+
+from gateway.backends.backends import RankBackend, RecallBackend
+from gateway.pipeline.measure import TimedResponse, observe_call
+from gateway.pipeline.stages import RankSource, RecallSource
+from recsys import convert
+from recsys.calls import after_answer
+from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
+from recsys.errors import BundleMismatch, ContractBroken
+from recsys.logs import request_id_of_call
+from recsys.telemetry import Telemetry
+from recsys.v1 import rank_pb2, recall_pb2
+
+Response = TypeVar("Response", bound=TimedResponse)
+
+
+class GrpcRecallSource(RecallSource):
+    """A recall server, pinned to one bundle version."""
+
+    def __init__(self, backend: RecallBackend, version: str, telemetry: Telemetry) -> None:
+        """Asks `backend` for `version` and nothing else."""
+        self.name = backend.name
+        self.bundle_version = version
+        self._backend = backend
+        self._telemetry = telemetry
+
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+        """See `RecallSource`; also refuses an answer of another channel or version."""
+        request = recall_pb2.RecallRequest(
+            bundle_version=self.bundle_version,
+            queries=[convert.recall_query_to_proto(query) for query in queries],
+            request_id=request_id_of_call.get(),
+        )
+        call = self._backend.call(lambda: self._backend.stub.Recall(request, timeout=timeout), timeout)
+        response = await _measured(call, f"recall:{self.name}", self._telemetry)
+        if response.channel != self.name:
+            raise ContractBroken(
+                f"{self._backend.target} is channel {response.channel!r}, expected {self.name!r}: check the ports"
+            )
+        _check_version(self.name, self.bundle_version, response.bundle_version)
+        return [convert.recall_result_from_proto(result) for result in response.results]
+
+
+class GrpcRankSource(RankSource):
+    """The rank server, pinned to one bundle version."""
+
+    def __init__(self, backend: RankBackend, version: str, telemetry: Telemetry) -> None:
+        """Asks `backend` for `version` and nothing else."""
+        self.name = backend.name
+        self.bundle_version = version
+        self._backend = backend
+        self._telemetry = telemetry
+
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ASYNC109
+        """See `RankSource`; also refuses an answer of another version."""
+        request = rank_pb2.RankRequest(
+            bundle_version=self.bundle_version,
+            queries=[convert.rank_query_to_proto(query) for query in queries],
+            request_id=request_id_of_call.get(),
+        )
+        call = self._backend.call(lambda: self._backend.stub.Rank(request, timeout=timeout), timeout)
+        response = await _measured(call, self.name, self._telemetry)
+        _check_version(self.name, self.bundle_version, response.bundle_version)
+        return [convert.rank_result_from_proto(result) for result in response.results]
+
+
+async def _measured(call: Awaitable[Response], stage: str, telemetry: Telemetry) -> Response:
+    """The response; where its time went is recorded once the answer is on its way."""
+    started = time.perf_counter()
+    response = await call
+    seconds = time.perf_counter() - started
+    after_answer(lambda: observe_call(telemetry, stage, seconds=seconds, response=response))
+    return response
+
+
+def _check_version(name: str, expected: str, found: str) -> None:
+    if found != expected:
+        raise BundleMismatch(f"{name}: version {found!r} answered, {expected!r} was asked; restart the process")

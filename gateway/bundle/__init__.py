@@ -1,0 +1,1 @@
+"""One bundle version in memory: histories, identifiers, golden requests, hidden items."""

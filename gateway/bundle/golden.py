@@ -1,0 +1,55 @@
+"""Golden requests of the gateway's own files: whose history is stored, and what is popular among the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gateway.bundle.state import Histories
+from gateway.pipeline.fallback import Fallback
+from recsys.bundle.golden import golden_file, record, recorded
+from recsys.catalogue import Catalogue, ItemTexts
+from recsys.domain import History, RecallQuery
+from recsys.errors import BundleMismatch
+
+ROLE = "gateway"
+SHOWN = 10
+"""Events and items per answer."""
+
+
+def record_gateway(folder: Path, user_ids: Sequence[int]) -> None:
+    """Answers for `user_ids` from the files below `folder`, and writes the answers beside them."""
+    catalogue = Catalogue.load(folder)
+    fallback = Fallback.open(folder, catalogue)
+    texts, histories = ItemTexts.load(folder), Histories.open(folder)
+    answers = [_answer(histories, fallback, catalogue, texts, user_id=user_id) for user_id in user_ids]
+    record(folder, ROLE, list(user_ids), answers)
+
+
+def check_gateway(
+    folder: Path, *, catalogue: Catalogue, texts: ItemTexts, histories: Histories, fallback: Fallback
+) -> None:
+    """Asks the golden requests of what was loaded from `folder`; raises BundleMismatch for another answer."""
+    for user_id, expected in recorded(folder, ROLE):
+        found = _answer(histories, fallback, catalogue, texts, user_id=user_id)
+        wrong = [name for name in expected if found.get(name) != expected[name]]
+        if wrong:
+            raise BundleMismatch(
+                f"{folder / golden_file(ROLE)}: user {user_id}: {wrong[0]} is {found.get(wrong[0])}, expected "
+                f"{expected[wrong[0]]}; publish the bundle again"
+            )
+
+
+def _answer(
+    histories: Histories, fallback: Fallback, catalogue: Catalogue, texts: ItemTexts, *, user_id: int
+) -> dict[str, Any]:
+    history = histories.of(user_id)
+    query = RecallQuery(History.empty(), 0, SHOWN, history.seen_item_ids())
+    popular = fallback.recall(query).item_ids
+    return {
+        "events": len(history),
+        "last_item_ids": history.item_ids[-SHOWN:].tolist(),
+        "popular_item_ids": popular.tolist(),
+        "popular_titles": [texts.titles[row] for row in catalogue.rows(popular)],
+    }

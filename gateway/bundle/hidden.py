@@ -1,0 +1,96 @@
+"""Items that must not be shown (rights, legal, stock): a text file, one item key or number a line, re-read live."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from gateway.bundle.resolve import Identities, check_key
+from recsys.domain import NO_IDS, Ids
+from recsys.errors import CannotStart, InvalidRequest
+
+logger = logging.getLogger(__name__)
+
+
+class HiddenItems:
+    """The hidden items; `refresh` is cheap while the file does not change.
+
+    A line that starts with # is a comment. A broken line is logged and ignored. A file that cannot be read leaves the
+    last good list in force.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Reads the file. Raises CannotStart where `path` names none: hiding nothing by mistake is worse."""
+        self._path = path
+        self._stamp: tuple[int, int, int] | None = None
+        self._keys: tuple[str, ...] = ()
+        self._complaint = ""
+        if path is not None and not path.is_file():
+            raise CannotStart(f"{path}: no file of hidden items; create it (it may be empty) or unset hidden_items")
+        self.refresh()
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The hidden keys as written; another object whenever the list has changed."""
+        return self._keys
+
+    def refresh(self) -> None:
+        """Reads the file again where it changed since the last time."""
+        if self._path is None:
+            return
+        try:
+            status = self._path.stat()
+            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
+            if stamp == self._stamp:
+                return
+            self._keys = self._read(self._path.read_bytes())
+        except OSError as error:
+            self._complain(f"{self._path}: {error.strerror}; the last good list of {len(self._keys)} items stays")
+            return
+        self._stamp, self._complaint = stamp, ""
+        logger.info("%s: %d hidden items", self._path, len(self._keys))
+
+    def _read(self, content: bytes) -> tuple[str, ...]:
+        keys = []
+        for number, line in enumerate(content.splitlines(), start=1):
+            try:
+                text = line.decode("utf-8").strip()
+                if text and not text.startswith("#"):
+                    keys.append(check_key(text, "item key"))
+            except (UnicodeDecodeError, InvalidRequest) as error:
+                logger.warning("%s:%d: ignored: %s", self._path, number, error)
+        return tuple(keys)
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            logger.warning("%s", text)
+        self._complaint = text
+
+
+class HiddenIds:
+    """The hidden items as numbers of one bundle; the pipeline calls it once per batch."""
+
+    def __init__(self, hidden: HiddenItems, identities: Identities) -> None:
+        """Items that the bundle does not know are left out: it cannot recommend them."""
+        self._hidden = hidden
+        self._identities = identities
+        self._keys: tuple[str, ...] = ()
+        self._ids = NO_IDS
+
+    def __call__(self) -> Ids:
+        """int64[n], ascending."""
+        keys = self._hidden.keys
+        if keys is not self._keys:
+            numbers = [self._number(key) for key in keys]
+            self._ids = np.unique(np.asarray([number for number in numbers if number is not None], np.int64))
+            self._keys = keys
+        return self._ids
+
+    def _number(self, key: str) -> int | None:
+        items = self._identities.items
+        item = items.of_key(key)
+        if item.id is None and key.isascii() and key.isdigit():
+            item = items.of_number(int(key)) or item
+        return item.id

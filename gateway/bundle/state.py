@@ -1,0 +1,105 @@
+"""The gateway's own files of a bundle: histories, user keys, the popularity list. gRPC-free; export writes with it.
+
+gateway/users.parquet                    user_id int64, user_key string: users whose key is not a number itself
+gateway/popular_item_ids.npy             int64, most popular first (see `gateway.pipeline.fallback`)
+gateway/histories/user_ids.npy           int64[users], ascending
+gateway/histories/indptr.npy             int64[users + 1]: the events of row u are at indptr[u]:indptr[u + 1]
+gateway/histories/{item_ids,timestamps,types,values}.npy    int64, int64, int8, float32; oldest first per user
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from gateway.pipeline import fallback
+from recsys import catalogue
+from recsys.domain import History, Ids
+from recsys.errors import BundleDamaged
+
+USERS_FILE = "gateway/users.parquet"
+HISTORIES_FOLDER = "gateway/histories"
+
+
+@dataclass(frozen=True, slots=True)
+class Histories:
+    """Events of all users: one row per user in order of user id, oldest event first."""
+
+    user_ids: Ids
+    indptr: Ids
+    item_ids: Ids
+    timestamps: Ids
+    types: NDArray[np.int8]
+    values: NDArray[np.float32]
+
+    def of(self, user_id: int) -> History:
+        """All stored events of one user, oldest first; empty for a user without any."""
+        row = int(np.searchsorted(self.user_ids, user_id))
+        if row == len(self.user_ids) or self.user_ids[row] != user_id:
+            return History.empty()
+        events = slice(int(self.indptr[row]), int(self.indptr[row + 1]))
+        return History(self.item_ids[events], self.timestamps[events], self.types[events], self.values[events])
+
+    def save(self, folder: Path) -> None:
+        """Writes the arrays below `folder`."""
+        (folder / HISTORIES_FOLDER).mkdir(parents=True, exist_ok=True)
+        for name in _ARRAYS:
+            np.save(folder / HISTORIES_FOLDER / f"{name}.npy", getattr(self, name))
+
+    @classmethod
+    def open(cls, folder: Path) -> Histories:
+        """Maps what `save` wrote into memory: only what is asked for is read.
+
+        Raises:
+            BundleDamaged: the arrays do not fit together.
+        """
+        paths = {name: folder / HISTORIES_FOLDER / f"{name}.npy" for name in _ARRAYS}
+        # asarray: slices of a plain array over the mapped file are ten times faster than those of numpy's memmap class
+        arrays = {name: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)) for name, path in paths.items()}
+        events = {len(arrays[name]) for name in ("item_ids", "timestamps", "types", "values")}
+        if len(arrays["indptr"]) != len(arrays["user_ids"]) + 1 or events != {int(arrays["indptr"][-1])}:
+            raise BundleDamaged(
+                f"{folder / HISTORIES_FOLDER}: {len(arrays['user_ids'])} users, {len(arrays['indptr'])} offsets and "
+                f"{sorted(events)} events do not fit together; publish the bundle again"
+            )
+        return cls(**arrays)
+
+
+_ARRAYS = tuple(field.name for field in fields(Histories))
+
+FILES = (
+    *catalogue.FILES,
+    catalogue.TEXT_FILE,
+    fallback.FILE,
+    USERS_FILE,
+    *(f"{HISTORIES_FOLDER}/{name}.npy" for name in _ARRAYS),
+)
+"""Every file of role `gateway`, relative to the bundle."""
+
+
+def write_users(folder: Path, user_ids: Ids, user_keys: Sequence[str]) -> None:
+    """Writes the numbers of those users whose key is not a number itself; the two run in parallel."""
+    (folder / USERS_FILE).parent.mkdir(parents=True, exist_ok=True)
+    columns = {"user_id": pa.array(user_ids, pa.int64()), "user_key": pa.array(user_keys, pa.string())}
+    pq.write_table(pa.table(columns), folder / USERS_FILE)
+
+
+def read_users(folder: Path) -> dict[str, int]:
+    """Number by key, as `write_users` wrote them."""
+    table = pq.read_table(folder / USERS_FILE, columns=["user_id", "user_key"])
+    return dict(zip(table["user_key"].to_pylist(), table["user_id"].to_pylist(), strict=True))
+
+
+def write_gateway_files(
+    folder: Path, *, histories: Histories, user_keys: dict[str, int], popular_item_ids: Ids
+) -> None:
+    """Writes all of `FILES` but the catalogue's. `user_keys` are the keys that are not numbers, with their numbers."""
+    histories.save(folder)
+    write_users(folder, np.fromiter(user_keys.values(), np.int64, len(user_keys)), list(user_keys))
+    np.save(folder / fallback.FILE, np.asarray(popular_item_ids, np.int64))

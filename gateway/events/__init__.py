@@ -1,0 +1,1 @@
+"""What users did and what was answered, recorded durably."""

@@ -1,0 +1,1 @@
+"""The request, stage by stage; knows no gRPC."""

@@ -1,0 +1,1 @@
+"""`python -m offline VERB`: parsing, and what each verb does."""

@@ -1,0 +1,295 @@
+"""Training/serving skew: the features a running rank server computes, against those that training code computes.
+
+The requests are real ones: histories that the bundle stores, or those of the latest answers of a running gateway, go
+through the serving pipeline in this process, and what it would ask the ranker is asked of the server, feature matrix
+included. Two parties answer the same in this process:
+
+bundle     the arrays of the bundle on disk: the server holds other files, or other software
+training   arrays computed afresh from the tables, as for training samples: what was published is not what was learned
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+from tqdm import tqdm
+
+from gateway.bundle.state import Histories
+from gateway.pipeline.fallback import Fallback
+from gateway.pipeline.pipeline import Pipeline, Request
+from offline.commands.live_requests import live_requests
+from offline.dataset.interactions import Dataset
+from offline.dataset.splits import split
+from offline.ingest.report import REPORT, IngestReport
+from offline.publish.publish import INDEX_FILE
+from offline.ranking.in_process import ChannelSource, RecordingSource, run_pipeline
+from offline.ranking.samples import feature_store
+from offline.workflow.config import OfflineConfig, Purpose
+from recall_server.channels import channel_class
+from recsys import convert
+from recsys.bundle import Bundle
+from recsys.catalogue import Catalogue
+from recsys.config import PORTS
+from recsys.domain import History, RankQuery
+from recsys.errors import BundleMismatch, ContractBroken, Unreachable
+from recsys.features import FeatureStore
+from recsys.features.rating import RatingModel
+from recsys.features.store import RATING_NAME
+from recsys.v1 import rank_pb2
+from recsys.v1.rank_pb2_grpc import RankServiceStub
+
+log = logging.getLogger(__name__)
+
+CALL_SECONDS = 30.0
+"""Longest wait for one answer: this is a check, not a measurement."""
+SHOWN = 5
+"""Features that are named, worst first."""
+MAX_MESSAGE_BYTES = 64 << 20
+COUNT = 10
+"""Items a request asks for; the ranker is asked about as many candidates as the policy says."""
+
+Matrix = NDArray[np.float32]
+
+
+class SkewConfig(OfflineConfig):
+    """Whether serving computes the features that training learned from."""
+
+    rank: str = Field(default=f"127.0.0.1:{PORTS['rank']}", description="HOST:PORT of the rank server to check")
+    purpose: Purpose = Field(default="production", description="which bundles the rank server serves")
+    requests: int = Field(
+        default=50,
+        ge=1,
+        description="users drawn with the seed, or latest answers; a user without a history comes on top",
+    )
+    live: bool = Field(
+        default=False, description="the latest requests that a gateway has answered, instead of drawn users"
+    )
+    live_from: Path | None = Field(
+        default=None, description="folder of that gateway's events and answers; absent: that of `serve`"
+    )
+    tolerance: float = Field(
+        default=1e-5, ge=0, description="largest difference of a feature; relative where its value exceeds 1"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where one feature differs most."""
+
+    name: str
+    amount: float
+    """Divided by the expected value where that exceeds 1; infinite where the server's value is not finite."""
+    served: float
+    expected: float
+    user_id: int | None
+    item_id: int
+
+    def __str__(self) -> str:
+        """One line: which feature, what was found where, and what was expected."""
+        user = "a user without a history" if self.user_id is None else f"user {self.user_id}"
+        return f"{self.name}: {self.served:g} served, {self.expected:g} expected ({user}, item {self.item_id})"
+
+
+def check_skew(config: SkewConfig) -> None:
+    """Says that there is no skew.
+
+    Raises:
+        ContractBroken: a feature differs by more than the tolerance, or names or their order do; names the worst.
+        BundleMissing: the version that the server serves is not among the bundles of `purpose`.
+        DataMissing: there is no answer with that version, where the latest ones are asked for.
+        Unreachable: nothing answers at `rank`, or it serves no bundle.
+    """
+    with _rank_server(config.rank) as stub:
+        version = _active_version(stub, config.rank)
+        bundle = config.store(config.purpose).open(version)
+        queries = record_queries(bundle, _requests(bundle, config))
+        served = _served_features(stub, config.rank, bundle, queries)
+    parties = {"bundle": FeatureStore.open(bundle.folder), "training": training_store(bundle, config)}
+    complaints = []
+    for party, store in parties.items():
+        if store is not None:
+            found = differences(queries, served, [store.features(query) for query in queries], store.feature_names)
+            bad = [difference for difference in found if difference.amount > config.tolerance]
+            _say(f"bundle {version} at {config.rank}, against {party}: largest difference {found[0].amount:.1e}")
+            _say_worst(found)
+            complaints += [f"against {party}, {len(bad)} features: {'; '.join(map(str, bad[:SHOWN]))}"] if bad else []
+    if complaints:
+        raise ContractBroken(
+            f"skew in bundle {version} at {config.rank}: {' | '.join(complaints)}; run the same version of the "
+            "software everywhere, then train and publish again"
+        )
+    _say(f"no skew in {len(queries)} requests × {len(bundle.manifest.feature_names)} features")
+
+
+def _requests(bundle: Bundle, config: SkewConfig) -> list[Request]:
+    if config.live or config.live_from:
+        folder = config.live_from or config.events_file.parent
+        return live_requests(bundle, folder, config.requests, count=COUNT)
+    return drawn_requests(bundle, config.requests, config.seed)
+
+
+def drawn_requests(bundle: Bundle, n: int, seed: int) -> list[Request]:
+    """Requests of `n` users drawn from the stored histories, at the bundle's cut-off."""
+    histories, moment = Histories.open(bundle.folder), bundle.manifest.cutoff
+    drawn = np.random.default_rng(seed).choice(histories.user_ids, min(n, len(histories.user_ids)), replace=False)
+    return [Request(histories.of(user), moment, COUNT, user_id=user) for user in sorted(drawn.tolist())]
+
+
+def record_queries(bundle: Bundle, requests: Sequence[Request]) -> list[RankQuery]:
+    """What the ranker would be asked for these requests, and for a user without a history.
+
+    The latter asks at the bundle's cut-off and names a genre, so that stated taste is checked as well.
+    """
+    folder, policy, moment = bundle.folder, bundle.manifest.policy, bundle.manifest.cutoff
+    catalogue = Catalogue.load(folder)
+    cold = Request(History.empty(), moment, COUNT, preferred_genres=catalogue.genre_names[:1])
+    recorder = RecordingSource()
+    pipeline = Pipeline(
+        catalogue,
+        policy.model_copy(update={"ranking": "ranked"}),
+        [ChannelSource(channel_class(channel.name).open(folder)) for channel in policy.channels],
+        recorder,
+        Fallback.open(folder, catalogue),
+    )
+    run_pipeline(pipeline, [*requests, cold], title="recall")
+    return recorder.queries
+
+
+def training_store(bundle: Bundle, config: OfflineConfig) -> FeatureStore | None:
+    """The features as training computes them, from the tables up to the bundle's cut-off.
+
+    None where there are no tables on this machine, or they hold other recorded events than the bundle, or the bundle
+    was indexed with items that came later. Tables are never made here; the rating model is the bundle's. Raises
+    BundleMismatch where they have other items at the cut-off.
+    """
+    manifest = bundle.manifest
+    if not (config.tables / REPORT).is_file():
+        log.warning("%s: no tables there; compared with the bundle's files only", config.tables)
+        return None
+    watermarks = dict(IngestReport.load(config.tables).events_watermarks)
+    if watermarks != manifest.events_watermarks:
+        log.warning(
+            "%s: holds recorded events up to rows %s, bundle %s up to %s; compared with the bundle's files only",
+            config.tables,
+            watermarks,
+            bundle.version,
+            manifest.events_watermarks,
+        )
+        return None
+    if bundle.has(INDEX_FILE):
+        log.warning("bundle %s has items that no training saw; compared with the bundle's files only", bundle.version)
+        return None
+    dataset = split(Dataset.load(config.dataset, config.tables), config.split).dataset
+    snapshot = dataset.snapshot(manifest.cutoff)
+    if not np.array_equal(snapshot.catalogue.item_ids, Catalogue.load(bundle.folder).item_ids):
+        raise BundleMismatch(
+            f"{config.tables}: {len(snapshot.catalogue)} items at the cut-off {manifest.cutoff}, not those of bundle "
+            f"{bundle.version}: the tables were made again, or --split differs; train and publish again"
+        )
+    rated = RATING_NAME in manifest.feature_names
+    rating = RatingModel.open(bundle.folder) if rated else None
+    return feature_store(snapshot, manifest.policy, rating=rating)
+
+
+def differences(
+    queries: Sequence[RankQuery],
+    served: Sequence[tuple[tuple[str, ...], Matrix]],
+    expected: Sequence[Matrix],
+    names: tuple[str, ...],
+) -> list[Difference]:
+    """Per feature the place where it differs most, largest difference first.
+
+    `served` has names and matrix per query, `expected` float32[candidates, len(names)]. Raises ContractBroken where
+    names, their order or the number of rows differ.
+    """
+    for (found_names, found), wanted in zip(served, expected, strict=True):
+        _check_columns(found_names, names)
+        if found.shape != wanted.shape:
+            raise ContractBroken(f"the rank server sent features of shape {found.shape}, expected {wanted.shape}")
+    values = np.concatenate([matrix for _, matrix in served]).astype(np.float64)
+    truth = np.concatenate(expected).astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        amounts = np.abs(values - truth) / np.maximum(np.abs(truth), 1.0)
+    amounts[~np.isfinite(amounts)] = np.inf
+    if not len(amounts):
+        raise ContractBroken("no request has a candidate: there is nothing to compare; see the recall channels")
+    askers = [query.user_id for query in queries for _ in query.candidates.item_ids]
+    items = np.concatenate([query.candidates.item_ids for query in queries])
+    result = []
+    for column, (name, row) in enumerate(zip(names, amounts.argmax(axis=0).tolist(), strict=True)):
+        place = (row, column)
+        result.append(
+            Difference(
+                name, float(amounts[place]), float(values[place]), float(truth[place]), askers[row], int(items[row])
+            )
+        )
+    return sorted(result, key=lambda difference: -difference.amount)
+
+
+def _check_columns(found: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    if found == expected:
+        return
+    for place, (name, wanted) in enumerate(zip(found, expected, strict=False)):
+        if name != wanted:
+            raise ContractBroken(
+                f"feature {place} of the rank server is {name!r}, training's is {wanted!r}; run the same version of "
+                "the software everywhere, then train and publish again"
+            )
+    raise ContractBroken(f"the rank server has {len(found)} features, training {len(expected)}; publish again")
+
+
+@contextmanager
+def _rank_server(target: str) -> Iterator[Any]:
+    """A stub of the rank server at `target`; what fails in a call is raised as Unreachable."""
+    with grpc.insecure_channel(target, options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]) as channel:
+        try:
+            yield RankServiceStub(channel)
+        except grpc.RpcError as error:
+            reason = f"{error.code().name}: {error.details()}"
+            raise Unreachable(f"no answer of a rank server at {target} ({reason}); check --rank") from error
+
+
+def _active_version(stub: Any, target: str) -> str:
+    version: str = stub.Status(rank_pb2.RankServiceStatusRequest(), timeout=CALL_SECONDS).status.active_version
+    if not version:
+        raise Unreachable(f"the rank server at {target} serves no bundle yet; see what its Status says")
+    return version
+
+
+def _served_features(
+    stub: Any, target: str, bundle: Bundle, queries: Sequence[RankQuery]
+) -> list[tuple[tuple[str, ...], Matrix]]:
+    """Names and matrix per query, as the rank server has them. One query a call, as the gateway asks."""
+    answers = []
+    for query in tqdm(queries, desc="rank", unit="request", leave=False, disable=None):
+        message = convert.rank_query_to_proto(query, return_features=True)
+        request = rank_pb2.RankRequest(bundle_version=bundle.version, queries=[message], request_id="check-skew")
+        response = stub.Rank(request, timeout=CALL_SECONDS)
+        if response.bundle_version != bundle.version or len(response.results) != 1:
+            raise ContractBroken(
+                f"{target}: {len(response.results)} results of bundle {response.bundle_version}, expected one of "
+                f"{bundle.version}; restart the process"
+            )
+        answers.append(convert.rank_features_from_proto(response.results[0]))
+    return answers
+
+
+def _say_worst(found: Sequence[Difference]) -> None:
+    for difference in found[:SHOWN]:
+        if difference.amount > 0:
+            _say(f"  {difference.amount:.1e}  {difference}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,1 +1,0 @@
-"""Reading data sets: one module per format, all yielding the same rows (see `offline.datasets.records`)."""

@@ -1,0 +1,1 @@
+"""Exposure bonuses, learned from the lists that the models make."""

@@ -1,0 +1,1 @@
+"""From raw files and recorded events to tables."""

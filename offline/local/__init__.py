@@ -1,0 +1,1 @@
+"""All servers on this machine: what `make serve` starts, supervises and shows."""

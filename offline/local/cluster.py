@@ -1,0 +1,309 @@
+"""The servers on one machine, under a process supervisor: `make serve`, replay, fault tests and benchmarks.
+
+    with LocalCluster(programs(bundle_root, events_folder, ports), folder) as cluster:
+        cluster.wait_healthy(60)
+
+A server that dies is restarted, with back-off where it dies soon; one that hangs is killed first. The servers are in
+process groups of their own: a terminal's Ctrl-C reaches only whoever holds the cluster, whose `stop` drains them, the
+gateway first. Should the holder or the supervisor be killed, the servers notice and drain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import logging
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self, cast
+from xmlrpc.client import Fault, ServerProxy
+
+from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped]
+
+from offline.local.supervision import Program, configuration, log_file
+from offline.local.watchdog import HANG_SECONDS
+from recsys import healthcheck
+from recsys.config import ANSWERS_FILE, EVENTS_FILE, METRICS_PORTS, PORTS
+from recsys.errors import CannotStart, Unreachable
+
+logger = logging.getLogger(__name__)
+
+HOST = "127.0.0.1"
+DEFAULT_CHANNELS = ("popularity", "itemcf", "vector")
+_POLL_SECONDS = 0.1
+_LAST_LINES = 5
+_FREE_PORTS = range(20_000, 32_000)
+_BLOCK = 250
+_BLOCKS = len(_FREE_PORTS) // _BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """gRPC and metrics port by role."""
+
+    grpc: Mapping[str, int]
+    metrics: Mapping[str, int]
+
+    @classmethod
+    def default(cls, offset: int = 0) -> Self:
+        """Those of the documentation, each `offset` higher."""
+        grpc, metrics = ({role: port + offset for role, port in ports.items()} for ports in (PORTS, METRICS_PORTS))
+        return cls(grpc, metrics)
+
+    @classmethod
+    def free(cls) -> Self:
+        """Ports that nothing listens on at the moment, for tests."""
+        found = free_ports(2 * len(PORTS))
+        return cls(dict(zip(PORTS, found, strict=False)), dict(zip(PORTS, found[len(PORTS) :], strict=True)))
+
+    def target(self, role: str) -> str:
+        """HOST:PORT of the role's gRPC server."""
+        return f"{HOST}:{self.grpc[role]}"
+
+
+def free_ports(n: int) -> list[int]:
+    """`n` different ports that nothing listens on at the moment, none of which it returned lately.
+
+    Below those that systems give to clients, which could take one before its server does. Processes that look at the
+    same time begin at different places for the same reason. Raises CannotStart where there are not so many.
+    """
+    found: list[int] = []
+    for port in itertools.islice(_candidates, _BLOCK):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind((HOST, port))
+            found.append(port)
+        if len(found) == n:
+            return found
+    raise CannotStart(f"{len(found)} of {_BLOCK} ports are free, {n} are needed; stop what listens there")
+
+
+def _ports_of_this_process() -> Iterator[int]:
+    """The ports of a range that belongs to this process and few others, over and over."""
+    first = _FREE_PORTS.start + os.getpid() % _BLOCKS * _BLOCK
+    return itertools.cycle(range(first, first + _BLOCK))
+
+
+_candidates = _ports_of_this_process()
+
+
+def programs(
+    bundle_root: Path,
+    events_folder: Path,
+    ports: Ports,
+    *,
+    channels: Sequence[str] = DEFAULT_CHANNELS,
+    settings: Mapping[str, str] | None = None,
+    role_settings: Mapping[str, Mapping[str, str]] | None = None,
+) -> list[Program]:
+    """The gateway, one server per recall channel of `channels`, and the rank server.
+
+    `settings` hold for all, `role_settings` for one role: flags without dashes, and values.
+    """
+    modules = {
+        "gateway": (
+            "gateway",
+            *("--recall", ",".join(f"{name}={ports.target(name)}" for name in channels)),
+            *("--rank", ports.target("rank")),
+            *("--events-file", str(events_folder / EVENTS_FILE)),
+            *("--answers-file", str(events_folder / ANSWERS_FILE)),
+        ),
+        **{name: ("recall_server", "--channel", name) for name in channels},
+        "rank": ("rank_server",),
+    }
+    return [
+        Program(
+            role,
+            (
+                "-m",
+                *arguments,
+                *("--bundle-root", str(bundle_root)),
+                *("--port", str(ports.grpc[role])),
+                *("--metrics-port", str(ports.metrics[role])),
+                "--exit-with-parent",
+                *_flags({**(settings or {}), **(role_settings or {}).get(role, {})}),
+            ),
+            ports.target(role),
+            f"{HOST}:{ports.metrics[role]}",
+        )
+        for role, arguments in modules.items()
+    ]
+
+
+def _check_free(name: str, target: str) -> None:
+    host, _, port = target.rpartition(":")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: lingering connections are fine
+        try:
+            probe.bind((host, int(port)))
+        except OSError as error:
+            raise CannotStart(
+                f"{name}: port {target}: {error.strerror}; stop what listens there, or serve on other ports with "
+                "--port-offset"
+            ) from None
+
+
+def _flags(settings: Mapping[str, str]) -> list[str]:
+    return [part for name, value in settings.items() for part in (f"--{name}", value)]
+
+
+class LocalCluster:
+    """Supervised servers. Use it as a context manager, or call `start` and `stop`."""
+
+    def __init__(
+        self,
+        servers: Sequence[Program],
+        folder: Path,
+        *,
+        stop_seconds: int = 15,
+        hang_seconds: float = HANG_SECONDS,
+    ) -> None:
+        """Logs go to `folder`, one file per server. A server that has not drained after `stop_seconds` is killed.
+
+        So is one that answered health checks once and does not for `hang_seconds`; it is restarted.
+        """
+        self.folder = folder.absolute()
+        self._servers = list(servers)
+        self._stop_seconds = stop_seconds
+        self._hang_seconds = hang_seconds
+        self._runtime: Path | None = None
+        self._supervisor: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Starts the supervisor, which starts the servers; does not wait for them.
+
+        Raises:
+            CannotStart: a port is taken, maybe by a cluster that runs already.
+        """
+        for server in self._servers:
+            for target in filter(None, (server.target, server.metrics_target)):
+                _check_free(server.name, target)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._runtime = Path(tempfile.mkdtemp(prefix="recsys-"))  # paths of sockets must be short
+        file = self._runtime / "supervisord.conf"
+        text = configuration(
+            self._servers,
+            self.folder,
+            self._socket,
+            stop_seconds=self._stop_seconds,
+            hang_seconds=self._hang_seconds,
+        )
+        file.write_text(text, encoding="utf-8")
+        single = {name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+        with (self.folder / "supervisor.out").open("wb") as output:
+            self._supervisor = subprocess.Popen(  # noqa: S603 - our own module
+                [sys.executable, "-m", "offline.local.supervision", str(file)],
+                stdin=subprocess.PIPE,
+                stdout=output,
+                stderr=output,
+                env={**os.environ, **single},
+                start_new_session=True,
+            )
+
+    def wait_healthy(self, timeout_seconds: float) -> None:
+        """Returns when every server reports SERVING.
+
+        Raises:
+            CannotStart: a server says that it cannot start as configured.
+            Unreachable: some are not healthy in time; names them, with the end of their logs.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        missing = list(self._servers)
+        while missing:
+            missing = [server for server in missing if healthcheck.state(server.target) != "SERVING"]
+            self._raise_if_hopeless()
+            if missing and time.monotonic() > deadline:
+                ends = "\n".join(f"{server.name}: {self._end_of_log(server.name)}" for server in missing)
+                raise Unreachable(f"not healthy after {timeout_seconds:g} s, logs are in {self.folder}\n{ends}")
+            time.sleep(_POLL_SECONDS if missing else 0)
+
+    def pids(self) -> dict[str, int]:
+        """Process id by server; 0 where it is not running at the moment."""
+        return {info["name"]: int(info["pid"]) for info in self._infos()}
+
+    def states(self) -> dict[str, str]:
+        """supervisord's state by server: STARTING, RUNNING, BACKOFF, EXITED, STOPPED, …"""
+        return {info["name"]: str(info["statename"]) for info in self._infos()}
+
+    def stop(self) -> dict[str, int]:
+        """Drains everything, the gateway first; returns each server's exit code. Nothing is left running.
+
+        Empty where the cluster does not run, or its supervisor was killed: then the servers drain by themselves.
+        """
+        if self._supervisor is None:
+            return {}
+        codes: dict[str, int] = {}
+        try:
+            if self._supervisor.poll() is None:
+                codes = self._stop_servers()
+        except (OSError, Fault) as error:
+            logger.warning("the supervisor did not stop the servers (%s); they are told by its end", error)
+        finally:
+            self._end_supervisor(self._supervisor)
+        return codes
+
+    @property
+    def _socket(self) -> Path:
+        return cast("Path", self._runtime) / "supervisor.sock"
+
+    def _stop_servers(self) -> dict[str, int]:
+        states = self.states()
+        with self._rpc() as rpc:
+            if states.get("gateway") in ("STARTING", "RUNNING"):
+                rpc.supervisor.stopProcess("gateway")
+            rpc.supervisor.stopAllProcesses()
+        return {info["name"]: int(info["exitstatus"]) for info in self._infos()}
+
+    def _end_supervisor(self, supervisor: subprocess.Popen[bytes]) -> None:
+        if supervisor.stdin is not None:
+            supervisor.stdin.close()
+        supervisor.terminate()
+        try:
+            supervisor.wait(len(self._servers) * self._stop_seconds)
+        except subprocess.TimeoutExpired:
+            supervisor.kill()
+            supervisor.wait()
+        self._supervisor = None
+        if self._runtime is not None:
+            shutil.rmtree(self._runtime, ignore_errors=True)
+
+    def _rpc(self) -> Any:
+        return ServerProxy(f"http://{HOST}", transport=SupervisorTransport(None, None, f"unix://{self._socket}"))
+
+    def _infos(self) -> list[dict[str, Any]]:
+        """What supervisord says of each server; nothing while it starts."""
+        try:
+            with self._rpc() as rpc:
+                return cast("list[dict[str, Any]]", rpc.supervisor.getAllProcessInfo())
+        except (FileNotFoundError, ConnectionRefusedError):
+            return []
+
+    def _raise_if_hopeless(self) -> None:
+        """supervisord forgets exit codes of early exits; a server's last words, `MODULE: why`, tell them as well."""
+        if self._supervisor is None or self._supervisor.poll() is not None:
+            output = (self.folder / "supervisor.out").read_text(encoding="utf-8", errors="replace")
+            raise CannotStart(f"the supervisor does not run: {output.strip() or 'it was stopped'}")
+        states = self.states()
+        for server in self._servers:
+            last = self._end_of_log(server.name, 1)
+            if states.get(server.name) == "BACKOFF" and last.startswith(f"{server.arguments[1]}: "):
+                raise CannotStart(f"{server.name} cannot start: {last}")
+
+    def _end_of_log(self, name: str, lines: int = _LAST_LINES) -> str:
+        path = log_file(self.folder, name)
+        text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+        return "\n".join(text.splitlines()[-lines:]) or "no output yet"

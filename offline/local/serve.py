@@ -1,0 +1,122 @@
+"""Serving on this machine: a process per role under a supervisor until Ctrl-C, and replay against them."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+
+from offline.local.cluster import LocalCluster, Ports, programs
+from offline.local.showcase import demonstrate
+from recsys.bundle import BundleStore
+from recsys.errors import Unreachable
+from recsys.v1.recommend_pb2 import StatusRequest
+from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
+
+log = logging.getLogger(__name__)
+
+HEALTHY_SECONDS = 180.0
+"""When to give up. On a small and busy machine the servers take a minute to load their libraries."""
+
+_POLL_SECONDS = 0.1
+
+
+def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0) -> None:
+    """Starts the servers, shows what they answer, and serves until SIGINT or SIGTERM.
+
+    They listen on the documented ports, each `port_offset` higher.
+
+    Raises:
+        CannotStart: a port is taken.
+        Unreachable: a server did not become healthy, or did not exit with 0.
+    """
+    ports = Ports.default(port_offset)
+    stopping = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopping.set())
+    servers = programs(store.root.absolute(), events_folder.absolute(), ports, channels=channels_of(store))
+    cluster = LocalCluster(servers, logs)
+    started = time.monotonic()
+    cluster.start()
+    try:
+        cluster.wait_healthy(HEALTHY_SECONDS)
+        wait_complete(ports.target("gateway"), HEALTHY_SECONDS)
+        log.info("all %d servers are healthy after %.1f s", len(servers), time.monotonic() - started)
+        for line in demonstrate(ports.target("gateway"), store.open(store.release().current).folder):
+            _say(line)
+        _say(_addresses([server.name for server in servers], ports, store, logs))
+        stopping.wait()
+        _say("stopping: no new calls, calls in flight finish")
+    finally:
+        codes = cluster.stop()
+    bad = {name: code for name, code in codes.items() if code != 0}
+    if bad:
+        raise Unreachable(f"servers that did not exit with 0: {bad}; their logs are in {logs}")
+    _say("all servers exited 0")
+
+
+@contextmanager
+def served(store: BundleStore, *, folder: Path, gateway_settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Serves the store on free ports with an event file of its own; yields HOST:PORT of the gateway.
+
+    `gateway_settings`: flags of the gateway without dashes, and values.
+    """
+    ports = Ports.free()
+    quiet = {"log-level": "WARNING"}
+    events = folder.absolute() / "events"
+    asked = {"gateway": gateway_settings or {}}
+    channels = channels_of(store)
+    servers = programs(store.root.absolute(), events, ports, channels=channels, settings=quiet, role_settings=asked)
+    with LocalCluster(servers, folder / "logs") as cluster:
+        cluster.wait_healthy(HEALTHY_SECONDS)
+        wait_complete(ports.target("gateway"), HEALTHY_SECONDS)
+        yield ports.target("gateway")
+
+
+def channels_of(store: BundleStore) -> tuple[str, ...]:
+    """The recall channels that the released bundle asks; a later bundle's new ones need another start."""
+    policy = store.open(store.release().current).manifest.policy
+    return tuple(channel.name for channel in policy.channels)
+
+
+def wait_complete(target: str, timeout_seconds: float) -> None:
+    """Returns when the gateway at `target` uses every other process.
+
+    A gateway is healthy as soon as it can answer by itself; it finds the others, which start beside it, by probing.
+    Raises Unreachable that names who is missing, and why.
+    """
+    deadline = time.monotonic() + timeout_seconds
+    with grpc.insecure_channel(target) as channel:
+        stub = RecommendationServiceStub(channel)
+        while True:
+            status = stub.Status(StatusRequest(), timeout=timeout_seconds, wait_for_ready=True)
+            missing = [
+                f"{backend.name} ({backend.cause or 'not ready'})"
+                for backend in status.backends
+                if backend.cause or status.gateway.active_version not in backend.status.ready_versions
+            ]
+            if not missing:
+                return
+            if time.monotonic() > deadline:
+                raise Unreachable(f"{target} does not use {', '.join(missing)} after {timeout_seconds:g} s")
+            time.sleep(_POLL_SECONDS)
+
+
+def _addresses(roles: Sequence[str], ports: Ports, store: BundleStore, logs: Path) -> str:
+    servers = "\n".join(
+        f"  {role:<11} grpc {ports.target(role)}   metrics http://127.0.0.1:{ports.metrics[role]}/metrics"
+        for role in roles
+    )
+    return f"\nbundle {store.release().current} from {store.root}\n{servers}\n  logs in {logs}\n\nserving; Ctrl-C stops"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

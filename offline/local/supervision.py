@@ -1,0 +1,114 @@
+"""supervisord as a child of ours: its configuration, a watchdog, and a guard that ends it when we are gone.
+
+`python -m offline.local.supervision FILE` is supervisord that shuts down when its standard input closes. Whoever starts
+it holds the other end, so that even a SIGKILL of the starter leaves nothing running.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from supervisor import supervisord  # type: ignore[import-untyped]
+
+from offline.local import watchdog
+
+STEADY_SECONDS = 10
+"""A program that ends sooner has failed to start and is tried again later and later: after 1 s, 2 s, 3 s, …"""
+
+_HEADER = """\
+[supervisord]
+nodaemon = true
+silent = true
+logfile = {folder}/supervisord.log
+pidfile = {folder}/supervisord.pid
+childlogdir = {folder}
+
+[unix_http_server]
+file = {socket}
+chmod = 0700
+
+[rpcinterface:supervisor]
+supervisor.rpcinterface_factory = supervisor.rpcinterface:make_main_rpcinterface
+"""
+
+_PROGRAM = """
+[program:{name}]
+command = {command}
+autorestart = true
+startsecs = {steady}
+startretries = 1000000
+stopsignal = TERM
+stopwaitsecs = {stop_seconds}
+stdout_logfile = {log}
+stdout_logfile_maxbytes = 20MB
+stdout_logfile_backups = 1
+redirect_stderr = true
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """One supervised process."""
+
+    name: str
+    arguments: tuple[str, ...]
+    """What follows the Python interpreter on the command line."""
+    target: str
+    """HOST:PORT of its gRPC server."""
+    metrics_target: str = ""
+    """HOST:PORT of its metrics; empty where nothing is known of it."""
+
+
+def configuration(
+    programs: Sequence[Program],
+    folder: Path,
+    socket: Path,
+    *,
+    stop_seconds: int,
+    hang_seconds: float = watchdog.HANG_SECONDS,
+) -> str:
+    """The text of supervisord's configuration. Logs go below `folder`; what the watchdog did, to supervisord.log."""
+    text = _HEADER.format(folder=_escape(str(folder)), socket=_escape(str(socket)))
+    text += watchdog.section({program.name: program.target for program in programs}, hang_seconds)
+    for program in programs:
+        text += _PROGRAM.format(
+            name=program.name,
+            command=_escape(shlex.join((sys.executable, *program.arguments))),
+            steady=STEADY_SECONDS,
+            stop_seconds=stop_seconds,
+            log=_escape(str(log_file(folder, program.name))),
+        )
+    return text
+
+
+def log_file(folder: Path, name: str) -> Path:
+    """Where the output of the program `name` goes."""
+    return folder / f"{name}.log"
+
+
+def _escape(text: str) -> str:
+    """supervisord expands %(...)s."""
+    return text.replace("%", "%%")
+
+
+def main(file: str) -> None:
+    """Runs supervisord until it is told to stop, or until standard input closes."""
+    threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
+    supervisord.main(["--nodaemon", "--configuration", file])
+
+
+def _stop_at_end_of_input() -> None:
+    while os.read(sys.stdin.fileno(), 1 << 10):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

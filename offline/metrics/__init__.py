@@ -1,0 +1,1 @@
+"""Ranking metrics, properties of lists beyond accuracy, and plain-text tables."""

@@ -1,0 +1,1 @@
+"""Publishing: bundle parts, golden requests and the gateway's files become one released bundle."""

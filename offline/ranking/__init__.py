@@ -1,0 +1,1 @@
+"""Training the second stage: samples, rankers, and the blend they have to beat."""

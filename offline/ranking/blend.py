@@ -1,0 +1,130 @@
+"""How channels are blended and how many candidates are ranked, chosen on validation."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.pipeline.merge import blended_scores
+from offline.metrics.ranking import LONGEST, per_request
+from offline.protocols.targets import Targets
+from offline.ranking.samples import relevant_lists
+from recsys.bundle import ServingPolicy
+from recsys.domain import Candidates, RankQuery
+
+log = logging.getLogger(__name__)
+
+METRIC = "ndcg@10"
+FEWEST_WARM = 50
+"""With fewer warm requests than this, choices look at cold ones as well."""
+
+
+class BlendConfig(BaseModel):
+    """What is tried."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    weights: tuple[float, ...] = Field(default=(0.5, 1.0, 2.0), description="weights tried per channel")
+    constants: tuple[float, ...] = Field(default=(20.0, 60.0), description="k of reciprocal rank fusion")
+    sweeps: int = Field(default=2, ge=1, description="passes over the channels")
+    rank_counts: tuple[int, ...] = Field(default=(200,), description="numbers of ranked candidates tried")
+    retained: float = Field(
+        default=0.97, gt=0, le=1, description="least share of the relevant candidates that the ranked ones must hold"
+    )
+    max_users: int = Field(default=2_000, ge=1, description="most users that the choice looks at, drawn with a seed")
+
+
+def pool_policy(policy: ServingPolicy) -> ServingPolicy:
+    """`policy` with nothing cut before ranking: what `choose_policy` wants its queries made with."""
+    return policy.model_copy(update={"rank_count": 2_000})
+
+
+def choose_policy(
+    queries: Sequence[RankQuery], targets: Targets, policy: ServingPolicy, config: BlendConfig
+) -> ServingPolicy:
+    """`policy` with the blend weights, constant and rank count that are best on `targets`.
+
+    `queries` are those of `record_queries` under `pool_policy(policy)`. Weights are searched one channel at a time,
+    from equal ones; NDCG@10 decides, and of equals the first tried. The rank count is the smallest that retains
+    `config.retained` of the relevant candidates, else the largest tried.
+    """
+    worlds = _worlds(queries, targets)
+    if not worlds:
+        return policy.model_copy(update={"rank_count": max(config.rank_counts)})
+    best, best_value = policy, _quality(worlds, policy)
+    for constant in config.constants:
+        trial, value = _search_weights(worlds, policy.model_copy(update={"blend_constant": constant}), config)
+        if value > best_value:
+            best, best_value = trial, value
+    count = _smallest_count(worlds, best, config)
+    log.info(
+        "blend: %s, k = %g, %d candidates to the ranker: validation %s %.4f",
+        ", ".join(f"{channel.name} {channel.weight:g}" for channel in best.channels),
+        best.blend_constant,
+        count,
+        METRIC,
+        best_value,
+    )
+    return best.model_copy(update={"rank_count": count})
+
+
+World = tuple[Candidates, NDArray[np.bool_], int]
+"""Candidates of one request, whether each is relevant, and the number of relevant items."""
+
+
+def _worlds(queries: Sequence[RankQuery], targets: Targets) -> list[World]:
+    chosen = targets.warm if targets.warm.sum() >= FEWEST_WARM else np.ones(len(targets), np.bool_)
+    rows = zip(queries, relevant_lists(targets), chosen, strict=True)
+    return [
+        (query.candidates, np.isin(query.candidates.item_ids, relevant), len(relevant))
+        for query, relevant, wanted in rows
+        if wanted
+    ]
+
+
+def _search_weights(worlds: list[World], policy: ServingPolicy, config: BlendConfig) -> tuple[ServingPolicy, float]:
+    best, best_value = policy, _quality(worlds, policy)
+    for _ in range(config.sweeps):
+        before = best
+        for position in range(len(policy.channels)):
+            for weight in config.weights:
+                trial = _with_weight(best, position, weight)
+                value = _quality(worlds, trial)
+                if value > best_value:
+                    best, best_value = trial, value
+        if best == before:
+            break
+    return best, best_value
+
+
+def _with_weight(policy: ServingPolicy, position: int, weight: float) -> ServingPolicy:
+    channels = list(policy.channels)
+    channels[position] = channels[position].model_copy(update={"weight": weight})
+    return policy.model_copy(update={"channels": tuple(channels)})
+
+
+def _order(candidates: Candidates, policy: ServingPolicy) -> NDArray[np.int64]:
+    return np.lexsort((candidates.item_ids, -blended_scores(candidates, policy)))
+
+
+def _quality(worlds: list[World], policy: ServingPolicy) -> float:
+    hits = np.zeros((len(worlds), LONGEST), np.bool_)
+    for row, (candidates, relevant, _) in enumerate(worlds):
+        listed = relevant[_order(candidates, policy)[:LONGEST]]
+        hits[row, : len(listed)] = listed
+    counts = np.asarray([count for _, _, count in worlds], np.int64)
+    return float(per_request(hits, counts, cuts=(10,))[METRIC].mean())
+
+
+def _smallest_count(worlds: list[World], policy: ServingPolicy, config: BlendConfig) -> int:
+    everything = sum(int(relevant.sum()) for _, relevant, _ in worlds)
+    counts = sorted(config.rank_counts)
+    for count in counts[:-1]:
+        kept = sum(int(relevant[_order(candidates, policy)[:count]].sum()) for candidates, relevant, _ in worlds)
+        if kept >= config.retained * everything:
+            return count
+    return counts[-1]

@@ -1,0 +1,91 @@
+"""From LightGBM's trees to the ONNX graph that the rank server runs, with a proof that both score alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightgbm as lgb
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnxmltools import convert_lightgbm
+from onnxmltools.convert.common.data_types import FloatTensorType
+
+from offline.ranking.rankers.graph import OPSET, PARITY
+from rank_server.scoring import open_session
+from recsys.errors import ContractBroken
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """What the trees correct: a weighted column of the features."""
+
+    column: int
+    weight: float
+
+
+def export_onnx(booster: lgb.Booster, path: Path, *, base: Base, probe: NDArray[np.float32]) -> float:
+    """Writes the graph `features[n, F]` → `score[n]`, the trees plus `base`; returns the largest difference to
+    LightGBM on `probe`.
+
+    Raises ContractBroken where it is above `PARITY`.
+    """
+    inputs = [("features", FloatTensorType([None, booster.num_feature()]))]
+    model = convert_lightgbm(with_single_precision(booster), initial_types=inputs, target_opset=OPSET)
+    onnx.save(_with_base(model, base), path)
+    expected = np.asarray(booster.predict(probe), np.float64) + base.weight * probe[:, base.column].astype(np.float64)
+    found = open_session(path).run(["score"], {"features": probe})[0]
+    difference = float(np.abs(found - expected).max(initial=0.0)) if found.shape == expected.shape else np.inf
+    if difference > PARITY:
+        raise ContractBroken(
+            f"{path}: ONNX Runtime's scores {found.shape} differ from LightGBM's {expected.shape} by {difference:.2g}, "
+            f"allowed is {PARITY:.0e}; use the pinned versions of onnxmltools and onnxruntime"
+        )
+    return difference
+
+
+def with_single_precision(booster: lgb.Booster) -> lgb.Booster:
+    """The same trees with every threshold rounded down to single precision.
+
+    ONNX keeps thresholds as float32. Rounded to the nearest, one that lies between two neighbouring float32 values may
+    land on the upper one and send it the other way; rounded down, it decides every float32 feature as before.
+    """
+    # Without the sizes of the trees' texts, which change, LightGBM reads tree by tree.
+    lines = [line for line in booster.model_to_string().split("\n") if not line.startswith("tree_sizes=")]
+    text = "\n".join(_rounded_down(line) if line.startswith("threshold=") else line for line in lines)
+    return lgb.Booster(model_str=text)
+
+
+def _rounded_down(line: str) -> str:
+    exact = np.asarray(line.removeprefix("threshold=").split(), np.float64)
+    single = exact.astype(np.float32)
+    above = single.astype(np.float64) > exact
+    single[above] = np.nextafter(single[above], np.float32(-np.inf))
+    return "threshold=" + " ".join(repr(float(value)) for value in single)
+
+
+def _with_base(model: onnx.ModelProto, base: Base) -> onnx.ModelProto:
+    """Adds the base to the converter's output of shape [n, 1], and makes it `score[n]` (contract 12)."""
+    graph, trees = model.graph, model.graph.output[0].name
+    constants: dict[str, NDArray[Any]] = {
+        "base_column": np.asarray([base.column], np.int64),
+        "base_weight": np.asarray(base.weight, np.float32),
+        "flat": np.asarray([-1], np.int64),
+    }
+    graph.initializer.extend(onnx.numpy_helper.from_array(value, name) for name, value in constants.items())
+    make_node = onnx.helper.make_node
+    graph.node.extend(
+        [
+            make_node("Gather", ["features", "base_column"], ["base_value"], axis=1),
+            make_node("Mul", ["base_value", "base_weight"], ["base"]),
+            make_node("Add", [trees, "base"], ["score_column"]),
+            make_node("Reshape", ["score_column", "flat"], ["score"]),
+        ]
+    )
+    graph.name = "ranker"  # the converter draws a random one, and equal models are to be equal files
+    del graph.output[:]
+    graph.output.append(onnx.helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, ["n"]))
+    onnx.checker.check_model(model)
+    return model

@@ -1,0 +1,1 @@
+"""Training the first stage: one module or package per recall channel."""

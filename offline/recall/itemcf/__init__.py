@@ -1,0 +1,1 @@
+"""ItemCF: item-to-item links by EASE or by cosine similarity."""

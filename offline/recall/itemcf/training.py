@@ -1,0 +1,186 @@
+"""Trains ItemCF: EASE among the most-rated items that fit the memory, similarity wherever another item is involved."""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field
+from scipy.sparse import csc_array
+from tqdm import tqdm
+
+from offline.dataset.interactions import Snapshot
+from offline.recall.interaction_matrix import taste_matrix, value_range
+from offline.recall.itemcf.cosine import bm25, cosine_blocks
+from offline.recall.itemcf.ease import ease_weights, from_users
+from offline.recall.itemcf.neighbours import NeighbourLists
+from recall_server.channels.evidence import ValueScale
+from recall_server.channels.itemcf import (
+    FACTS_FILE,
+    NEIGHBOURS_FILE,
+    WEIGHTS_FILE,
+    ItemCFFacts,
+)
+from recsys.errors import DataError
+
+_LOG = logging.getLogger(__name__)
+_MEBIBYTE = 2**20
+_BLOCK_MEMORY = 256 * _MEBIBYTE
+"""What blocks of rows and their products take, whatever the data."""
+_BYTES_PER_EVENT = 56
+"""The user-item matrix by item, by user, copies of its columns, and the bounds of the cosine blocks."""
+_BYTES_PER_LINK = 8
+"""A neighbour and its weight."""
+_SCALE_SAMPLE = 256
+
+
+class ItemCFConfig(BaseModel):
+    """How item-item weights are learnt, cut, and applied to a history."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    reg: float = Field(default=1_000, gt=0, description="L2 regularisation of EASE; more of it favours popular items")
+    similarity: Literal["cosine", "bm25"] = Field(
+        default="cosine", description="how items are linked that EASE does not cover; with ease_items 0, all of them"
+    )
+    shrink: float = Field(default=20, ge=0, description="shrinkage of the cosine")
+    bm25_k1: float = Field(default=100, gt=0, description="how slowly BM25 saturates with the evidence of one user")
+    bm25_b: float = Field(default=0.8, ge=0, le=1, description="how much BM25 discounts popular items")
+    n_neighbours: int = Field(default=100, ge=1, description="strongest weights kept for each past item")
+    max_memory_mib: int = Field(default=2_048, ge=1, description="most memory that training adds to the events, MiB")
+    ease_items: int = Field(
+        default=20_000,
+        ge=0,
+        description="most items with EASE; its time grows with their third power; 0: none",
+    )
+    training_value_floor: float = Field(
+        default=0.2, ge=0, le=1, description="what the lowest rating counts in training; the highest counts 1"
+    )
+    history_value_floor: float = Field(
+        default=0.1, ge=0, le=1, description="what the lowest rating counts in a user's history; the highest counts 1"
+    )
+    least_value: float | None = Field(
+        default=None, description="a lower rating says nothing, neither in training nor in a history; null: all say"
+    )
+    half_life_days: float | None = Field(
+        default=30, gt=0, description="an event of the history loses half its weight in this time; null: never"
+    )
+
+
+def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
+    """Writes the files of `ItemCFChannel` below `folder`.
+
+    Raises:
+        DataError: not even the cosine fits `max_memory_mib`, or EASE cannot be solved with `reg`.
+    """
+    low, high = value_range(snapshot.events.values)
+    scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.least_value)
+    users_by_items = csc_array(taste_matrix(snapshot, scale))
+    covered = _most_rated(users_by_items, ease_capacity(users_by_items, config))
+    _LOG.info("itemcf: EASE for %d of %d items, cosine for the rest", len(covered), len(snapshot.catalogue))
+    neighbours, weights = _link(users_by_items, covered, config).arrays()
+    facts = ItemCFFacts(
+        items=len(snapshot.catalogue),
+        neighbours=weights.shape[1],
+        ease_items=len(covered),
+        value_scale=ValueScale(low=low, high=high, floor=config.history_value_floor, least=config.least_value),
+        half_life_days=config.half_life_days,
+    )
+    (folder / FACTS_FILE).parent.mkdir(parents=True, exist_ok=True)
+    (folder / FACTS_FILE).write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    np.save(folder / NEIGHBOURS_FILE, neighbours)
+    np.save(folder / WEIGHTS_FILE, weights)
+
+
+def ease_capacity(users_by_items: csc_array, config: ItemCFConfig) -> int:
+    """How many items EASE may cover: one dense float32 matrix of them, beside all else, within `max_memory_mib`.
+
+    Where EASE works from the side of the users, a second one of users × items.
+    """
+    events, items = users_by_items.nnz, users_by_items.shape[1]
+    links = items * min(config.n_neighbours, items)
+    fixed = _BLOCK_MEMORY + events * _BYTES_PER_EVENT + links * _BYTES_PER_LINK
+    free = config.max_memory_mib * _MEBIBYTE - fixed
+    if free < 0:
+        raise DataError(
+            f"itemcf max_memory_mib {config.max_memory_mib}: {events} events and {items} items need at least "
+            f"{math.ceil(fixed / _MEBIBYTE)} for the cosine alone; raise it, or lower itemcf n_neighbours"
+        )
+    users, cells = users_by_items.shape[0], free // 4
+    square = math.isqrt(cells)
+    if from_users(users, square):
+        square = (math.isqrt(users * users + 4 * cells) - users) // 2
+    return min(config.ease_items, square)
+
+
+def _most_rated(users_by_items: csc_array, n: int) -> NDArray[np.int64]:
+    """int64[at most n], ascending: the items with most events; equal ones by row; none without events."""
+    counts = np.diff(users_by_items.indptr)
+    rows = np.argsort(-counts, kind="stable")[:n]
+    return np.sort(rows[counts[rows] > 0]).astype(np.int64)
+
+
+def _link(users_by_items: csc_array, covered: NDArray[np.int64], config: ItemCFConfig) -> NeighbourLists:
+    rated = np.flatnonzero(np.diff(users_by_items.indptr))
+    others = np.setdiff1d(rated, covered, assume_unique=True)
+    lists = NeighbourLists(users_by_items.shape[1], config.n_neighbours)
+    if config.similarity == "bm25":
+        evidence = _Evidence(bm25(users_by_items, k1=config.bm25_k1, b=config.bm25_b), None)
+    else:
+        evidence = _Evidence(users_by_items, config.shrink)
+    scale = 1.0
+    if len(covered):
+        weights = ease_weights(users_by_items[:, covered], config.reg)
+        if len(others):
+            scale = _similarity_scale(evidence, covered, weights)
+        for row, source in enumerate(tqdm(covered, desc="itemcf: EASE", unit="item", leave=False, disable=None)):
+            lists.put(int(source), covered, weights[row])
+        del weights
+        _link_by_similarity(lists, evidence, covered, targets=others, scale=scale)
+    _link_by_similarity(lists, evidence, others, targets=rated, scale=scale)
+    return lists
+
+
+@dataclass(frozen=True, slots=True)
+class _Evidence:
+    """What similarities are made of; see `cosine_blocks`."""
+
+    users_by_items: csc_array
+    shrink: float | None
+
+
+def _link_by_similarity(
+    lists: NeighbourLists,
+    evidence: _Evidence,
+    sources: NDArray[np.int64],
+    *,
+    targets: NDArray[np.int64],
+    scale: float,
+) -> None:
+    if not len(sources) or not len(targets):
+        return
+    with tqdm(total=len(sources), desc="itemcf: similarity", unit="item", leave=False, disable=None) as progress:
+        for block, similarity in cosine_blocks(evidence.users_by_items, sources, targets, shrink=evidence.shrink):
+            similarity.sort_indices()
+            for row, source in enumerate(sources[block]):
+                links = slice(similarity.indptr[row], similarity.indptr[row + 1])
+                lists.put(int(source), similarity.indices[links], similarity.data[links] * np.float32(scale))
+            progress.update(block.stop - block.start)
+
+
+def _similarity_scale(evidence: _Evidence, covered: NDArray[np.int64], weights: NDArray[np.float32]) -> float:
+    """What brings similarities to the scale of EASE: the least-squares factor over positive weights of a sample."""
+    positions = np.unique(np.linspace(0, len(covered) - 1, _SCALE_SAMPLE).astype(np.int64))
+    both = squares = 0.0
+    for block, similarity in cosine_blocks(
+        evidence.users_by_items, covered[positions], covered, shrink=evidence.shrink
+    ):
+        found = similarity.toarray()[:, covered]
+        both += float((found * np.maximum(weights[positions[block]], 0)).sum())
+        squares += float((found**2).sum())
+    return both / squares if both > 0 else 1.0

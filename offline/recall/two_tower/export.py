@@ -1,0 +1,243 @@
+"""From trained towers to the files of the vector channel, each checked against what it stands for."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hnswlib
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from offline.dataset.interactions import Snapshot
+from offline.recall.two_tower.batches import Examples, gather_histories
+from offline.recall.two_tower.config import TwoTowerConfig
+from offline.recall.two_tower.corpus import Corpus
+from offline.recall.two_tower.model import Histories, TwoTower
+from offline.recall.two_tower.sequence import SequenceTower
+from recall_server.channels.vector import FACTS_FILE, INDEX_FILE, TOWER_FILE, VECTORS_FILE, UserTower, VectorFacts
+from recsys.bundle import IndexFacts
+from recsys.errors import ContractBroken
+from recsys.ordering import top_k
+
+USERS_FILE = "two_tower/users.parquet"
+ITEMS_FILE = "two_tower/items.parquet"
+
+_INPUTS = ("history_row", "history_value", "history_age", "history_mask")
+_OPSET = 17
+_CHUNK = 256
+_INDEXED_AT_ONCE = 1_000
+_CHECKED_USERS = 200
+_NEIGHBOURS = 100
+_LEAST_EF = 512
+_MORE_LINKS = (1, 2, 4)
+_EQUAL = 1e-6
+
+
+class ServedUserTower(nn.Module):
+    """The user tower with the latent vectors of items as a constant: the graph that is served."""
+
+    def __init__(self, model: TwoTower | SequenceTower, latent: NDArray[np.float32]) -> None:
+        super().__init__()
+        self.users = model.users
+        self.latent: Tensor
+        self.register_buffer("latent", torch.from_numpy(latent))
+
+    def forward(self, rows: Tensor, values: Tensor, ages: Tensor, weights: Tensor) -> Tensor:
+        """User vectors [q, dim] of histories [q, L], see `Histories`; the last dimension is 0, see `of_one_length`."""
+        vectors = self.users(self.latent[rows], Histories(rows, values, ages, weights))
+        return torch.cat([vectors, torch.zeros_like(vectors[:, :1])], dim=1)
+
+
+def export_towers(
+    model: TwoTower | SequenceTower, snapshot: Snapshot, corpus: Corpus, config: TwoTowerConfig, folder: Path
+) -> None:
+    """Writes the files of `VectorChannel`, and all vectors as Parquet for people.
+
+    Raises:
+        ContractBroken: the ONNX tower differs from PyTorch's, or the index cannot reach the recall asked for.
+    """
+    for name in (FACTS_FILE, USERS_FILE):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    model.eval()
+    items = of_one_length(model.item_vectors(corpus.latest, corpus.known))
+    tower = ServedUserTower(model, np.ascontiguousarray(items[:, : model.latent_size])).eval()
+    users = user_vectors(tower, corpus, snapshot.cutoff, config.history_limit)
+    export_tower(tower, folder / TOWER_FILE)
+    check_parity(tower, folder / TOWER_FILE, _sample(corpus, snapshot.cutoff, config), config.parity_tolerance)
+    np.save(folder / VECTORS_FILE, items)
+    index, ef, recall = _searchable(items, users[:: max(len(users) // _CHECKED_USERS, 1)], config)
+    index.save_index(str(folder / INDEX_FILE))
+    facts = VectorFacts(
+        index=IndexFacts(dim=items.shape[1], space="ip", count=len(items)),
+        ef=ef,
+        recall_at_100=recall,
+        history_limit=config.history_limit,
+    )
+    (folder / FACTS_FILE).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    _write_vectors(folder / USERS_FILE, "user_id", snapshot.user_ids, users)
+    _write_vectors(folder / ITEMS_FILE, "item_id", snapshot.items.item_ids, items)
+
+
+@torch.no_grad()
+def user_vectors(tower: ServedUserTower, corpus: Corpus, as_of: int, limit: int) -> NDArray[np.float32]:
+    """float32[users, dim] at `as_of`, in order of user row; users without events get the cold vector."""
+    indptr = corpus.events.indptr
+    everyone = Examples(indptr[:-1], indptr[1:], indptr[1:], np.full(len(indptr) - 1, as_of, np.int64))
+    parts = []
+    for start in range(0, len(everyone), _CHUNK):
+        chunk = everyone.take(np.arange(start, min(start + _CHUNK, len(everyone))))
+        parts.append(tower(*_tensors(gather_histories(corpus.events, chunk, limit))).numpy())
+    return np.concatenate(parts).astype(np.float32)
+
+
+def export_tower(tower: ServedUserTower, path: Path) -> None:
+    """Writes the user tower as an ONNX graph with free batch size and history length."""
+    example = (torch.zeros(2, 3, dtype=torch.int64), torch.zeros(2, 3), torch.zeros(2, 3), torch.ones(2, 3))
+    with warnings.catch_warnings():
+        # The exporter that needs no further package is the one that PyTorch calls deprecated.
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            tower,
+            example,
+            str(path),
+            dynamo=False,
+            opset_version=_OPSET,
+            input_names=list(_INPUTS),
+            output_names=["vector"],
+            dynamic_axes={**{name: {0: "queries", 1: "events"} for name in _INPUTS}, "vector": {0: "queries"}},
+        )
+
+
+@torch.no_grad()
+def check_parity(tower: ServedUserTower, path: Path, histories: Histories, tolerance: float) -> float:
+    """The largest difference between the graph at `path` and `tower`, with and without events.
+
+    Raises:
+        ContractBroken: it is larger than `tolerance`, or not a number.
+    """
+    empty = Histories(*(part[:1, :1].clone() for part in _tensors(histories)))
+    empty.weights.zero_()
+    served = UserTower(path, limit=histories.rows.shape[1])
+    largest = 0.0
+    for batch in (histories, Histories(*(part[:1] for part in _tensors(histories))), empty):
+        inputs = dict(zip(_INPUTS, (part.numpy() for part in _tensors(batch)), strict=True))
+        difference = np.abs(served.run(inputs) - tower(*_tensors(batch)).numpy())
+        largest = max(largest, float(difference.max())) if np.isfinite(difference).all() else float("nan")
+    if not largest <= tolerance:
+        raise ContractBroken(
+            f"{path}: differs from PyTorch by {largest:.2e}, at most {tolerance:.0e} is allowed; "
+            "lower learning_rate, or check the versions of torch and onnxruntime"
+        )
+    return largest
+
+
+def of_one_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Appends the dimension that makes all vectors as long as the longest; users have 0 there, so no score changes.
+
+    Inner products are no metric, and a graph over vectors of unlike length does not reach all of them; among vectors
+    of one length the largest inner product is the smallest distance (Bachrach et al. 2014, "Speeding up the Xbox
+    recommender system").
+    """
+    squares = (vectors.astype(np.float64) ** 2).sum(axis=1)
+    rest = np.sqrt(squares.max(initial=0.0) - squares)
+    return np.concatenate([vectors, rest[:, None].astype(np.float32)], axis=1)
+
+
+def build_index(items: NDArray[np.float32], config: TwoTowerConfig) -> Any:
+    """An hnswlib index over inner products; one thread and a fixed seed give the same index every time."""
+    index = hnswlib.Index(space="ip", dim=items.shape[1])
+    index.init_index(
+        max_elements=len(items),
+        ef_construction=config.index_ef_construction,
+        M=config.index_links,
+        random_seed=config.seed,
+    )
+    rows = np.arange(len(items))
+    with tqdm(total=len(items), desc="two-tower: index", unit="item", leave=False, disable=None) as progress:
+        for start in range(0, len(items), _INDEXED_AT_ONCE):
+            part = slice(start, start + _INDEXED_AT_ONCE)
+            index.add_items(items[part], rows[part], num_threads=1)
+            progress.update(len(rows[part]))
+    return index
+
+
+def _searchable(
+    items: NDArray[np.float32], users: NDArray[np.float32], config: TwoTowerConfig
+) -> tuple[Any, int, float]:
+    """An index, the width of its search, and its recall; it has more links where those asked for miss items.
+
+    Cold items of the same genres and decade stand at one place, and few links lead to many of them.
+    """
+    for factor in _MORE_LINKS:
+        linked = config.model_copy(update={"index_links": config.index_links * factor})
+        index = build_index(items, linked)
+        try:
+            return index, *widen_until_exact(index, items, users, config.index_recall)
+        except ContractBroken:
+            if factor == _MORE_LINKS[-1]:
+                raise
+    raise AssertionError
+
+
+def widen_until_exact(
+    index: Any, items: NDArray[np.float32], users: NDArray[np.float32], least: float
+) -> tuple[int, float]:
+    """Doubles the width of the search until recall@100 is at least `least`; returns width and recall.
+
+    Raises:
+        ContractBroken: even a search as wide as the catalogue stays below.
+    """
+    k = min(_NEIGHBOURS, len(items))
+    ef = _LEAST_EF
+    while True:
+        recall = _recall(index, items, users, k=k, ef=ef)
+        if recall >= least:
+            return ef, recall
+        if ef >= len(items):
+            raise ContractBroken(
+                f"hnswlib index: recall@{k} is {recall:.3f} at ef {ef}, expected {least}; "
+                "raise index_links and index_ef_construction"
+            )
+        ef *= 2
+
+
+def _recall(index: Any, items: NDArray[np.float32], users: NDArray[np.float32], *, k: int, ef: int) -> float:
+    """Mean share of what the index finds that is as good as the k-th best item, for equal items are equally right.
+
+    A graph that reaches too few items finds none.
+    """
+    index.set_ef(ef)
+    try:
+        labels, _ = index.knn_query(users, k=k, num_threads=1)
+    except RuntimeError:
+        return 0.0
+    found = []
+    for user, rows in zip(users, labels.astype(np.int64), strict=True):
+        scores = items @ user
+        worst = scores[top_k(scores, k)[-1]]
+        found.append(float((scores[rows] >= worst - _EQUAL * max(abs(worst), 1.0)).mean()))
+    return float(np.mean(found))
+
+
+def _sample(corpus: Corpus, as_of: int, config: TwoTowerConfig) -> Histories:
+    """Histories of some users, long and short ones."""
+    indptr = corpus.events.indptr
+    rows = np.unique(np.linspace(0, len(indptr) - 2, 64).astype(np.int64))
+    users = Examples(indptr[rows], indptr[rows + 1], indptr[rows + 1], np.full(len(rows), as_of, np.int64))
+    return gather_histories(corpus.events, users, config.history_limit)
+
+
+def _tensors(histories: Histories) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return histories.rows, histories.values, histories.ages, histories.weights
+
+
+def _write_vectors(path: Path, key: str, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+    values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), vectors.shape[1])
+    pq.write_table(pa.table({key: pa.array(ids), "vector": values}), path)

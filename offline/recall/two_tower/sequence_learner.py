@@ -1,0 +1,149 @@
+"""Epochs and gradient steps of the sequence towers."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm import tqdm
+
+from offline.recall.two_tower.config import TwoTowerConfig
+from offline.recall.two_tower.corpus import Corpus
+from offline.recall.two_tower.objectives import Sample, objective_loss
+from offline.recall.two_tower.sequence import SequenceTower, with_one
+from offline.recall.two_tower.windows import SequenceBatch, draw_windows, gather_windows, pack
+
+_LONGEST_STEP = 5.0
+"""Gradients longer than this are shortened to it."""
+_WARMUP_START = 0.02
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """The step size over a phase: a linear rise to `peak`, then half a cosine down to 0."""
+
+    peak: float
+    epochs: int
+    warmup: float
+
+    def rate(self, progress: float) -> float:
+        """The step size when `progress` (0 to 1) of the phase is done."""
+        rise = _WARMUP_START + (1 - _WARMUP_START) * progress / self.warmup if progress < self.warmup else 1.0
+        return self.peak * min(rise, (1 + math.cos(math.pi * min(progress, 1.0))) / 2)
+
+
+class SequenceLearner:
+    """A model with its optimiser and its averaged weights.
+
+    Where `mixed`, layers compute in 16 bits: bfloat16 on the CPU and where a GPU has it, else float16 with the loss
+    scaled. Weights, losses and exports stay in 32.
+    """
+
+    def __init__(
+        self,
+        model: SequenceTower,
+        config: TwoTowerConfig,
+        device: torch.device,
+        *,
+        schedule: Schedule,
+    ) -> None:
+        self.model = model.to(device)
+        self.config = config
+        self.device = device
+        self.schedule = schedule
+        self.optimizer = torch.optim.AdamW(_groups(model, config.sequence_reg), lr=schedule.peak, betas=(0.9, 0.98))
+        average = get_ema_multi_avg_fn(config.sequence_averaging)  # type: ignore[no-untyped-call]
+        self.averaged = AveragedModel(model, multi_avg_fn=average)
+        self.mixed = config.precision == "mixed" or (config.precision == "auto" and device.type == "cuda")
+        half = self.mixed and device.type == "cuda" and not torch.cuda.is_bf16_supported()
+        self.type = torch.float16 if half else torch.bfloat16
+        self.scaler = torch.amp.GradScaler(device.type, enabled=half)
+
+    @property
+    def best(self) -> SequenceTower:
+        """The model with averaged weights, ready to score."""
+        return cast("SequenceTower", self.averaged.module).eval()
+
+    def epoch(self, corpus: Corpus, *, phase: int, number: int) -> float:
+        """Trains on every history once and returns the mean loss; draws follow from seed, phase and number."""
+        rng = np.random.default_rng([self.config.seed, phase, number])
+        torch.manual_seed(int(rng.integers(2**62)))
+        windows = draw_windows(corpus.events, self.config.history_limit, rng)
+        groups = pack(windows, self.config.sequence_events, rng)
+        known = torch.from_numpy(corpus.known)
+        self.model.train()
+        losses = []
+        title = f"sequence tower, epoch {number + 1}"
+        for step, group in enumerate(tqdm(groups, desc=title, leave=False, disable=None, mininterval=1.0)):
+            self._set_rate((number + step / len(groups)) / self.schedule.epochs)
+            losses.append(self.step(gather_windows(corpus.events, windows.take(group)), known))
+        return float(np.mean(losses)) if losses else 0.0
+
+    def step(self, batch: SequenceBatch, known: Tensor) -> float:
+        """One gradient step; returns the loss before it. `known` is bool[items], see `Sample`."""
+        with torch.autocast(self.device.type, dtype=self.type, enabled=self.mixed):
+            sample = self._sample(batch, known)
+        loss = objective_loss(self.config.sequence_loss, sample)
+        self.optimizer.zero_grad()
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), _LONGEST_STEP)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.averaged.update_parameters(self.model)
+        return float(loss.detach())
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next step depends on."""
+        return {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from what `state` returned."""
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+
+    def _sample(self, batch: SequenceBatch, known: Tensor) -> Sample:
+        """Every event's state with the item that followed, and the cold vector with the first items of users."""
+        items = self.model.items()
+        histories = batch.histories.to(self.device)
+        latent = functional.embedding(histories.rows, items[:, :-1])
+        states = self.model.users.states(latent, histories)[batch.present.to(self.device)]
+        cold = self.model.users.scaled(self.model.users.cold).expand(len(batch.first_rows), -1)
+        targets = torch.cat([batch.targets[batch.present], batch.first_rows]).to(self.device)
+        rows = known.nonzero()[:, 0]
+        negatives = rows[torch.randint(len(rows), (self.config.sequence_negatives,))].to(self.device)
+        return Sample(
+            with_one(torch.cat([states, cold.to(states.dtype)])).float(),
+            items.float(),
+            targets,
+            negatives,
+            known.to(self.device),
+            self.config.sequence_calibration,
+        )
+
+    def _set_rate(self, progress: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(progress)
+
+
+def _groups(model: SequenceTower, reg: float) -> list[dict[str, Any]]:
+    """Matrices decay; vectors, biases and tables of distances do not."""
+    named = list(model.named_parameters())
+    flat = [name for name, value in named if value.ndim < 2 or name.endswith(("distance", "identity_bias.weight"))]
+    return [
+        {"params": [value for name, value in named if name not in flat], "weight_decay": reg},
+        {"params": [value for name, value in named if name in flat], "weight_decay": 0.0},
+    ]

@@ -1,0 +1,1 @@
+"""Steps that are skipped while nothing they depend on has changed, and what they cost."""

@@ -1,0 +1,145 @@
+"""Steps that are not run again while their inputs, configuration and code stay the same.
+
+A step writes a folder. Its key is a digest of its name, its configuration, the keys of its inputs and the source of
+the modules that make it; the folder is `work/<name>-<key>`, written under a temporary name and renamed when complete,
+so a killed run leaves nothing that looks finished.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import inspect
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import IO
+
+from pydantic import BaseModel
+
+from offline.steps.cost import Meter
+from recsys.errors import DataError
+
+log = logging.getLogger(__name__)
+
+RECEIPT = "step.json"
+
+_HELD: dict[Path, IO[str]] = {}
+"""Locked files of the workspaces that this process uses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A finished step."""
+
+    name: str
+    key: str
+    folder: Path
+    reused: bool
+
+
+class Workspace:
+    """The folder in which the steps of one data set are kept."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._used: set[str] = set()
+
+    def run(
+        self,
+        name: str,
+        make: Callable[[Path], object],
+        *,
+        config: BaseModel | None = None,
+        facts: object = None,
+        inputs: Sequence[Step] = (),
+        code: Sequence[ModuleType] = (),
+    ) -> Step:
+        """Runs `make(folder)` unless a folder of the same key is there already.
+
+        `config` and `facts` (anything JSON) are what the step depends on beside its inputs; `code` the modules and
+        packages whose source decides what it does.
+        """
+        key = step_key(name, config=config, facts=facts, inputs=inputs, code=code)
+        folder = self.root / f"{name}-{key}"
+        self._used.add(folder.name)
+        self._hold()
+        if (folder / RECEIPT).is_file():
+            log.info("%s: unchanged, reused", name)
+            return Step(name, key, folder, reused=True)
+        staging = self.root / f".{name}-{key}"
+        staging.mkdir(parents=True, exist_ok=True)
+        started = time.monotonic()
+        with Meter() as meter:
+            make(staging)
+        seconds = round(time.monotonic() - started, 2)
+        receipt = {"name": name, "key": key, "seconds": seconds, "inputs": [step.folder.name for step in inputs]}
+        receipt |= asdict(meter.cost)
+        (staging / RECEIPT).write_text(json.dumps(receipt, indent=1) + "\n", encoding="utf-8")
+        shutil.rmtree(folder, ignore_errors=True)
+        staging.rename(folder)
+        log.info("%s: done in %.1f s", name, seconds)
+        return Step(name, key, folder, reused=False)
+
+    def _hold(self) -> None:
+        """Keeps other processes out of the workspace from the first step on, until `release` or the process's end."""
+        if self.root.resolve() in _HELD:
+            return
+        self.root.mkdir(parents=True, exist_ok=True)
+        lock = self.root.with_name(f".{self.root.name}.lock").open("w", encoding="utf-8")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.close()
+            raise DataError(
+                f"{self.root}: another offline command is at work there; wait until it has ended, or use another --root"
+            ) from None
+        _HELD[self.root.resolve()] = lock
+
+    def release(self) -> None:
+        """Lets other processes use the workspace."""
+        held = _HELD.pop(self.root.resolve(), None)
+        if held is not None:
+            held.close()
+
+    @property
+    def used(self) -> frozenset[str]:
+        """Names of the folders that steps of this run used or made."""
+        return frozenset(self._used)
+
+    def prune(self) -> None:
+        """Removes folders that no step of this run used or made."""
+        for folder in self.root.glob("*"):
+            if folder.is_dir() and folder.name.lstrip(".") not in self._used:
+                shutil.rmtree(folder)
+
+
+def step_key(
+    name: str,
+    *,
+    config: BaseModel | None,
+    facts: object,
+    inputs: Sequence[Step],
+    code: Sequence[ModuleType],
+) -> str:
+    """16 hex digits that change whenever the step's outcome may."""
+    parts = {
+        "name": name,
+        "config": config.model_dump(mode="json") if config else None,
+        "facts": facts,
+        "inputs": [step.key for step in inputs],
+        "code": [hashlib.sha256(source.encode()).hexdigest() for module in code for source in _sources(module)],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _sources(module: ModuleType) -> list[str]:
+    """The source of a module; of a package that of every module in it, in order of path."""
+    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
+    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
+    return [file.read_text("utf-8") for file in files] if files else [inspect.getsource(module)]

@@ -1,0 +1,148 @@
+"""What the bench and its tuning are told."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from offline.dataset.splits import Protocol
+from offline.protocols.targets import TargetKind
+from offline.studies.benchmark.spaces import SPACES
+from offline.workflow.config import OfflineConfig
+from recsys.errors import CannotStart
+
+SETTINGS = Path("benchmarks/settings")
+CUT_IN_TIME: tuple[Protocol, ...] = ("temporal", "time-to-split")
+"""The protocols of what serves; the others' models may know the future of a request."""
+BY_HAND = "base"
+"""The file of settings that people chose."""
+PREFIX = str(OfflineConfig.model_config["env_prefix"])
+
+
+class BenchConfig(OfflineConfig):
+    """What both are told: a protocol, a data set, a budget."""
+
+    protocol: Protocol = Field(default="time-to-split", description="who may learn from what, and what is asked")
+    targets: TargetKind | None = Field(
+        default=None, description="all, successive or last, where time is cut; absent: the protocol's own"
+    )
+    budget_minutes: float = Field(default=60.0, gt=0, description="CPU-minutes per model, tuning included")
+    settings: Path = Field(
+        default=SETTINGS, description="folder of chosen settings and trial tables, per protocol and data set"
+    )
+    tracking: str = Field(
+        default="sqlite:///mlflow.db", description="MLflow's tracking URI; empty: runs are not logged"
+    )
+
+    @property
+    def place(self) -> str:
+        """The folder of the settings, below `settings`."""
+        return _place(self.protocol, self.label, self.targets)
+
+    @property
+    def bench_root(self) -> Path:
+        """Where the bench works: each data set folder by itself."""
+        return bench_root(self.root, self.label)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_protocol(cls, values: dict[str, Any]) -> dict[str, Any]:
+        """The protocol of the bench is that of the split."""
+        return under_protocol(values, values.get("protocol", "time-to-split"))
+
+    @classmethod
+    def _preset(cls, arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
+        """The chosen settings of our models go before the defaults and behind everything else."""
+        return with_chosen(super()._preset(arguments, file), arguments, file)
+
+    def offline(self) -> Self:
+        """The configuration of the workflow: the same, in a work folder of its own."""
+        return self.model_copy(update={"root": self.bench_root})
+
+
+class BenchmarkConfig(BenchConfig):
+    """Peers and ours on the same rows."""
+
+    models: tuple[str, ...] = Field(
+        default=(),
+        description="peers, channels, blended, ranked: those that are run; empty: the protocol's peers and all of ours",
+    )
+    results: Path = Field(
+        default=Path("benchmarks/results"), description="where results are saved, and read for --report"
+    )
+    peers_python: Path = Field(
+        default=Path(".venv-peers/bin/python"), description="Python of the peers' environment, made by `make peers`"
+    )
+    remark: str = Field(default="", description="what a reader must know beside the figures, e.g. of imputed times")
+    report: bool = Field(default=False, description="run nothing; print the page of all saved results")
+
+
+class TuneConfig(BenchConfig):
+    """Settings of our models, chosen on validation."""
+
+    models: tuple[str, ...] = Field(default=("itemcf",), description=f"models to tune, any of {', '.join(SPACES)}")
+    max_trials: int = Field(
+        default=40, ge=1, description="most trials per model, finished ones of earlier runs included"
+    )
+    max_requests: int = Field(default=3_000, ge=1, description="most validation requests that a trial is judged on")
+
+
+def under_protocol(values: dict[str, Any], protocol: str) -> dict[str, Any]:
+    """Values of a configuration whose split is `protocol`'s; where only last events are asked for, so does validation.
+
+    Values whose split is no table stay as they are.
+    """
+    split = values.get("split")
+    if not isinstance(split, dict) and split is not None:
+        return values
+    given = {**(split or {}), "protocol": protocol}
+    if values.get("targets") == "last" and protocol in CUT_IN_TIME:
+        given = {"labels": "last", **given}
+    return {**values, "split": given}
+
+
+def with_chosen(preset: dict[str, Any], arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
+    """`preset` with the chosen settings of the place that `arguments` and `file` name before it."""
+    early = _deciding(arguments, file)
+    label = Path(early.data_dir).name if early.data_dir else early.dataset
+    for path in chosen_files(Path(early.settings) / _place(early.protocol, label, early.targets)):
+        for section, chosen in tomllib.loads(path.read_text("utf-8")).items():
+            preset = {**preset, section: {**preset.get(section, {}), **chosen}}
+    return preset
+
+
+def bench_root(root: Path, label: str) -> Path:
+    """The data root of the bench below `root`, for one data set folder."""
+    return root / "benchmark" / label
+
+
+def chosen_files(folder: Path) -> list[Path]:
+    """The settings below `folder`, later ones before earlier ones: those that people chose, then each model's search.
+
+    `tune` writes a model's file anew and leaves people's alone.
+    """
+    return [path for name in (BY_HAND, *SPACES) if (path := folder / f"{name}.toml").is_file()]
+
+
+def _deciding(arguments: Sequence[str], file: dict[str, Any]) -> argparse.Namespace:
+    """The settings that decide how the others are read: from flags, else variables, else the file."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    defaults = {"protocol": "time-to-split", "dataset": "demo", "data_dir": None, "targets": None, "settings": SETTINGS}
+    for name, otherwise in defaults.items():
+        default = os.environ.get(f"{PREFIX}{name.upper()}", file.get(name, otherwise))
+        parser.add_argument(f"--{name.replace('_', '-')}", default=default)
+    try:
+        return parser.parse_known_args(arguments)[0]
+    except argparse.ArgumentError as error:
+        raise CannotStart(f"{error}; see --help") from None
+
+
+def _place(protocol: str, label: str, kind: str | None) -> str:
+    own = kind is None or kind == "all" or protocol not in CUT_IN_TIME
+    return f"{protocol}-{label}" if own else f"{protocol}-{label}-{kind}"

@@ -1,0 +1,39 @@
+"""What training cost, from the receipts of steps: a reused step costs what it cost when it was made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offline.steps.workspace import RECEIPT, Step
+
+NOT_TRAINING = ("tables", "models", "evaluation")
+"""Steps that belong to no model."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingCost:
+    """Of all steps that made a model; None where a receipt does not say."""
+
+    cpu_seconds: float | None
+    peak_memory_bytes: int | None
+
+
+def cost_of(steps: Iterable[Step], also: Iterable[Path] = ()) -> TrainingCost:
+    """Of `steps`, of the steps in the folders `also`, and of everything that they were made from, each counted once."""
+    waiting = [*(step.folder for step in steps), *also]
+    receipts: dict[str, dict[str, Any]] = {}
+    while waiting:
+        folder = waiting.pop()
+        if folder.name in receipts or not (folder / RECEIPT).is_file():
+            continue
+        receipts[folder.name] = receipt = json.loads((folder / RECEIPT).read_text("utf-8"))
+        waiting += [folder.parent / name for name in receipt["inputs"]]
+    kept = [receipt for receipt in receipts.values() if receipt["name"] not in NOT_TRAINING]
+    if not kept or not all("cpu_seconds" in receipt for receipt in kept):
+        return TrainingCost(None, None)
+    seconds = sum(float(receipt["cpu_seconds"]) for receipt in kept)
+    return TrainingCost(round(seconds, 3), max(int(receipt["peak_memory_bytes"]) for receipt in kept))

@@ -1,0 +1,96 @@
+"""The vectors of one bundle, and the spaces in which they are compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from gateway.bundle.state import Histories
+from recsys.bundle import Bundle
+from recsys.catalogue import Catalogue, ItemTexts
+from recsys.domain import Ids
+from recsys.errors import BundleMismatch
+
+ITEMS_FILE, USERS_FILE = "two_tower/items.parquet", "two_tower/users.parquet"
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Item and user vectors whose inner products are the model's scores, and what is known of items and users."""
+
+    catalogue: Catalogue
+    titles: tuple[str, ...]
+    items: Matrix
+    """float64[items, d] by catalogue row."""
+    users: Matrix
+    """float64[users, d]."""
+    event_users: Ids
+    """Row of `users` of each event of the bundle's histories."""
+    event_items: Ids
+    """Row of the catalogue of each."""
+
+    @classmethod
+    def load(cls, bundle: Bundle) -> Embeddings:
+        """Reads a bundle. Raises BundleMismatch where it has no vectors, or those of other items."""
+        if not (bundle.has(ITEMS_FILE) and bundle.has(USERS_FILE)):
+            raise BundleMismatch(
+                f"{bundle.folder}: has no {ITEMS_FILE} and {USERS_FILE}, so there is nothing to report on; publish a "
+                "bundle whose channels include `vector`"
+            )
+        catalogue, histories = Catalogue.load(bundle.folder), Histories.open(bundle.folder)
+        item_ids, items = _read(bundle, ITEMS_FILE, "item_id")
+        user_ids, users = _read(bundle, USERS_FILE, "user_id")
+        if not np.array_equal(item_ids, catalogue.item_ids) or not np.array_equal(user_ids, histories.user_ids):
+            raise BundleMismatch(
+                f"{bundle.folder}: vectors of {len(item_ids)} items and {len(user_ids)} users, expected those of the "
+                f"bundle's {len(catalogue)} items and {len(histories.user_ids)} users; publish again"
+            )
+        event_users = np.repeat(np.arange(len(user_ids)), np.diff(histories.indptr))
+        event_items = catalogue.rows(histories.item_ids)
+        known = event_items >= 0
+        titles = tuple(ItemTexts.load(bundle.folder).titles)
+        return cls(catalogue, titles, items, users, event_users[known], event_items[known])
+
+    @cached_property
+    def item_events(self) -> Ids:
+        """int64[items]: events of each item."""
+        return np.bincount(self.event_items, minlength=len(self.catalogue)).astype(np.int64)
+
+    @cached_property
+    def informative(self) -> NDArray[np.bool_]:
+        """bool[d]: dimensions in which users differ; the others (a constant, padding) rank nothing differently."""
+        spread: Matrix = self.users.std(axis=0)
+        return spread > 1e-6 * max(float(spread.max(initial=0.0)), 1e-12)
+
+    @cached_property
+    def item_space(self) -> Matrix:
+        """float64[items, d], rows of length 1: item vectors without their mean, each dimension weighted by how much
+        users differ in it. Items are near each other here where the same users score both high."""
+        return _directions((self.items - self.items.mean(axis=0)) * self.users.std(axis=0))
+
+    @cached_property
+    def user_space(self) -> Matrix:
+        """float64[users, d], rows of length 1: likewise for users, weighted by how much items differ."""
+        return _directions((self.users - self.users.mean(axis=0)) * self.items.std(axis=0))
+
+    def most_known(self, n: int) -> Ids:
+        """Rows of the `n` items with the most events, most first."""
+        return np.argsort(-self.item_events, kind="stable")[:n]
+
+
+def _read(bundle: Bundle, file: str, key: str) -> tuple[Ids, Matrix]:
+    table = pq.read_table(bundle.path(file))
+    flat = table["vector"].combine_chunks().flatten().to_numpy()
+    return table[key].to_numpy(), flat.reshape(len(table), -1).astype(np.float64)
+
+
+def _directions(vectors: Matrix) -> Matrix:
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    directions: Matrix = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return directions

@@ -1,9 +1,0 @@
-"""The two-tower model: training, export, and the files that the vector channel serves."""
-
-from __future__ import annotations
-
-from offline.two_tower.config import TwoTowerConfig
-from offline.two_tower.side_data import ItemSideData
-from offline.two_tower.training import index_items, train
-
-__all__ = ["ItemSideData", "TwoTowerConfig", "index_items", "train"]

@@ -1,0 +1,1 @@
+"""From tables to published bundles: configuration, and the steps in order."""

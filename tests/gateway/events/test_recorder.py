@@ -1,0 +1,290 @@
+"""Recorded events: durable, once each, and visible to the next request."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from gateway.events import recorder as recording
+from gateway.events.recorder import EventRecorder
+from gateway.events.store import Event, append_events, events_of, log_id, open_events
+from recsys.domain import EventType
+from recsys.errors import CannotStart, Unreachable
+from tests.waiting import PATIENCE_SECONDS
+
+FULL = 2
+"""What SQLite calls `synchronous=FULL`: a commit returns when the disk has it."""
+
+
+def event(
+    event_id: str, *, user_key: str = "7", item_key: str = "10", time: int = 100, value: float | None = None
+) -> Event:
+    return Event(event_id, "", user_key, item_key, None, None, EventType.VIEW, value, time, time)
+
+
+def rows(path: Path) -> list[tuple[int, str]]:
+    connection = sqlite3.connect(path)
+    try:
+        return connection.execute("SELECT row_id, event_id FROM events ORDER BY row_id").fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "events" / "events.sqlite"
+
+
+@pytest.fixture
+def recorder(path: Path) -> Iterator[EventRecorder]:
+    subject = EventRecorder(path)
+    yield subject
+    subject.close()
+
+
+async def test_an_event_is_on_disk_when_it_is_acknowledged(recorder: EventRecorder, path: Path) -> None:
+    assert await recorder.record([event("a"), event("b")]) == 2
+    assert rows(path) == [(1, "a"), (2, "b")]
+
+
+def test_every_commit_is_synced_to_disk_before_it_returns(recorder: EventRecorder) -> None:
+    """A killed process would not tell: what it wrote stays with the kernel, and only a power cut loses it."""
+    for connection in (recorder._writer, recorder._reader):
+        assert connection.execute("PRAGMA synchronous").fetchone() == (FULL,)
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+
+
+async def test_an_event_sent_twice_is_recorded_once_and_the_first_one_stays(recorder: EventRecorder) -> None:
+    assert await recorder.record([event("a", item_key="10"), event("a", item_key="11")]) == 1
+    assert await recorder.record([event("a", item_key="12"), event("b", item_key="13")]) == 1
+    assert [recorded.item_key for recorded in await recorder.of("7")] == ["10", "13"]
+
+
+async def test_row_ids_rise_without_regard_to_duplicates(recorder: EventRecorder, path: Path) -> None:
+    for event_id in ("a", "a", "b", "a", "c"):
+        await recorder.record([event(event_id)])
+    row_ids = [row_id for row_id, _ in rows(path)]
+    assert row_ids == sorted(set(row_ids))
+    assert [event_id for _, event_id in rows(path)] == ["a", "b", "c"]
+
+
+async def test_the_same_users_next_request_sees_it(recorder: EventRecorder) -> None:
+    assert await recorder.of("7") == ()
+    for n in range(1, 20):
+        await recorder.record([event(f"e{n}", item_key=str(n))])
+        assert [recorded.item_key for recorded in await recorder.of("7")] == [str(k) for k in range(1, n + 1)]
+    assert await recorder.of("8") == ()
+
+
+async def test_values_and_their_absence_come_back(recorder: EventRecorder) -> None:
+    await recorder.record([event("a", value=0.0), event("b")])
+    assert [recorded.value for recorded in await recorder.of("7")] == [0.0, None]
+
+
+async def test_concurrent_requests_are_all_answered_with_their_own_count(recorder: EventRecorder, path: Path) -> None:
+    batches = [
+        [event(f"{n}-{k}", user_key=str(n)) for k in range(n % 4)] + [event("shared", user_key="all")]
+        for n in range(60)
+    ]
+    recorded = await asyncio.gather(*(recorder.record(batch) for batch in batches))
+    assert sum(recorded) == sum(len(batch) - 1 for batch in batches) + 1
+    assert len(rows(path)) == sum(recorded)
+    for n, batch in enumerate(batches):
+        assert len(await recorder.of(str(n))) == len(batch) - 1
+
+
+async def test_requests_that_wait_together_share_a_commit(recorder: EventRecorder, path: Path) -> None:
+    """The first group waits for a lock on the file; whoever comes meanwhile is the second group."""
+    statements: list[str] = []
+    recorder._writer.execute(f"PRAGMA busy_timeout={1000 * PATIENCE_SECONDS:.0f}")
+    recorder._writer.set_trace_callback(statements.append)
+    blocker = sqlite3.connect(path, isolation_level=None)
+    blocker.execute("BEGIN IMMEDIATE")
+    waiting = [asyncio.create_task(recorder.record([event(f"e{n}")])) for n in range(50)]
+    await asyncio.sleep(0)
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert await asyncio.gather(*waiting) == [1] * 50
+    assert statements.count("COMMIT") == recorder._commits <= 2
+    assert len(rows(path)) == 50
+
+
+async def test_the_event_loop_goes_on_while_the_disk_is_slow(
+    recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ticked = threading.Event()
+
+    def slow(connection: sqlite3.Connection, batches: Sequence[Sequence[Event]]) -> list[int]:
+        if not ticked.wait(PATIENCE_SECONDS):
+            raise sqlite3.OperationalError("the event loop stood still")
+        return append_events(connection, batches)
+
+    monkeypatch.setattr(recording, "append_events", slow)
+    waiting = asyncio.create_task(recorder.record([event("a")]))
+    for _ in range(20):
+        await asyncio.sleep(0.001)
+    assert not waiting.done()
+    ticked.set()
+    assert await waiting == 1
+
+
+async def test_at_most_so_many_users_are_remembered_and_others_are_read_again(path: Path) -> None:
+    recorder = EventRecorder(path, remembered_users=2)
+    for user in "1234":
+        await recorder.record([event(f"e{user}", user_key=user)])
+    for user in "12341":
+        assert [recorded.row_id for recorded in await recorder.of(user)] == [int(user)]
+    assert len(recorder._remembered) == 2
+    recorder.close()
+
+
+async def test_who_has_no_events_is_answered_without_the_file(recorder: EventRecorder) -> None:
+    await recorder.record([event("a", user_key="7")])
+    recorder._writer.execute("ALTER TABLE events RENAME TO elsewhere")
+    assert await recorder.of("8") == ()
+    with pytest.raises(Unreachable, match="no such table"):
+        await recorder.of("7")
+
+
+async def test_users_who_share_a_place_of_the_table_keep_their_own_events(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recording, "_PLACES", 1)
+    recorder = EventRecorder(path)
+    await recorder.record([event("a", user_key="7")])
+    assert await recorder.of("8") == ()
+    assert [recorded.row_id for recorded in await recorder.of("7")] == [1]
+    recorder.close()
+
+
+async def test_events_survive_a_restart(path: Path) -> None:
+    first = EventRecorder(path)
+    await first.record([event("a")])
+    first.close()
+    second = EventRecorder(path)
+    assert [recorded.item_key for recorded in await second.of("7")] == ["10"]
+    assert await second.record([event("a"), event("b", item_key="11")]) == 1
+    assert [recorded.item_key for recorded in await second.of("7")] == ["10", "11"]
+    second.close()
+
+
+async def test_a_group_that_cannot_be_written_acknowledges_nothing(recorder: EventRecorder, path: Path) -> None:
+    await recorder.record([event("a")])
+    blocker = sqlite3.connect(path, isolation_level=None)
+    recorder._writer.execute("PRAGMA busy_timeout=10")
+    blocker.execute("BEGIN IMMEDIATE")
+    with pytest.raises(Unreachable, match=r"database is locked.*nothing was recorded"):
+        await recorder.record([event("b")])
+    blocker.execute("ROLLBACK")
+    blocker.close()
+    assert await recorder.record([event("b")]) == 1
+    assert [event_id for _, event_id in rows(path)] == ["a", "b"]
+
+
+async def test_a_full_disk_is_said_and_nothing_is_lost(recorder: EventRecorder, path: Path) -> None:
+    await recorder.record([event("a")])
+    pages = recorder._writer.execute("PRAGMA page_count").fetchone()[0]
+    recorder._writer.execute(f"PRAGMA max_page_count={pages}")
+    many = [event(f"big-{n}", item_key="k" * 250) for n in range(500)]
+    with pytest.raises(Unreachable, match="full"):
+        await recorder.record(many)
+    recorder._writer.execute("PRAGMA max_page_count=1000000")
+    assert rows(path) == [(1, "a")]
+    assert await recorder.record(many) == 500
+
+
+def test_a_transaction_that_fails_half_way_leaves_nothing(path: Path) -> None:
+    connection = open_events(path)
+    broken = event("b")
+    object.__setattr__(broken, "user_key", None)
+    with pytest.raises(sqlite3.IntegrityError):
+        append_events(connection, [[event("a")], [broken]])
+    assert events_of(connection, "7") == ()
+    assert append_events(connection, [[event("a")], []]) == [1, 0]
+    connection.close()
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_bytes(b"not a database, but long enough to look like one" * 100)
+    with pytest.raises(CannotStart, match="cannot be opened"):
+        EventRecorder(path)
+
+
+def test_another_schema_is_refused(path: Path) -> None:
+    connection = open_events(path)
+    connection.execute("PRAGMA user_version=9")
+    connection.close()
+    with pytest.raises(CannotStart, match="schema 9, this software writes schema 2"):
+        EventRecorder(path)
+
+
+def test_each_file_has_a_log_id_of_its_own_and_keeps_it(path: Path) -> None:
+    ids = []
+    for place in (path, path, path.with_name("fresh.sqlite")):
+        subject = EventRecorder(place)
+        ids.append(subject.log)
+        subject.close()
+    path.rename(path.with_name("moved.sqlite"))
+    moved = EventRecorder(path.with_name("moved.sqlite"))
+    assert ids == [moved.log, moved.log, ids[2]]
+    assert ids[2] != moved.log
+    assert all(len(name) == 32 and int(name, 16) for name in ids)
+    moved.close()
+
+
+async def test_a_file_from_before_logs_had_ids_gets_one_and_keeps_its_events(path: Path) -> None:
+    connection = open_events(path)
+    append_events(connection, [[event("a")]])
+    connection.executescript("DROP TABLE log; PRAGMA user_version=1")
+    connection.close()
+    subject = EventRecorder(path)
+    assert await subject.record([event("b")]) == 1
+    assert rows(path) == [(1, "a"), (2, "b")]
+    subject.close()
+    connection = open_events(path)
+    assert log_id(connection, path) == subject.log
+    connection.close()
+
+
+def test_a_log_id_that_was_lost_is_not_made_up(path: Path) -> None:
+    connection = open_events(path)
+    connection.execute("DELETE FROM log")
+    connection.close()
+    with pytest.raises(CannotStart, match=r"events\.sqlite: it had a log id when it was made"):
+        EventRecorder(path)
+
+
+async def test_where_the_list_of_users_is_damaged_every_request_asks_the_file(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = open_events(path)
+    append_events(connection, [[event("a")]])
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    page = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'events_by_user'").fetchone()[0]
+    size = connection.execute("PRAGMA page_size").fetchone()[0]
+    connection.close()
+    with path.open("r+b") as file:
+        file.seek((page - 1) * size)
+        file.write(bytes(size))
+    recorder = EventRecorder(path)
+    assert "its users cannot be read (database disk image is malformed), every request will try" in caplog.text
+    with pytest.raises(Unreachable, match="malformed"):
+        await recorder.of("8")
+    recorder.close()
+
+
+async def test_a_copy_of_the_log_files_taken_at_any_moment_holds_what_was_acknowledged(
+    recorder: EventRecorder, tmp_path: Path, path: Path
+) -> None:
+    for n in range(10):
+        await recorder.record([event(f"e{n}")])
+        copy = tmp_path / f"copy-{n}"
+        shutil.copytree(path.parent, copy)
+        assert [event_id for _, event_id in rows(copy / path.name)] == [f"e{k}" for k in range(n + 1)]

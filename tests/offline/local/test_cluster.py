@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from offline.local.cluster import LocalCluster, Ports, free_ports, programs
+from offline.local.supervision import Program, configuration
+from offline.local.watchdog import ROUND_SECONDS
+from recall_server.channels.popularity import GENRE_SCALES_FILE, SCORES_FILE, PopularityChannel
+from recsys import healthcheck
+from recsys.bundle import golden
+from recsys.config import METRICS_PORTS, PORTS
+from recsys.errors import CannotStart, Unreachable
+from recsys.testing import release, toy_recall_query, write_bundle
+from tests.waiting import PATIENCE_SECONDS, eventually
+
+
+def popularity_files(folder: Path) -> None:
+    np.save(folder / SCORES_FILE, np.arange(1, 13, dtype=np.float32) / 12)
+    np.save(folder / GENRE_SCALES_FILE, np.ones(2, np.float32))
+    golden.record_recall(folder, "popularity", [toy_recall_query()], PopularityChannel.open(folder).recall)
+
+
+def popularity_only(root: Path, **settings: str) -> list[Program]:
+    write_bundle(root, "v1", roles=("popularity",), extra=popularity_files)
+    release(root, "v1")
+    servers = programs(root, root, Ports.free(), settings=settings)
+    return [server for server in servers if server.name == "popularity"]
+
+
+@contextlib.contextmanager
+def cluster_of(servers: list[Program], folder: Path) -> Iterator[LocalCluster]:
+    with LocalCluster(servers, folder, stop_seconds=60, hang_seconds=PATIENCE_SECONDS) as cluster:
+        yield cluster
+        kept = [pid for pid in cluster.pids().values() if pid]
+    assert not [pid for pid in kept if psutil.pid_exists(pid)]
+
+
+def test_free_ports_are_different_from_time_to_time_and_from_those_of_clients() -> None:
+    found = [*free_ports(20), *free_ports(20)]
+    assert len(set(found)) == 40
+    assert max(found) < 32_768  # where Linux begins to give ports to clients
+    ports = Ports.free()
+    assert list(ports.grpc) == list(ports.metrics) == list(PORTS)
+    assert len({*ports.grpc.values(), *ports.metrics.values()}) == 2 * len(PORTS)
+
+
+def test_a_port_that_is_taken_is_not_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, between, after = free_ports(3)
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", between))
+        monkeypatch.setattr("offline.local.cluster._candidates", iter([before, between, after, before]))
+        assert free_ports(2) == [before, after]
+        with pytest.raises(CannotStart, match="1 of 250 ports are free, 2 are needed"):
+            free_ports(2)
+
+
+def test_the_five_programs_know_their_ports_and_each_other(tmp_path: Path) -> None:
+    ports = Ports({role: 100 + i for i, role in enumerate(PORTS)}, {role: 200 + i for i, role in enumerate(PORTS)})
+    servers = programs(
+        tmp_path,
+        tmp_path / "events",
+        ports,
+        settings={"log-level": "WARNING"},
+        role_settings={"rank": {"workers": "2"}},
+    )
+    commands = {server.name: " ".join(server.arguments) for server in servers}
+    assert list(commands) == ["gateway", "popularity", "itemcf", "vector", "rank"]
+    assert (
+        "-m gateway --recall popularity=127.0.0.1:101,itemcf=127.0.0.1:102,vector=127.0.0.1:103" in commands["gateway"]
+    )
+    assert "--rank 127.0.0.1:104" in commands["gateway"]
+    assert "-m recall_server --channel itemcf" in commands["itemcf"]
+    assert "--port 104 --metrics-port 204" in commands["rank"]
+    assert commands["rank"].endswith("--log-level WARNING --workers 2")
+    assert all("--log-level WARNING" in command for command in commands.values())
+    assert [server.target for server in servers] == [f"127.0.0.1:{100 + i}" for i in range(5)]
+
+
+def test_a_program_per_channel_that_is_asked_for(tmp_path: Path) -> None:
+    ports = Ports({role: 100 + i for i, role in enumerate(PORTS)}, {role: 200 + i for i, role in enumerate(PORTS)})
+    servers = programs(tmp_path, tmp_path, ports, channels=("popularity", "als", "content"))
+    commands = {server.name: " ".join(server.arguments) for server in servers}
+    assert list(commands) == ["gateway", "popularity", "als", "content", "rank"]
+    assert "--recall popularity=127.0.0.1:101,als=127.0.0.1:105,content=127.0.0.1:106 --rank" in commands["gateway"]
+    assert "--channel content" in commands["content"]
+    assert "--port 106 --metrics-port 206" in commands["content"]
+
+
+def test_odd_paths_survive_the_configuration(tmp_path: Path) -> None:
+    text = configuration([Program("a", ("-m", "x", "50%"), "h:1")], tmp_path / "100% odd", tmp_path, stop_seconds=3)
+    assert "-m x 50%%" in text
+    assert "100%% odd/a.log" in text
+
+
+@pytest.mark.parametrize("metrics", [False, True])
+def test_a_taken_port_is_named_before_anything_starts(metrics: bool, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        target = f"127.0.0.1:{taken.getsockname()[1]}"
+        targets = (f"127.0.0.1:{free_ports(1)[0]}", target) if metrics else (target, "")
+        with pytest.raises(CannotStart, match=f"rank: port {target}: Address already in use.*--port-offset"):
+            LocalCluster([Program("rank", ("-m", "rank_server"), *targets)], tmp_path).start()
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_default_ports_move_together() -> None:
+    moved = Ports.default(100)
+    assert moved.grpc == {role: port + 100 for role, port in PORTS.items()}
+    assert moved.metrics == {role: port + 100 for role, port in METRICS_PORTS.items()}
+    assert Ports.default() == Ports(PORTS, METRICS_PORTS)
+
+
+def test_a_cluster_that_does_not_run_has_nothing_to_stop(tmp_path: Path) -> None:
+    assert LocalCluster([], tmp_path).stop() == {}
+
+
+@pytest.mark.alone
+@pytest.mark.integration
+def test_a_server_that_is_killed_comes_back_and_all_exit_with_0(tmp_path: Path) -> None:
+    servers = popularity_only(tmp_path / "bundles")
+    with cluster_of(servers, tmp_path / "logs") as cluster:
+        cluster.wait_healthy(PATIENCE_SECONDS)
+        assert (tmp_path / "logs" / "supervisor.out").read_text() == ""
+        assert cluster.states()["popularity"] in ("STARTING", "RUNNING")
+        seen = set()
+        for _ in range(2):
+            pid = cluster.pids()["popularity"]
+            seen.add(pid)
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda pid=pid: cluster.pids()["popularity"] not in (0, pid), "another process runs")
+            cluster.wait_healthy(PATIENCE_SECONDS)
+        assert len(seen) == 2
+        assert cluster.stop() == {"popularity": 0}
+    assert healthcheck.state(servers[0].target, timeout_seconds=30).startswith("UNAVAILABLE")
+    assert "draining" in (tmp_path / "logs" / "popularity.log").read_text()
+
+
+def stop_until_it_is_killed(cluster: LocalCluster, pid: int, hang_seconds: float) -> None:
+    """Stops the server until the watchdog kills it. One that it has not heard yet it leaves alone: then it is heard."""
+    while cluster.pids()["popularity"] == pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+            time.sleep(2 * ROUND_SECONDS)
+            os.kill(pid, signal.SIGSTOP)
+        with contextlib.suppress(AssertionError):
+            eventually(lambda: cluster.pids()["popularity"] != pid, "it is killed", seconds=hang_seconds + 10)
+
+
+@pytest.mark.alone
+@pytest.mark.integration
+def test_a_server_that_hangs_is_killed_and_comes_back(tmp_path: Path) -> None:
+    servers, hang_seconds = popularity_only(tmp_path / "bundles"), 4.0
+    with LocalCluster(servers, tmp_path / "logs", stop_seconds=60, hang_seconds=hang_seconds) as cluster:
+        cluster.wait_healthy(PATIENCE_SECONDS)
+        pid = cluster.pids()["popularity"]
+        stop_until_it_is_killed(cluster, pid, hang_seconds)
+        eventually(lambda: cluster.pids()["popularity"] not in (0, pid), "another process runs")
+        cluster.wait_healthy(PATIENCE_SECONDS)
+        assert cluster.stop() == {"popularity": 0}
+    log = (tmp_path / "logs" / "supervisord.log").read_text()
+    assert f"watchdog: popularity (pid {pid}) gave no answer for 4 to 5 s: killed, to be restarted" in log
+    assert log.count("watchdog: ") == 1
+    assert (tmp_path / "logs" / "supervisor.out").read_text() == ""
+
+
+@pytest.mark.alone
+@pytest.mark.integration
+def test_a_server_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
+    server = Program("rank", ("-m", "recall_server", "--channel", "magic"), f"127.0.0.1:{free_ports(1)[0]}")
+    complaint = "rank cannot start: recall_server: no recall channel 'magic'"
+    with LocalCluster([server], tmp_path) as cluster, pytest.raises(CannotStart, match=complaint):
+        cluster.wait_healthy(PATIENCE_SECONDS)
+
+
+@pytest.mark.alone
+@pytest.mark.integration
+def test_a_server_without_a_bundle_is_unhealthy_with_its_last_words(tmp_path: Path) -> None:
+    servers = [s for s in programs(tmp_path, tmp_path, Ports.free()) if s.name == "popularity"]
+    with LocalCluster(servers, tmp_path / "logs") as cluster:
+        log = tmp_path / "logs/popularity.log"
+        eventually(lambda: log.is_file() and "no bundle was published" in log.read_text(), "it has said why")
+        eventually(lambda: healthcheck.state(servers[0].target) == "NOT_SERVING", "it is up")
+        with pytest.raises(
+            Unreachable, match=r"not healthy after 0.1 s(?s:.*)popularity: (?s:.*)no bundle was published"
+        ):
+            cluster.wait_healthy(0.1)
+
+
+@pytest.mark.alone
+@pytest.mark.integration
+@pytest.mark.parametrize("victim", ["holder", "supervisor"])
+def test_nothing_is_left_running_when_the_holder_or_the_supervisor_is_killed(tmp_path: Path, victim: str) -> None:
+    server = popularity_only(tmp_path / "bundles")[0]
+    script = tmp_path / "holder.py"
+    script.write_text(
+        "import sys, time\n"
+        "from pathlib import Path\n"
+        "from offline.local.cluster import LocalCluster\n"
+        "from offline.local.supervision import Program\n"
+        f"program = Program({server.name!r}, {server.arguments!r}, {server.target!r})\n"
+        "cluster = LocalCluster([program], Path(sys.argv[1]))\n"
+        "cluster.start()\n"
+        f"cluster.wait_healthy({PATIENCE_SECONDS})\n"
+        "print('healthy', flush=True)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, str(script), str(tmp_path / "logs")], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "healthy\n"
+        descendants = psutil.Process(holder.pid).children(recursive=True)
+        assert len(descendants) == 2
+        supervisor = psutil.Process(holder.pid).children()[0]
+        (holder if victim == "holder" else supervisor).kill()
+        _, alive = psutil.wait_procs([p for p in descendants if p.pid != supervisor.pid], timeout=PATIENCE_SECONDS)
+        assert alive == []
+        holder.kill()
+    if victim == "holder":  # without the supervisor nobody writes the log
+        log = tmp_path / "logs/popularity.log"
+        eventually(lambda: "draining" in log.read_text(), "the supervisor has written its last words")

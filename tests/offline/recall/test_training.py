@@ -1,0 +1,152 @@
+"""The towers as steps of recall: text vectors reach them, and a later cut-off continues an earlier one's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from numpy.testing import assert_allclose
+
+from offline.dataset.interactions import Dataset
+from offline.dataset.tables import SCHEMAS
+from offline.recall.als import ALSConfig
+from offline.recall.content import ContentConfig
+from offline.recall.itemcf.training import ItemCFConfig
+from offline.recall.popularity import PopularityConfig
+from offline.recall.text.config import TextConfig
+from offline.recall.text.vectors import VECTORS_FILE
+from offline.recall.training import RecallConfig, RecallModels, train_recall
+from offline.recall.two_tower import TwoTowerConfig
+from offline.recall.two_tower.checkpoint import WEIGHTS_FILE
+from offline.steps.workspace import Step, Workspace
+from offline.workflow.config import OfflineConfig
+from offline.workflow.workflow import Workflow
+from recall_server.channels.vector import VectorChannel
+from recsys.domain import RecallQuery
+from tests.offline.tastes import DAY, DAYS, dataset_of_tastes
+
+TOWERS = TwoTowerConfig(
+    tower="sequence",
+    sequence_text=True,
+    sequence_size=8,
+    sequence_epochs=2,
+    sequence_refit_epochs=1,
+    sequence_continue_epochs=1,
+    threads=1,
+    device="cpu",
+)
+
+
+def config_of(towers: TwoTowerConfig, text: TextConfig) -> RecallConfig:
+    return RecallConfig(
+        PopularityConfig(), ItemCFConfig(), towers, ALSConfig(), ContentConfig(), ("popularity", "vector"), text
+    )
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    return dataset_of_tastes()
+
+
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset) -> Step:
+    """Tables that say of an item only its title, which names its genre."""
+    folder = tmp_path_factory.mktemp("tables")
+    titles = ["drama love" if item % 2 else "western horse" for item in dataset.items.item_ids.tolist()]
+    pq.write_table(pa.table({"item_id": dataset.items.item_ids, "title": titles}), folder / "items.parquet")
+    for name in ("item_people", "item_texts"):
+        pq.write_table(SCHEMAS[name].empty_table(), folder / f"{name}.parquet")
+    return Step("tables", "0" * 16, folder, reused=False)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory, dataset: Dataset, tables: Step) -> list[RecallModels]:
+    """Of two cut-offs, the second continued from the first."""
+    workspace, trained = Workspace(tmp_path_factory.mktemp("recall") / "work"), list[RecallModels]()
+    for cutoff in (DAYS * DAY // 2, DAYS * DAY):
+        earlier = trained[-1] if trained else None
+        config = config_of(TOWERS, TextConfig(dimensions=2))
+        trained.append(train_recall(workspace, dataset, cutoff, config=config, tables=tables, earlier=earlier))
+    workspace.release()
+    return trained
+
+
+def test_towers_read_the_text_vectors_of_their_cut_off(models: list[RecallModels]) -> None:
+    for model in models:
+        assert model.text is not None
+        assert np.load(model.text.folder / VECTORS_FILE).shape == (60, 2)
+        assert model.towers is not None
+        with np.load(model.towers.folder / WEIGHTS_FILE) as weights:
+            assert weights["items.side.text.weight"].shape == (8, 2)
+        assert not (model.view.folder / VECTORS_FILE).exists()
+
+
+STILL = {"sequence_learning_rate": 1e-9, "learning_rate": 1e-9, "threads": 1, "device": "cpu"}
+"""Towers that hardly move: where they begin is where they end."""
+
+
+@pytest.mark.parametrize("tower", ["sequence", "pooled"])
+def test_the_towers_of_a_later_cut_off_begin_where_the_earlier_ones_ended(
+    tmp_path: Path, dataset: Dataset, tables: Step, tower: str
+) -> None:
+    size = {"embedding_size": 8, "heads": 2, "hidden": 16, "least_examples": 64, "continue_epochs": 1, "epochs": 2}
+    swift = {"averaging": 0.0, "learning_rate": 0.02, "sequence_averaging": 0.0, "sequence_learning_rate": 0.02}
+    moving = TOWERS.model_copy(update={**size, **swift, "tower": tower, "refit_epochs": 0, "sequence_text": False})
+    still, workspace = moving.model_copy(update=STILL), Workspace(tmp_path / "work")
+    found: list[dict[str, np.ndarray]] = []
+    earlier: RecallModels | None = None
+    for cutoff, towers in ((DAYS * DAY // 2, moving), (DAYS * DAY, still)):
+        config = config_of(towers, TextConfig(source="none"))
+        earlier = train_recall(workspace, dataset, cutoff, config=config, tables=tables, earlier=earlier)
+        assert earlier.towers is not None
+        with np.load(earlier.towers.folder / WEIGHTS_FILE) as weights:
+            found.append({name: weights[name] for name in weights.files})
+    alone = train_recall(workspace, dataset, DAYS * DAY, config=config, tables=tables)
+    assert alone.towers is not None
+    workspace.release()
+    learned = [name for name in found[0] if name.startswith("users.") and name.endswith(".weight")]
+    assert learned
+    with np.load(alone.towers.folder / WEIGHTS_FILE) as weights:
+        for name in learned:
+            assert_allclose(found[1][name], found[0][name], atol=1e-5, err_msg=name)
+        assert any(not np.allclose(weights[name], found[0][name], atol=1e-3) for name in learned), "nothing was learned"
+
+
+def test_each_cut_off_of_a_workflow_continues_the_one_before(
+    shop: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained: list[tuple[int, int | None]] = []
+
+    def train(*arguments: object, earlier: SimpleNamespace | None, **_: object) -> SimpleNamespace:
+        models = SimpleNamespace(cutoff=arguments[2])
+        trained.append((models.cutoff, earlier.cutoff if earlier else None))
+        return models
+
+    monkeypatch.setattr("offline.workflow.workflow.train_recall", train)
+    arguments = ["--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path)]
+    workflow = Workflow(OfflineConfig.from_arguments(arguments, "test"))
+    assert workflow.plan.production is not None
+    workflow.recall_of(workflow.plan.production.knowledge)
+    cutoffs = [*workflow.split.cutoffs, workflow.split.test.until]
+    assert len(cutoffs) > 3
+    assert trained == list(zip(cutoffs, [None, *cutoffs[:-1]], strict=True))
+
+
+def test_what_recall_trained_serves(models: list[RecallModels]) -> None:
+    snapshot = models[1].snapshot
+    query = RecallQuery(snapshot.history(1).sequence(), snapshot.cutoff, 5)
+    [result] = VectorChannel.open(models[1].view.folder).recall([query])
+    assert len(set(result.item_ids.tolist())) == 5
+
+
+def test_towers_that_read_no_text_have_no_step_for_it() -> None:
+    pooled = TOWERS.model_copy(update={"tower": "pooled"})
+    silent = TOWERS.model_copy(update={"sequence_text": False})
+    assert config_of(TOWERS, TextConfig()).reads_text
+    assert not config_of(pooled, TextConfig()).reads_text
+    assert not config_of(silent, TextConfig()).reads_text
+    assert not config_of(TOWERS, TextConfig(source="none")).reads_text
