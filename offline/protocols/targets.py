@@ -36,6 +36,18 @@ class Targets:
     def __len__(self) -> int:
         return len(self.requests)
 
+    def where(self, chosen: NDArray[np.bool_]) -> Targets:
+        """The chosen requests alone, in order; `chosen`: bool[requests]."""
+        relevant = np.repeat(chosen, self.relevant.counts)
+        indptr = np.concatenate([[0], np.cumsum(self.relevant.counts[chosen])]).astype(np.int64)
+        return Targets(
+            [self.requests[n] for n in np.flatnonzero(chosen)],
+            self.user_ids[chosen],
+            self.warm[chosen],
+            Relevant(indptr, self.relevant.item_ids[relevant]),
+            None if self.values is None else self.values[relevant],
+        )
+
 
 def targets_of(
     kind: TargetKind,

@@ -3,6 +3,8 @@
 fit, refit                    what may be learned from, for validation and for the test, in the protocol's stable order
 validation_*, test_*          who asks (queries) and with which history; row numbers count from 0
 validation_relevant           what validation should find; what the test should find is not written
+                              (of validation only the requests that our own settings are chosen by: the warm ones
+                              where time is cut)
 catalogue                     the items that may be listed
 facts.json                    protocol, dataset, targets, metric, list_length, seed
 """
@@ -24,6 +26,7 @@ from offline.dataset.interactions import Dataset, Interactions, Snapshot
 from offline.metrics.ranking import LONGEST
 from offline.protocols import Fold, Plan
 from offline.protocols.targets import TargetKind, Targets
+from offline.studies.benchmark.headlines import measured_group
 from recsys.domain import Ids
 
 FACTS_FILE = "facts.json"
@@ -41,7 +44,9 @@ def export_rows(
         "refit": _events(plan.test.knowledge.dataset, plan.test.knowledge.cutoff),
         "catalogue": pa.table({"item_id": _snapshot(plan.test).catalogue.item_ids}),
     }
-    validation = plan.validation.ask(_snapshot(plan.validation), plan.labels)
+    asked = plan.validation.ask(_snapshot(plan.validation), plan.labels)
+    _, measured = measured_group(plan, plan.labels, asked)
+    validation = asked.where(measured)
     for name, targets in (("validation", validation), ("test", test)):
         tables[f"{name}_queries"] = _queries(targets.requests)
         tables[f"{name}_histories"] = _histories(targets.requests)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from offline.protocols import Plan
+from offline.dataset.splits import SplitConfig
+from offline.protocols import Plan, plan_of
 from offline.protocols.targets import Targets
-from offline.studies.benchmark.rows import DIGEST_FILE
+from offline.studies.benchmark.rows import DIGEST_FILE, export_rows
 from tests.offline.studies.benchmark.bench import exported
+from tests.offline.tastes import DAY, dataset_of_tastes
 
 
 def test_rows_are_what_the_contract_says(leave_one_out: tuple[Plan, Targets], tmp_path: Path) -> None:
@@ -62,3 +66,21 @@ def test_equal_rows_have_an_equal_digest(leave_one_out: tuple[Plan, Targets], tm
     digests = [exported(*leave_one_out, tmp_path / str(seed), seed=seed) for seed in (1, 1, 2)]
     assert digests[0] == digests[1] != digests[2]
     assert (tmp_path / "2" / DIGEST_FILE).read_text().strip() == digests[2]
+
+
+def test_peers_are_judged_on_the_validation_requests_that_ours_are(tmp_path: Path) -> None:
+    """Where time is cut ours are chosen on warm users; users 1 to 20 have no event before the cut-off."""
+    whole = dataset_of_tastes()
+    events = whole.interactions
+    newcomers = (events.user_ids <= 20) & (events.timestamps < 82 * DAY)
+    plan = plan_of(replace(whole, interactions=events.take(~newcomers)), SplitConfig(protocol="temporal"))
+    known = plan.validation.knowledge
+    asked = plan.validation.ask(known.dataset.snapshot(known.cutoff), plan.labels)
+    assert 0 < asked.warm.sum() < len(asked)
+    export_rows(plan, asked, tmp_path, dataset="tastes", kind="all", metric="ndcg@10", seed=1)
+    queries = pq.read_table(tmp_path / "validation_queries.parquet")
+    assert queries["user_id"].to_pylist() == asked.user_ids[asked.warm].tolist()
+    relevant = pq.read_table(tmp_path / "validation_relevant.parquet")
+    of_warm = np.repeat(asked.warm, asked.relevant.counts)
+    assert relevant["item_id"].to_pylist() == asked.relevant.item_ids[of_warm].tolist()
+    assert np.bincount(relevant["request"].to_numpy()).tolist() == asked.relevant.counts[asked.warm].tolist()
