@@ -25,7 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.bundle.state import Histories
+from gateway.bundle.state import StoredHistories
 from offline.evaluation.open_loop import Sample, percentiles, send_at_rate, stage_shares
 from offline.local.serve import served
 from recsys.bundle import BundleStore
@@ -35,7 +35,7 @@ WARM_UP = 100
 REST_SECONDS = 0.02
 
 
-def requests_of(histories: Histories, n: int, count: int, seed: int) -> list[RecommendRequest]:
+def requests_of(histories: StoredHistories, n: int, count: int, seed: int) -> list[RecommendRequest]:
     """Requests of users drawn with the seed."""
     users = np.random.default_rng(seed).choice(histories.user_ids, n)
     return [RecommendRequest(user_id=int(user), count=count, debug=True) for user in users]
@@ -92,7 +92,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     store = BundleStore(options.root / options.dataset / "bundles" / options.purpose)
-    histories = Histories.open(store.open(store.release().current).folder)
+    histories = StoredHistories.open(store.open(store.release().current).folder)
     n = int(options.rate * options.seconds)
     with tempfile.TemporaryDirectory() as folder, served(store, folder=Path(folder)) as target:
         warm_up = requests_of(histories, WARM_UP, options.count, options.seed + 1)

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from gateway.bundle.state import Histories, write_gateway_files
+from gateway.bundle.state import StoredHistories, write_gateway_files
 from gateway.pipeline.pipeline import Request
 from offline.dataset.interactions import Snapshot
 from offline.publish.golden import write_golden
@@ -104,11 +104,11 @@ def _write_ranker(store: FeatureStore, folder: Path) -> None:
     (folder / GRAPH_FILE).write_bytes(model.SerializeToString())
 
 
-def _histories(snapshot: Snapshot) -> Histories:
+def _histories(snapshot: Snapshot) -> StoredHistories:
     histories = [snapshot.history(user) for user in range(USERS)]
     lengths = [len(history) for history in histories]
     n = sum(lengths)
-    return Histories(
+    return StoredHistories(
         np.arange(USERS, dtype=np.int64),
         np.cumsum([0, *lengths], dtype=np.int64),
         np.concatenate([history.item_ids for history in histories]),

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 from gateway.api import requests
-from gateway.bundle.resolve import Party
+from gateway.bundle.resolve import ResolvedId
 from gateway.bundle.served import ServedBundle
 from gateway.events.recorder import EventRecorder
 from gateway.events.store import RecordedEvent
@@ -83,7 +83,7 @@ def _sent_history(
 
 
 async def _stored_history(
-    user: Party | None, bundle: ServedBundle, recorder: EventRecorder
+    user: ResolvedId | None, bundle: ServedBundle, recorder: EventRecorder
 ) -> tuple[History, tuple[StageReport, ...]]:
     """The stored and recorded history; where the recorded part cannot be read, the stored one alone, and it says so."""
     started = time.perf_counter()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from gateway.bundle.resolve import Identities, KeyTable, Party, check_key
+from gateway.bundle.resolve import Identities, KeyTable, ResolvedId, check_key
 from gateway.events.store import Event
 from recsys import convert
 from recsys.catalogue import Catalogue
@@ -103,8 +103,8 @@ def _event(field: str, event: recommend_pb2.Event, identities: Identities, recei
         raise InvalidRequest(f"{field}.event_id: {len(event.event_id)} characters; expected 1 to {MAX_EVENT_ID}")
     if len(event.request_id) > MAX_EVENT_ID:
         raise InvalidRequest(f"{field}.request_id: {len(event.request_id)} characters; at most {MAX_EVENT_ID}")
-    user = _party(f"{field}.user", event.WhichOneof("user"), event, identities.users)
-    item = _party(f"{field}.item", event.WhichOneof("item"), event, identities.items)
+    user = _resolved(f"{field}.user", event.WhichOneof("user"), event, identities.users)
+    item = _resolved(f"{field}.item", event.WhichOneof("item"), event, identities.items)
     return Event(
         event.event_id,
         event.request_id,
@@ -119,16 +119,16 @@ def _event(field: str, event: recommend_pb2.Event, identities: Identities, recei
     )
 
 
-def _party(field: str, which: str | None, event: recommend_pb2.Event, table: KeyTable) -> Party:
+def _resolved(field: str, which: str | None, event: recommend_pb2.Event, table: KeyTable) -> ResolvedId:
     if which is None:
         raise InvalidRequest(f"{field}: neither {field}_id nor {field}_key is set; set one of them")
     if which.endswith("_key"):
         return table.of_key(check_key(getattr(event, which), f"{field}_key"))
     number: int = getattr(event, which)
-    party = table.of_number(number)
-    if party is None:
+    resolved = table.of_number(number)
+    if resolved is None:
         raise InvalidRequest(f"{field}_id: no key has the number {number} in the served bundle; send {field}_key")
-    return party
+    return resolved
 
 
 def _type(field: str, event: recommend_pb2.Event) -> EventType:

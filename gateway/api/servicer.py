@@ -14,7 +14,7 @@ import grpc
 from gateway.api import requests, responses
 from gateway.api.asking import Question, recommend_question, similar_question
 from gateway.backends.backends import Backend
-from gateway.bundle.resolve import NOBODY
+from gateway.bundle.resolve import EMPTY_IDENTITIES
 from gateway.config import GatewayConfig
 from gateway.events.answers import AnswerLog, LoggedAnswer, served_order
 from gateway.events.recorder import EventRecorder
@@ -81,7 +81,7 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         """See recommend.proto. Works without a bundle: keys that are numbers need none."""
         del context
         active = self.rollout.active
-        identities = NOBODY if active is None else active.bundle.identities
+        identities = EMPTY_IDENTITIES if active is None else active.bundle.identities
         events = requests.events_of(request, identities, int(self.clock()))
         recorded = await self.recorder.record(events) if events else 0
         note(events=len(events), recorded=recorded)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gateway.bundle.state import Histories
+from gateway.bundle.state import StoredHistories
 from gateway.pipeline.fallback import Fallback
 from recsys.bundle.golden import golden_file, record, recorded
 from recsys.catalogue import Catalogue, ItemTexts
@@ -22,13 +22,13 @@ def record_gateway(folder: Path, user_ids: Sequence[int]) -> None:
     """Answers for `user_ids` from the files below `folder`, and writes the answers beside them."""
     catalogue = Catalogue.load(folder)
     fallback = Fallback.open(folder, catalogue)
-    texts, histories = ItemTexts.load(folder), Histories.open(folder)
+    texts, histories = ItemTexts.load(folder), StoredHistories.open(folder)
     answers = [_answer(histories, fallback, catalogue, texts, user_id=user_id) for user_id in user_ids]
     record(folder, ROLE, list(user_ids), answers)
 
 
 def check_gateway(
-    folder: Path, *, catalogue: Catalogue, texts: ItemTexts, histories: Histories, fallback: Fallback
+    folder: Path, *, catalogue: Catalogue, texts: ItemTexts, histories: StoredHistories, fallback: Fallback
 ) -> None:
     """Asks the golden requests of what was loaded from `folder`; raises BundleMismatch for another answer."""
     for user_id, expected in recorded(folder, ROLE):
@@ -42,7 +42,7 @@ def check_gateway(
 
 
 def _answer(
-    histories: Histories, fallback: Fallback, catalogue: Catalogue, texts: ItemTexts, *, user_id: int
+    histories: StoredHistories, fallback: Fallback, catalogue: Catalogue, texts: ItemTexts, *, user_id: int
 ) -> dict[str, Any]:
     history = histories.of(user_id)
     query = RecallQuery(History.empty(), 0, SHOWN, history.seen_item_ids())

@@ -25,8 +25,8 @@ def check_key(key: str, field: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Party:
-    """A user or an item: the canonical key, and the number where one is known."""
+class ResolvedId:
+    """A user or an item: its canonical key, and its number where one is known."""
 
     key: str
     id: int | None
@@ -40,17 +40,17 @@ class KeyTable:
         self._numbers = dict(numbers or {})
         self._keys = {number: key for key, number in self._numbers.items()}
 
-    def of_key(self, key: str) -> Party:
-        """The party with this key; its id is None where neither the rule nor the bundle knows a number."""
+    def of_key(self, key: str) -> ResolvedId:
+        """The user or item with this key; its id is None where neither the rule nor the bundle knows a number."""
         number = plain_number(key)
-        return Party(key, self._numbers.get(key) if number is None else number)
+        return ResolvedId(key, self._numbers.get(key) if number is None else number)
 
-    def of_number(self, number: int) -> Party | None:
-        """The party with this number; None where it is negative, or from 2^53 up and unknown here."""
+    def of_number(self, number: int) -> ResolvedId | None:
+        """The user or item with this number; None where it is negative, or from 2^53 up and unknown here."""
         if 0 <= number < FIRST_ASSIGNED:
-            return Party(str(number), number)
+            return ResolvedId(str(number), number)
         key = self._keys.get(number)
-        return None if key is None else Party(key, number)
+        return None if key is None else ResolvedId(key, number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,5 +70,5 @@ def _assigned(pairs: Iterable[tuple[str, int]]) -> dict[str, int]:
     return {key: number for key, number in pairs if number >= FIRST_ASSIGNED}
 
 
-NOBODY = Identities(KeyTable(), KeyTable())
+EMPTY_IDENTITIES = Identities(KeyTable(), KeyTable())
 """What is known without a bundle: the keys that are numbers."""

@@ -7,8 +7,8 @@ from typing import Self
 
 import numpy as np
 
-from gateway.bundle.resolve import Identities, Party
-from gateway.bundle.state import Histories, read_users
+from gateway.bundle.resolve import Identities, ResolvedId
+from gateway.bundle.state import StoredHistories, read_users
 from gateway.events.store import RecordedEvent
 from gateway.pipeline import fallback
 from gateway.pipeline.fallback import Fallback
@@ -27,7 +27,7 @@ class ServedBundle:
     catalogue: Catalogue
     texts: ItemTexts
     identities: Identities
-    histories: Histories
+    histories: StoredHistories
     fallback: Fallback
     watermark: int
     """Row id, in this gateway's own log, of the last recorded event that the bundle holds; 0 where it holds none."""
@@ -55,14 +55,15 @@ class ServedBundle:
         watermark = bundle.manifest.events_watermarks.get(log, 0)
         rerank = bundle.manifest.policy.rerank
         reranker = Reranker.open(folder, catalogue, rerank) if rerank else None
-        return cls(bundle.manifest, catalogue, texts, identities, Histories.open(folder), popular, watermark, reranker)
+        histories = StoredHistories.open(folder)
+        return cls(bundle.manifest, catalogue, texts, identities, histories, popular, watermark, reranker)
 
     @property
     def version(self) -> str:
         """The bundle version."""
         return self.manifest.bundle_version
 
-    def user(self, user_id: int | None, user_key: str | None) -> Party | None:
+    def user(self, user_id: int | None, user_key: str | None) -> ResolvedId | None:
         """The user with this number or key; None for an anonymous visitor or a number that belongs to nobody."""
         if user_key is not None:
             return self.identities.users.of_key(user_key)
@@ -72,7 +73,7 @@ class ServedBundle:
         """The catalogue row of an item, -1 where the bundle does not know it."""
         return int(self.catalogue.rows(np.asarray([item_id], np.int64))[0])
 
-    def history(self, user: Party | None, recorded: tuple[RecordedEvent, ...]) -> History:
+    def history(self, user: ResolvedId | None, recorded: tuple[RecordedEvent, ...]) -> History:
         """The stored events of a user and those recorded since the bundle was made, in stable order of time."""
         stored = History.empty() if user is None or user.id is None else self.histories.of(user.id)
         return stored.then(self._since(recorded)) if recorded else stored

@@ -28,7 +28,7 @@ HISTORIES_FOLDER = "gateway/histories"
 
 
 @dataclass(frozen=True, slots=True)
-class Histories:
+class StoredHistories:
     """Events of all users: one row per user in order of user id, oldest event first."""
 
     user_ids: Ids
@@ -53,7 +53,7 @@ class Histories:
             np.save(folder / HISTORIES_FOLDER / f"{name}.npy", getattr(self, name))
 
     @classmethod
-    def open(cls, folder: Path) -> Histories:
+    def open(cls, folder: Path) -> StoredHistories:
         """Maps what `save` wrote into memory: only what is asked for is read.
 
         Raises:
@@ -71,7 +71,7 @@ class Histories:
         return cls(**arrays)
 
 
-_ARRAYS = tuple(field.name for field in fields(Histories))
+_ARRAYS = tuple(field.name for field in fields(StoredHistories))
 
 FILES = (
     *catalogue.FILES,
@@ -97,7 +97,7 @@ def read_users(folder: Path) -> dict[str, int]:
 
 
 def write_gateway_files(
-    folder: Path, *, histories: Histories, user_keys: dict[str, int], popular_item_ids: Ids
+    folder: Path, *, histories: StoredHistories, user_keys: dict[str, int], popular_item_ids: Ids
 ) -> None:
     """Writes all of `FILES` but the catalogue's. `user_keys` are the keys that are not numbers, with their numbers."""
     histories.save(folder)

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from tqdm import tqdm
 
-from gateway.bundle.state import Histories
+from gateway.bundle.state import StoredHistories
 from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.pipeline import Pipeline, Request
 from offline.commands.live_requests import live_requests
@@ -140,7 +140,7 @@ def _requests(bundle: Bundle, config: SkewConfig) -> list[Request]:
 
 def drawn_requests(bundle: Bundle, n: int, seed: int) -> list[Request]:
     """Requests of `n` users drawn from the stored histories, at the bundle's cut-off."""
-    histories, moment = Histories.open(bundle.folder), bundle.manifest.cutoff
+    histories, moment = StoredHistories.open(bundle.folder), bundle.manifest.cutoff
     drawn = np.random.default_rng(seed).choice(histories.user_ids, min(n, len(histories.user_ids)), replace=False)
     return [Request(histories.of(user), moment, COUNT, user_id=user) for user in sorted(drawn.tolist())]
 

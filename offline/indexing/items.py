@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.bundle.state import Histories
+from gateway.bundle.state import StoredHistories
 from offline.dataset.interactions import Dataset, Items, Snapshot
 from offline.indexing.rows import SHOWN
 from recsys.bundle import Bundle
@@ -28,7 +28,7 @@ def indexed_snapshot(bundle: Bundle, tables: Path, as_of: int) -> Snapshot:
     items = replace(
         items, genres=items.genres[:, named], genre_names=tuple(items.genre_names[column] for column in named)
     )
-    stored = Histories.open(bundle.folder)
+    stored = StoredHistories.open(bundle.folder)
     return Snapshot(
         manifest.dataset,
         manifest.cutoff,

@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from gateway.bundle.state import Histories
+from gateway.bundle.state import StoredHistories
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.domain import History
 from recsys.v1.recommend_pb2 import Reason, RecommendedItem, RecommendRequest, RecommendResponse
@@ -22,7 +22,7 @@ LEAST_EVENTS = 10
 
 def demonstrate(target: str, bundle: Path) -> Iterator[str]:
     """Lines about `USERS` users of the bundle in the folder `bundle`, answered by the gateway at `target`."""
-    histories, titles = Histories.open(bundle), _Titles(bundle)
+    histories, titles = StoredHistories.open(bundle), _Titles(bundle)
     with grpc.insecure_channel(target) as channel:
         stub = RecommendationServiceStub(channel)
         users = latest_users(histories)
@@ -33,7 +33,7 @@ def demonstrate(target: str, bundle: Path) -> Iterator[str]:
             yield from _told(user_id, titles.recent(histories.of(user_id)), response)
 
 
-def latest_users(histories: Histories) -> list[int]:
+def latest_users(histories: StoredHistories) -> list[int]:
     """The `USERS` users who were active last, among those with some history."""
     lengths = np.diff(histories.indptr)
     enough = np.flatnonzero(lengths >= min(LEAST_EVENTS, int(lengths.max(initial=0))))

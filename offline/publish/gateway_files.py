@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from gateway.bundle.state import Histories, write_gateway_files
+from gateway.bundle.state import StoredHistories, write_gateway_files
 from offline.dataset.ids import IdTable
 from offline.dataset.interactions import Snapshot
 from recall_server.channels.popularity import PopularityChannel
@@ -20,7 +20,7 @@ def export_gateway(snapshot: Snapshot, popularity: PopularityChannel, users: IdT
     assigned = snapshot.user_ids[snapshot.user_ids >= FIRST_ASSIGNED]
     write_gateway_files(
         folder,
-        histories=Histories(
+        histories=StoredHistories(
             snapshot.user_ids,
             snapshot.indptr,
             snapshot.item_ids,

@@ -14,7 +14,7 @@ import grpc
 import numpy as np
 
 from gateway.bundle.golden import record_gateway
-from gateway.bundle.state import FILES, Histories, write_gateway_files
+from gateway.bundle.state import FILES, StoredHistories, write_gateway_files
 from recall_server.servicer import Recaller, answer
 from recsys import __version__
 from recsys.bundle import (
@@ -54,10 +54,10 @@ def catalogue() -> Catalogue:
     return Catalogue(np.asarray(ITEM_IDS, np.int64), years, np.stack([drama, ~drama], axis=1), ("Drama", "Western"))
 
 
-def histories() -> Histories:
+def histories() -> StoredHistories:
     """User 4 rated 1 and viewed 2; ada rated 1, saved 2 and disliked 3."""
     kinds = EventType
-    return Histories(
+    return StoredHistories(
         np.asarray([4, ADA], np.int64),
         np.asarray([0, 2, 5], np.int64),
         np.asarray([1, 2, 1, 2, 3], np.int64),

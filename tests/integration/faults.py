@@ -18,7 +18,7 @@ from pathlib import Path
 
 import grpc
 
-from gateway.bundle.state import Histories
+from gateway.bundle.state import StoredHistories
 from offline.evaluation.open_loop import Sample, percentiles, send_at_rate
 from offline.local.cluster import LocalCluster, Ports, programs
 from offline.local.serve import wait_complete
@@ -104,7 +104,7 @@ class _Load:
 
 async def run_fault(cluster: LocalCluster, target: str, role: str, number: signal.Signals, terms: Terms) -> Outcome:
     """Sends `number` to the server of `role` under load; goes on until it has healed, and a while longer."""
-    users, harmed = Histories.open(cluster.folder / "bundle").user_ids, asyncio.Event()
+    users, harmed = StoredHistories.open(cluster.folder / "bundle").user_ids, asyncio.Event()
     lost = cluster.pids()[role]
 
     def harm() -> None:

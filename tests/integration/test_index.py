@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gateway.bundle.golden import check_gateway
-from gateway.bundle.state import Histories
+from gateway.bundle.state import StoredHistories
 from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.rerank import BONUS_FILE
 from offline.commands.cli import main
@@ -141,7 +141,7 @@ def released(config: OfflineConfig) -> Bundle:
 
 
 def histories(bundle: Bundle, n: int = 12) -> list[History]:
-    stored = Histories.open(bundle.folder)
+    stored = StoredHistories.open(bundle.folder)
     return [*(stored.of(int(user)) for user in stored.user_ids[:n]), History.empty()]
 
 
@@ -233,7 +233,7 @@ def test_every_role_answers_its_golden_requests_and_every_file_is_whole(before: 
         after.folder,
         catalogue=catalogue,
         texts=ItemTexts.load(after.folder),
-        histories=Histories.open(after.folder),
+        histories=StoredHistories.open(after.folder),
         fallback=Fallback.open(after.folder, catalogue),
     )
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gateway.bundle.golden import check_gateway
-from gateway.bundle.state import Histories, read_users
+from gateway.bundle.state import StoredHistories, read_users
 from gateway.pipeline.fallback import Fallback
 from offline.commands.cli import main
 from offline.dataset.ids import FIRST_ASSIGNED
@@ -83,7 +83,7 @@ def test_every_role_answers_its_golden_requests(trained: Workflow, purpose: Purp
         bundle.folder,
         catalogue=catalogue,
         texts=ItemTexts.load(bundle.folder),
-        histories=Histories.open(bundle.folder),
+        histories=StoredHistories.open(bundle.folder),
         fallback=Fallback.open(bundle.folder, catalogue),
     )
 
@@ -102,13 +102,13 @@ def test_the_two_bundles_end_at_their_moments(trained: Workflow) -> None:
     cutoffs = [_bundle(trained, purpose).manifest.cutoff for purpose in PURPOSES]
     assert cutoffs == [trained.split.test.cutoff, trained.split.test.until]
     assert [_bundle(trained, purpose).manifest.purpose for purpose in PURPOSES] == list(PURPOSES)
-    assert int(Histories.open(_bundle(trained, "production").folder).timestamps.max()) == cutoffs[1]
+    assert int(StoredHistories.open(_bundle(trained, "production").folder).timestamps.max()) == cutoffs[1]
 
 
 def test_nothing_in_the_evaluation_bundle_is_later_than_t2(trained: Workflow) -> None:
     folder, cutoff = _bundle(trained, "evaluation").folder, trained.split.test.cutoff
     known = trained.dataset.interactions.until(cutoff)
-    histories = Histories.open(folder)
+    histories = StoredHistories.open(folder)
     assert len(histories.item_ids) == len(known)
     assert int(histories.timestamps.max()) <= cutoff
     assert set(histories.user_ids.tolist()) == set(known.user_ids.tolist())
@@ -146,7 +146,7 @@ def test_keys_of_users_lead_to_their_histories(trained: Workflow) -> None:
         rows = [row for row in csv.DictReader(file) if row["user"] == "u-17"]
     number = read_users(folder)["u-17"]
     assert number >= FIRST_ASSIGNED
-    assert Histories.open(folder).of(number).item_ids.tolist() == [int(row["item"]) for row in rows]
+    assert StoredHistories.open(folder).of(number).item_ids.tolist() == [int(row["item"]) for row in rows]
 
 
 def test_a_second_run_does_nothing(trained: Workflow) -> None:
@@ -276,7 +276,7 @@ def test_string_keys_are_numbers_inside_and_keys_outside(unrated: dict[str, Any]
     assert set(users) == {f"viewer {number}" for number in range(1, 251)}
     assert sorted(users.values()) == list(range(FIRST_ASSIGNED, FIRST_ASSIGNED + 250))
     texts, catalogue = ItemTexts.load(folder), Catalogue.load(folder)
-    history = Histories.open(folder).of(users["viewer 3"])
+    history = StoredHistories.open(folder).of(users["viewer 3"])
     keys = [texts.keys[row] for row in catalogue.rows(history.item_ids)]
     raw = (unrated["config"].data_dir / "interactions.csv").read_text().splitlines()
     assert keys == [line.split(",")[1] for line in raw if line.startswith("viewer 3,")]

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from gateway.bundle.state import Histories
+from gateway.bundle.state import StoredHistories
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.domain import Ids
@@ -43,7 +43,7 @@ class Embeddings:
                 f"{bundle.folder}: has no {ITEMS_FILE} and {USERS_FILE}, so there is nothing to report on; publish a "
                 "bundle whose channels include `vector`"
             )
-        catalogue, histories = Catalogue.load(bundle.folder), Histories.open(bundle.folder)
+        catalogue, histories = Catalogue.load(bundle.folder), StoredHistories.open(bundle.folder)
         item_ids, items = _read(bundle, ITEMS_FILE, "item_id")
         user_ids, users = _read(bundle, USERS_FILE, "user_id")
         if not np.array_equal(item_ids, catalogue.item_ids) or not np.array_equal(user_ids, histories.user_ids):

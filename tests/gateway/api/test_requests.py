@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from gateway.api import requests
-from gateway.bundle.resolve import NOBODY, Identities, KeyTable
+from gateway.bundle.resolve import EMPTY_IDENTITIES, Identities, KeyTable
 from gateway.events.store import Event
 from recsys.catalogue import NO_YEAR, Catalogue
 from recsys.domain import EventType, ItemFilter
@@ -81,7 +81,7 @@ def test_events_become_rows_with_canonical_keys() -> None:
 
 def test_without_a_bundle_numbers_below_2_to_the_53_are_recorded() -> None:
     sent = recommend_pb2.RecordEventsRequest(events=[good()])
-    assert requests.events_of(sent, NOBODY, NOW)[0].user_key == "7"
+    assert requests.events_of(sent, EMPTY_IDENTITIES, NOW)[0].user_key == "7"
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 10), (1, 1), (500, 500)])

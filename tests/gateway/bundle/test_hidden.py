@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gateway.bundle.hidden import HiddenIds, HiddenItems
-from gateway.bundle.resolve import NOBODY, Identities, KeyTable
+from gateway.bundle.resolve import EMPTY_IDENTITIES, Identities, KeyTable
 from recsys.errors import CannotStart
 from recsys.identity import FIRST_ASSIGNED
 
@@ -34,7 +34,7 @@ def test_a_broken_line_is_logged_and_ignored(tmp_path: Path, caplog: pytest.LogC
     path.write_bytes(b"1\n\xff\xfe\n" + b"k" * 300 + b"\n2\n")
     with caplog.at_level(logging.WARNING):
         items = HiddenItems(path)
-    assert HiddenIds(items, NOBODY)().tolist() == [1, 2]
+    assert HiddenIds(items, EMPTY_IDENTITIES)().tolist() == [1, 2]
     assert [record.getMessage().split(": ")[0] for record in caplog.records] == [f"{path}:2", f"{path}:3"]
 
 
@@ -61,4 +61,4 @@ def test_a_file_that_never_was_is_refused(tmp_path: Path) -> None:
 def test_without_a_file_nothing_is_hidden() -> None:
     items = HiddenItems(None)
     items.refresh()
-    assert HiddenIds(items, NOBODY)().tolist() == []
+    assert HiddenIds(items, EMPTY_IDENTITIES)().tolist() == []

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gateway.bundle.resolve import NOBODY, Identities, KeyTable, Party, check_key
+from gateway.bundle.resolve import EMPTY_IDENTITIES, Identities, KeyTable, ResolvedId, check_key
 from offline.dataset import ids
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.errors import InvalidRequest
@@ -22,14 +22,14 @@ def test_ingest_numbers_a_whole_column_by_the_rule_for_one_key(key: str) -> None
 
 
 def test_a_number_and_its_decimal_key_are_one_party_with_and_without_a_bundle() -> None:
-    for table in (KeyTable(), NOBODY.users, KeyTable({"ada": FIRST_ASSIGNED})):
-        assert table.of_number(7) == table.of_key("7") == Party("7", 7)
+    for table in (KeyTable(), EMPTY_IDENTITIES.users, KeyTable({"ada": FIRST_ASSIGNED})):
+        assert table.of_number(7) == table.of_key("7") == ResolvedId("7", 7)
 
 
 def test_other_keys_have_numbers_only_where_the_bundle_knows_them() -> None:
     table = KeyTable({"ada": FIRST_ASSIGNED, "grace": FIRST_ASSIGNED + 1})
-    assert table.of_key("grace") == table.of_number(FIRST_ASSIGNED + 1) == Party("grace", FIRST_ASSIGNED + 1)
-    assert table.of_key("007") == Party("007", None)
+    assert table.of_key("grace") == table.of_number(FIRST_ASSIGNED + 1) == ResolvedId("grace", FIRST_ASSIGNED + 1)
+    assert table.of_key("007") == ResolvedId("007", None)
     assert table.of_number(FIRST_ASSIGNED + 2) is None
     assert table.of_number(-1) is None
 

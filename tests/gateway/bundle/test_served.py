@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.bundle.resolve import Party
+from gateway.bundle.resolve import ResolvedId
 from gateway.bundle.served import ServedBundle
 from gateway.events.store import RecordedEvent
 from recsys.catalogue import ItemTexts
@@ -26,9 +26,9 @@ def recorded(row_id: int, item_key: str, time: int) -> RecordedEvent:
 
 
 def test_the_same_user_by_number_and_by_key(bundle: ServedBundle) -> None:
-    assert bundle.user(4, None) == bundle.user(None, "4") == Party("4", 4)
-    assert bundle.user(ADA, None) == bundle.user(None, "ada") == Party("ada", ADA)
-    assert bundle.user(None, "unheard-of") == Party("unheard-of", None)
+    assert bundle.user(4, None) == bundle.user(None, "4") == ResolvedId("4", 4)
+    assert bundle.user(ADA, None) == bundle.user(None, "ada") == ResolvedId("ada", ADA)
+    assert bundle.user(None, "unheard-of") == ResolvedId("unheard-of", None)
     assert bundle.user(ADA + 1, None) is None
     assert bundle.user(None, None) is None
 
@@ -43,9 +43,9 @@ def test_stored_and_later_recorded_events_are_one_history(bundle: ServedBundle) 
 def test_a_watermark_of_another_log_hides_nothing(tmp_path: Path) -> None:
     bundle = write_bundle(tmp_path, "v1", policy=policy(), watermarks={"other": 99})
     events = (recorded(1, "7", 150), recorded(2, "8", 151))
-    history = ServedBundle.load(bundle, "own").history(Party("4", 4), events)
+    history = ServedBundle.load(bundle, "own").history(ResolvedId("4", 4), events)
     assert history.item_ids.tolist() == [1, 7, 8, 2]
-    assert ServedBundle.load(bundle, "other").history(Party("4", 4), events).item_ids.tolist() == [1, 2]
+    assert ServedBundle.load(bundle, "other").history(ResolvedId("4", 4), events).item_ids.tolist() == [1, 2]
 
 
 def test_items_that_the_bundle_does_not_know_stay_out(bundle: ServedBundle) -> None:

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from gateway.bundle import state
-from gateway.bundle.state import Histories, read_users, write_gateway_files
+from gateway.bundle.state import StoredHistories, read_users, write_gateway_files
 from recsys.domain import EventType
 from recsys.errors import BundleDamaged
 from recsys.identity import FIRST_ASSIGNED
 
 
-def toy_histories() -> Histories:
-    return Histories(
+def toy_histories() -> StoredHistories:
+    return StoredHistories(
         np.asarray([4, 9], np.int64),
         np.asarray([0, 2, 3], np.int64),
         np.asarray([10, 11, 12], np.int64),
@@ -31,7 +31,7 @@ def test_all_files_come_back(tmp_path: Path) -> None:
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert written == {name for name in state.FILES if name.startswith("gateway/")}
     assert read_users(tmp_path) == users
-    history = Histories.open(tmp_path).of(4)
+    history = StoredHistories.open(tmp_path).of(4)
     assert history.item_ids.tolist() == [10, 11]
     assert history.timestamps.tolist() == [100, 200]
     assert history.types.tolist() == [EventType.RATING, EventType.VIEW]
@@ -42,18 +42,18 @@ def test_all_files_come_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("user_id", [0, 5, 10])
 def test_an_unknown_user_has_no_history(tmp_path: Path, user_id: int) -> None:
     toy_histories().save(tmp_path)
-    assert len(Histories.open(tmp_path).of(user_id)) == 0
+    assert len(StoredHistories.open(tmp_path).of(user_id)) == 0
 
 
 def test_a_bundle_without_users_opens(tmp_path: Path) -> None:
     none = np.empty(0, np.int64)
-    empty = Histories(none, np.zeros(1, np.int64), none, none, none.astype(np.int8), none.astype(np.float32))
+    empty = StoredHistories(none, np.zeros(1, np.int64), none, none, none.astype(np.int8), none.astype(np.float32))
     empty.save(tmp_path)
-    assert len(Histories.open(tmp_path).of(1)) == 0
+    assert len(StoredHistories.open(tmp_path).of(1)) == 0
 
 
 def test_arrays_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     toy_histories().save(tmp_path)
     np.save(tmp_path / state.HISTORIES_FOLDER / "values.npy", np.zeros(2, np.float32))
     with pytest.raises(BundleDamaged, match=r"2 users, 3 offsets and \[2, 3\] events"):
-        Histories.open(tmp_path)
+        StoredHistories.open(tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.bundle.state import Histories
+from gateway.bundle.state import StoredHistories
 from offline.local.showcase import demonstrate, latest_users
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
@@ -20,12 +20,12 @@ LENGTHS = {1: 12, 2: 3, 3: 11, 4: 10, 5: 10, 6: 0}
 SECONDS = {"history": 0.0004, "recall:itemcf": 0.0123, "rank": 0.006}
 
 
-def histories_of(lengths: dict[int, int]) -> Histories:
+def histories_of(lengths: dict[int, int]) -> StoredHistories:
     counts = np.array(list(lengths.values()), np.int64)
     items = np.concatenate([np.arange(1, n + 1) for n in counts]).astype(np.int64)
     ends = np.repeat([100 - user for user in lengths], counts)
     last = np.repeat(counts, counts)
-    return Histories(
+    return StoredHistories(
         np.array(list(lengths), np.int64),
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
         items,

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.testing import assert_allclose
 
-from gateway.bundle.state import Histories, write_gateway_files
+from gateway.bundle.state import StoredHistories, write_gateway_files
 from offline.publish.publish import BundleFacts, publish
 from offline.studies.report import analysis
 from offline.studies.report.config import ReportConfig
@@ -51,7 +51,7 @@ def parts(folder: Path, *, with_vectors: bool = True) -> Path:
     counts = [len(items[: 4 + row % 9]) for row, items in enumerate(taken)]
     indptr = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
     n = len(events)
-    histories = Histories(
+    histories = StoredHistories(
         users, indptr, events, np.arange(n), np.ones(n, np.int8), np.full(n, 4, np.float32)
     )  # fmt: skip
     write_gateway_files(folder, histories=histories, user_keys={}, popular_item_ids=item_ids)
