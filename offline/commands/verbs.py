@@ -16,6 +16,7 @@ from offline.evaluation import replay as replaying
 from offline.evaluation.evaluate import measure, served_lists
 from offline.evaluation.parity import compare
 from offline.ingest import download as downloading
+from offline.ingest.prepare import append_events, prepare_tables
 from offline.local.serve import serve_until_interrupted, served
 from offline.protocols.targets import TargetKind
 from offline.publish.publish import REPORT_FOLDER
@@ -27,7 +28,6 @@ from offline.studies.benchmark.runs import run_benchmark
 from offline.studies.benchmark.table import text_table
 from offline.studies.benchmark.tracking import track_result, track_tuning
 from offline.workflow.config import OfflineConfig, Purpose
-from offline.workflow.prepare import append_events, prepare_tables
 from offline.workflow.workflow import Workflow
 from recsys.bundle import Bundle
 from recsys.errors import CannotStart
@@ -85,9 +85,9 @@ def download(config: OfflineConfig) -> None:
 
 def ingest(config: IngestConfig) -> None:
     """Raw files to tables; with `--events` recorded events are appended to them."""
-    prepare_tables(config)
+    prepare_tables(config.ingest_inputs)
     if config.events or config.events_from:
-        append_events(config, config.events_from or config.events_file)
+        append_events(config.ingest_inputs, config.events_from or config.events_file)
 
 
 def train(config: OfflineConfig) -> None:

@@ -18,6 +18,7 @@ from offline.dataset.interactions import Snapshot
 from offline.indexing.items import indexed_snapshot, new_items, warn_of_undescribed
 from offline.indexing.parts import Indexing
 from offline.indexing.towers import index_texts
+from offline.ingest.prepare import prepare_tables
 from offline.publish import gateway_files
 from offline.publish.golden import golden_requests, write_golden
 from offline.publish.publish import BundleFacts, publish
@@ -27,7 +28,6 @@ from offline.recall import content, descriptions, two_tower
 from offline.recall import interaction_matrix as taste_matrix
 from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import OfflineConfig
-from offline.workflow.prepare import prepare_tables
 from rank_server import scoring
 from recall_server.channels import als, files, itemcf, popularity, vector
 from recall_server.channels import content as content_channel
@@ -91,7 +91,7 @@ def index(config: IndexConfig) -> None:
         )
     store = config.store("production")
     bundle = store.open(store.release().current)
-    tables = prepare_tables(config)
+    tables = prepare_tables(config.ingest_inputs)
     snapshot = indexed_snapshot(bundle, tables.folder, int(time.time()) if config.as_of is None else config.as_of)
     fresh = new_items(bundle, snapshot.items)
     warn_of_undescribed(fresh)

@@ -15,6 +15,7 @@ from offline.evaluation.evaluate import BootstrapConfig
 from offline.evaluation.replay import PacingConfig
 from offline.evaluation.reranking.lists import RerankConfig
 from offline.ingest.datasets.registry import DEMO, PUBLISHED
+from offline.ingest.inputs import IngestInputs
 from offline.ranking.blend import BlendConfig
 from offline.ranking.rankers.config import RankerConfig, RankerConfigs
 from offline.ranking.rankers.network.config import NetworkConfig
@@ -30,7 +31,7 @@ from offline.recall.training import CHANNELS, DEFAULT_CHANNELS, RecallConfig
 from offline.recall.two_tower.config import TwoTowerConfig
 from recall_server.channels import channel_class
 from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy
-from recsys.config import EVENTS_FILE, TypedConfig
+from recsys.config import TypedConfig
 
 Purpose = Literal["evaluation", "production"]
 
@@ -130,9 +131,16 @@ class OfflineConfig(TypedConfig):
         return tomllib.loads(found[chosen].read_text("utf-8")) if chosen in found else {}
 
     @property
+    def ingest_inputs(self) -> IngestInputs:
+        """What ingest reads, and where it writes."""
+        return IngestInputs(
+            self.dataset, self.root, self.data_dir, self.metadata_file, self.items_file, self.max_bad_lines
+        )
+
+    @property
     def home(self) -> Path:
         """The folder of the data set below the data root."""
-        return self.root / self.dataset
+        return self.ingest_inputs.home
 
     @property
     def label(self) -> str:
@@ -142,12 +150,12 @@ class OfflineConfig(TypedConfig):
     @property
     def tables(self) -> Path:
         """Where ingest writes."""
-        return self.home / "tables"
+        return self.ingest_inputs.tables
 
     @property
     def events_file(self) -> Path:
         """Where the gateway of `serve` records events."""
-        return self.home / "events" / EVENTS_FILE
+        return self.ingest_inputs.events_file
 
     @property
     def recall(self) -> RecallConfig:

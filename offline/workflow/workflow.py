@@ -31,6 +31,7 @@ from offline.evaluation import evaluate
 from offline.evaluation import results as evaluation
 from offline.evaluation.evaluate import Models
 from offline.evaluation.reranking import exposure, lists
+from offline.ingest.prepare import prepare_tables
 from offline.ingest.report import IngestReport
 from offline.metrics import ranking as metrics
 from offline.metrics import text_table as layout
@@ -48,7 +49,6 @@ from offline.ranking.rankers.steps import Moment, Rankers, Source
 from offline.recall.training import RecallModels, link_folders, train_recall
 from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import OfflineConfig, Purpose
-from offline.workflow.prepare import prepare_tables
 from rank_server import scoring
 from rank_server.scoring import Ranker
 from recall_server.channels import als, base, channel_class, content, evidence, itemcf, linear, popularity, vector
@@ -115,7 +115,7 @@ class Workflow:
     @cached_property
     def tables(self) -> Step:
         """The ingested tables."""
-        return prepare_tables(self.config)
+        return prepare_tables(self.config.ingest_inputs)
 
     @cached_property
     def dataset(self) -> Dataset:

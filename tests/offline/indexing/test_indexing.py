@@ -25,12 +25,12 @@ from offline.ingest.datasets.added import WithItems
 from offline.ingest.datasets.findings import Findings
 from offline.ingest.datasets.registry import open_dataset
 from offline.ingest.ingest import ingest
+from offline.ingest.prepare import prepare_tables
 from offline.ranking.rankers.graph import add_graphs
 from offline.ranking.rankers.network import ranker
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.svd_export import export_rating
 from offline.workflow.config import OfflineConfig
-from offline.workflow.prepare import prepare_tables
 from rank_server.scoring import open_session
 from recsys.errors import ContractBroken, DataError, DataMissing
 from recsys.features.rating import RatingModel
@@ -201,8 +201,8 @@ def test_items_of_a_file_come_behind_those_of_the_data_set(tmp_path: Path) -> No
 
 def test_a_file_that_is_named_and_not_there_is_an_error_although_there_are_tables(tmp_path: Path) -> None:
     config = OfflineConfig(dataset="shop", data_dir=shop(tmp_path / "raw"), root=tmp_path / "data")
-    first = prepare_tables(config)
+    first = prepare_tables(config.ingest_inputs)
     for name in ("items_file", "metadata_file"):
         with pytest.raises(DataMissing, match=f"name another with --{name.replace('_', '-')}"):
-            prepare_tables(config.model_copy(update={name: tmp_path / "nowhere.csv"}))
-    assert prepare_tables(config).key == first.key
+            prepare_tables(config.model_copy(update={name: tmp_path / "nowhere.csv"}).ingest_inputs)
+    assert prepare_tables(config.ingest_inputs).key == first.key
