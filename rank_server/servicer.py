@@ -53,17 +53,17 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
     ) -> rank_pb2.RankResponse:
         """Scores a batch with one bundle version."""
         convert.batch_from_proto(request.queries)
-        held = await self._versions.resolve(request.bundle_version)
-        ranker: Scorer = held.servable
+        loaded = await self._versions.resolve(request.bundle_version)
+        ranker: Scorer = loaded.servable
         timed = await self._compute.run(
             lambda: answer(ranker, request.queries),
             remaining_seconds=remaining_seconds(context),
             small=len(request.queries) == 1,
         )
         after_answer(lambda: observe_each(self._candidates, [len(query.item_ids) for query in request.queries]))
-        note(queries=len(request.queries), bundle=held.version, compute_microseconds=timed.compute_microseconds)
+        note(queries=len(request.queries), bundle=loaded.version, compute_microseconds=timed.compute_microseconds)
         return rank_pb2.RankResponse(
-            bundle_version=held.version,
+            bundle_version=loaded.version,
             results=timed.value,
             queue_microseconds=timed.queue_microseconds,
             compute_microseconds=timed.compute_microseconds,

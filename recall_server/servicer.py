@@ -39,18 +39,18 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
     ) -> recall_pb2.RecallResponse:
         """Answers a batch with one bundle version."""
         convert.batch_from_proto(request.queries)
-        held = await self._versions.resolve(request.bundle_version)
-        channel: Recaller = held.servable
+        loaded = await self._versions.resolve(request.bundle_version)
+        channel: Recaller = loaded.servable
         timed = await self._compute.run(
             lambda: answer(channel, request.queries),
             remaining_seconds=remaining_seconds(context),
             small=len(request.queries) == 1,
         )
         after_answer(lambda: observe_each(self._candidates, [len(result.item_ids) for result in timed.value]))
-        note(queries=len(request.queries), bundle=held.version, compute_microseconds=timed.compute_microseconds)
+        note(queries=len(request.queries), bundle=loaded.version, compute_microseconds=timed.compute_microseconds)
         return recall_pb2.RecallResponse(
             channel=self._versions.role,
-            bundle_version=held.version,
+            bundle_version=loaded.version,
             results=timed.value,
             queue_microseconds=timed.queue_microseconds,
             compute_microseconds=timed.compute_microseconds,

@@ -1,8 +1,8 @@
-"""Which bundle versions a process holds: it follows CURRENT, keeps PREVIOUS, and refuses what fails the self-check.
+"""Which bundle versions a process has loaded: it follows CURRENT, keeps PREVIOUS, refuses what fails its self-check.
 
-A version becomes ready only after its files were hashed, loaded and had answered the golden requests. What fails is
-kept as refused, with the reason, while the version served so far goes on. Versions are plain objects: a call that has
-one keeps it alive, so retiring a version never disturbs a call.
+A version becomes ready only after its files have been hashed and loaded, and have answered the golden requests. One
+that fails is recorded as refused, with the reason, while the version served so far continues. Versions are plain
+objects: a call that has one keeps it alive, so retiring a version never disturbs a call.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ LINGER_SECONDS = 60.0
 """How long a version that is neither current nor previous is kept after its last use."""
 
 RETRY_SECONDS = 30.0
-"""How long a refused version is left alone before the next attempt."""
+"""How long to wait before a refused version is tried again."""
 
 
 @dataclass(slots=True)
-class Held(Generic[T]):
+class LoadedVersion(Generic[T]):
     """A version that is loaded and checked."""
 
     version: str
@@ -60,104 +60,104 @@ class Versions(Generic[T]):
         check: Callable[[T, Bundle], None],
         telemetry: Telemetry,
     ) -> None:
-        """`load` makes what serves of a verified bundle, `check` repeats the golden requests; both raise to refuse."""
+        """`load` builds a servable from a verified bundle, `check` repeats its golden requests; both may raise."""
         self.role = role
         self._store = store
         self._load = load
         self._check = check
         self._telemetry = telemetry
-        self._held: dict[str, Held[T]] = {}
+        self._loaded: dict[str, LoadedVersion[T]] = {}
         self._refused: dict[str, _Refusal] = {}
         self._active: str | None = None
-        self._trouble = "no bundle was looked for yet"
+        self._problem = "CURRENT has not been read yet"
         self._published: set[tuple[str, str]] = set()
         self._loading = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
     def follow(self, poll_seconds: float, on_change: Callable[[bool], None]) -> None:
-        """Looks for a release now and every `poll_seconds`, in a thread; tells whether there is an active version."""
+        """Reads CURRENT now and every `poll_seconds`, in a thread; `on_change` learns whether a version is active."""
 
-        def look_until_closed() -> None:
+        def refresh_until_closed() -> None:
             while True:
                 self.refresh()
                 on_change(self._active is not None)
                 if self._stopping.wait(poll_seconds):
                     return
 
-        self._thread = threading.Thread(target=look_until_closed, name=f"{self.role}-versions", daemon=True)
+        self._thread = threading.Thread(target=refresh_until_closed, name=f"{self.role}-versions", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
-        """Stops following, and waits for a load that is under way.
+        """Stops following, and waits for a load in progress.
 
-        An interpreter that ends while ONNX Runtime builds a session in another thread aborts the process.
+        An interpreter that exits while ONNX Runtime builds a session in another thread aborts the process.
         """
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
 
     def refresh(self) -> None:
-        """One look at CURRENT: loads what is new, activates what is ready, retires what is not needed any more."""
+        """Reads CURRENT once: loads what is new, activates what is ready, retires what is no longer needed."""
         try:
             release = self._store.release()
             wanted = [version for version in (release.current, release.previous) if version is not None]
             for version in wanted:
-                if version not in self._held and self._may_try(version):
+                if version not in self._loaded and self._may_try(version):
                     self._try_load(version)
                 self._activate(release)
             self._retire(wanted)
         except (RecsysError, OSError) as error:
-            self._complain(str(error))
+            self._log_problem(str(error))
 
-    def active(self) -> Held[T]:
-        """The version that new work uses; raises BundleMissing that says why there is none."""
-        held = self._held.get(self._active or "")
-        if held is None:
-            raise BundleMissing(f"{self.role} has no bundle to serve: {self._trouble}")
-        held.last_used = time.monotonic()
-        return held
+    def active(self) -> LoadedVersion[T]:
+        """The version that new work uses; raises BundleMissing, which says why there is none."""
+        loaded = self._loaded.get(self._active or "")
+        if loaded is None:
+            raise BundleMissing(f"{self.role} has no bundle to serve: {self._problem}")
+        loaded.last_used = time.monotonic()
+        return loaded
 
-    def find(self, version: str) -> Held[T] | None:
-        """The version if it is ready, without loading anything; "" is the active one."""
+    def find(self, version: str) -> LoadedVersion[T] | None:
+        """The version if it is ready, without loading anything; "" means the active one."""
         if not version:
             return self.active()
-        held = self._held.get(version)
-        if held is not None:
-            held.last_used = time.monotonic()
-        return held
+        loaded = self._loaded.get(version)
+        if loaded is not None:
+            loaded.last_used = time.monotonic()
+        return loaded
 
-    async def resolve(self, version: str) -> Held[T]:
-        """The version, loaded in a thread where it is on disk only; "" is the active one.
+    async def resolve(self, version: str) -> LoadedVersion[T]:
+        """The version, loaded in a thread if it is only on disk; "" means the active one.
 
         Raises:
-            BundleMissing: not on disk; the message says what is held.
-            BundleError: it was refused, and why.
+            BundleMissing: not on disk; the message lists the loaded versions.
+            BundleError: it was refused; the message says why.
         """
-        held = self.find(version)
-        return held if held is not None else await asyncio.to_thread(self.obtain, version)
+        loaded = self.find(version)
+        return loaded if loaded is not None else await asyncio.to_thread(self.obtain, version)
 
-    def obtain(self, version: str) -> Held[T]:
-        """Like `resolve`, blocking. Callers that ask at the same time load it once."""
-        if (held := self.find(version)) is not None:
-            return held
+    def obtain(self, version: str) -> LoadedVersion[T]:
+        """Like `resolve`, but blocking. Concurrent callers load the version once."""
+        if (loaded := self.find(version)) is not None:
+            return loaded
         if not self._may_try(version):
             raise BundleMismatch(f"{self.role} refuses bundle {version}: {self._refused[version].reason}")
         if version not in self._store.versions():
             raise BundleMissing(
-                f"{self.role} does not hold bundle {version}, and it is not on disk; it holds {self._names()}"
+                f"{self.role} has not loaded bundle {version}, and it is not on disk; loaded: {self._names()}"
             )
         self._try_load(version)
-        if (held := self.find(version)) is None:
+        if (loaded := self.find(version)) is None:
             raise BundleMismatch(f"{self.role} refuses bundle {version}: {self._refused[version].reason}")
-        return held
+        return loaded
 
     def ready_versions(self) -> list[str]:
         """Versions that are loaded and checked, newest first (version names begin with their time)."""
-        return sorted(self._held, reverse=True)
+        return sorted(self._loaded, reverse=True)
 
     def status(self) -> types_pb2.ServingStatus:
-        """What a `Status` rpc answers."""
+        """What a `Status` RPC returns."""
         return types_pb2.ServingStatus(
             role=self.role,
             ready_versions=self.ready_versions(),
@@ -177,13 +177,13 @@ class Versions(Generic[T]):
         return refusal is None or time.monotonic() - refusal.at >= RETRY_SECONDS
 
     def _try_load(self, version: str) -> None:
-        """Loads a version, or notes why not. One at a time: memory for two loads at once may not be there."""
+        """Loads a version, or records why not. One at a time: there may not be memory for two."""
         with self._loading:
-            if version in self._held or not self._may_try(version):
+            if version in self._loaded or not self._may_try(version):
                 return
             started = time.monotonic()
             try:
-                held = self._loaded(version)
+                loaded = self._load_checked(version)
             except BundleError as error:
                 self._refuse(version, str(error))
             except Exception as error:
@@ -193,18 +193,18 @@ class Versions(Generic[T]):
                 self._refuse(version, reason)
             else:
                 self._refused = {name: why for name, why in self._refused.items() if name != version}
-                self._held = {**self._held, version: held}
+                self._loaded = {**self._loaded, version: loaded}
                 self._telemetry.bundle_loads.labels(self.role, "loaded").inc()
                 logger.info("%s: bundle %s is ready after %.2f s", self.role, version, time.monotonic() - started)
             self._publish_states()
 
-    def _loaded(self, version: str) -> Held[T]:
+    def _load_checked(self, version: str) -> LoadedVersion[T]:
         bundle = self._store.open(version)
         logger.info("%s: bundle %s: hashing and loading its files", self.role, version)
         bundle.verify(self.role)
         servable = self._load(bundle)
         self._check(servable, bundle)
-        return Held(version, servable, bundle)
+        return LoadedVersion(version, servable, bundle)
 
     def _refuse(self, version: str, reason: str) -> None:
         known = self._refused.get(version)
@@ -214,40 +214,40 @@ class Versions(Generic[T]):
         self._telemetry.bundle_loads.labels(self.role, "refused").inc()
 
     def _activate(self, release: Release) -> None:
-        """CURRENT if it is ready; otherwise what was active stays, and at first PREVIOUS may stand in."""
-        chosen = next((v for v in (release.current, self._active, release.previous) if v in self._held), None)
+        """CURRENT if it is ready; otherwise the active version stays, or PREVIOUS if there is none yet."""
+        chosen = next((v for v in (release.current, self._active, release.previous) if v in self._loaded), None)
         if chosen is None:
             refusal = self._refused.get(release.current)
-            self._complain(f"bundle {release.current} is refused: {refusal.reason}" if refusal else "none is loaded")
+            self._log_problem(f"bundle {release.current} is refused: {refusal.reason}" if refusal else "none is loaded")
             return
-        self._trouble = ""
+        self._problem = ""
         if chosen != self._active:
             logger.info("%s: bundle %s is active, after %s", self.role, chosen, self._active or "none")
             with self._loading:
                 self._active = chosen
                 self._publish_states()
 
-    def _complain(self, trouble: str) -> None:
-        """Logs what keeps the process from following CURRENT, once per change."""
-        if trouble != self._trouble:
-            self._trouble = trouble
-            serving = f"goes on serving {self._active}" if self._active else "is not serving"
-            logger.warning("%s %s: %s", self.role, serving, trouble)
+    def _log_problem(self, problem: str) -> None:
+        """Logs what keeps the process from following CURRENT, once per change of problem."""
+        if problem != self._problem:
+            self._problem = problem
+            serving = f"continues to serve {self._active}" if self._active else "is not serving"
+            logger.warning("%s %s: %s", self.role, serving, problem)
 
     def _retire(self, wanted: list[str]) -> None:
-        """Drops versions that are neither released, active nor used lately, and refusals of versions long gone."""
+        """Drops versions that are neither released, active nor recently used, and refusals of deleted ones."""
         with self._loading:
             now, on_disk = time.monotonic(), set(self._store.versions())
             needed = {*wanted, self._active}
-            for version, held in list(self._held.items()):
-                if version not in needed and now - held.last_used >= LINGER_SECONDS:
+            for version, loaded in list(self._loaded.items()):
+                if version not in needed and now - loaded.last_used >= LINGER_SECONDS:
                     logger.info("%s: bundle %s is retired", self.role, version)
-                    self._held = {name: other for name, other in self._held.items() if name != version}
+                    self._loaded = {name: other for name, other in self._loaded.items() if name != version}
             self._refused = {name: why for name, why in self._refused.items() if name in needed or name in on_disk}
             self._publish_states()
 
     def _publish_states(self) -> None:
-        states = {(v, "active" if v == self._active else "ready") for v in self._held}
+        states = {(v, "active" if v == self._active else "ready") for v in self._loaded}
         states |= {(v, "refused") for v in self._refused}
         for version, state in self._published - states:
             self._telemetry.bundle_info.remove(self.role, version, state)

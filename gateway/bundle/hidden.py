@@ -1,4 +1,4 @@
-"""Items that must not be shown (rights, legal, stock): a text file, one item key or number a line, re-read live."""
+"""Items that must not be shown (rights, legal, stock): a text file, one item key or number per line, re-read live."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ class HiddenItems:
     """The hidden items; `refresh` is cheap while the file does not change.
 
     A line that starts with # is a comment. A broken line is logged and ignored. A file that cannot be read leaves the
-    last good list in force.
+    last valid list in force.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Reads the file. Raises CannotStart where `path` names none: hiding nothing by mistake is worse."""
+        """Reads the file. Raises CannotStart if `path` does not exist: hiding nothing by mistake would be worse."""
         self._path = path
         self._stamp: tuple[int, int, int] | None = None
         self._keys: tuple[str, ...] = ()
-        self._complaint = ""
+        self._problem = ""
         if path is not None and not path.is_file():
             raise CannotStart(f"{path}: no file of hidden items; create it (it may be empty) or unset hidden_items")
         self.refresh()
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """The hidden keys as written; another object whenever the list has changed."""
+        """The hidden keys as written; a new object whenever the list has changed."""
         return self._keys
 
     def refresh(self) -> None:
-        """Reads the file again where it changed since the last time."""
+        """Reads the file again if it has changed since the last time."""
         if self._path is None:
             return
         try:
@@ -47,9 +47,9 @@ class HiddenItems:
                 return
             self._keys = self._read(self._path.read_bytes())
         except OSError as error:
-            self._complain(f"{self._path}: {error.strerror}; the last good list of {len(self._keys)} items stays")
+            self._log_problem(f"{self._path}: {error.strerror}; the last valid list of {len(self._keys)} items stays")
             return
-        self._stamp, self._complaint = stamp, ""
+        self._stamp, self._problem = stamp, ""
         logger.info("%s: %d hidden items", self._path, len(self._keys))
 
     def _read(self, content: bytes) -> tuple[str, ...]:
@@ -63,17 +63,17 @@ class HiddenItems:
                 logger.warning("%s:%d: ignored: %s", self._path, number, error)
         return tuple(keys)
 
-    def _complain(self, text: str) -> None:
-        if text != self._complaint:
+    def _log_problem(self, text: str) -> None:
+        if text != self._problem:
             logger.warning("%s", text)
-        self._complaint = text
+        self._problem = text
 
 
 class HiddenIds:
-    """The hidden items as numbers of one bundle; the pipeline calls it once per batch."""
+    """The hidden items as item ids of one bundle; the pipeline calls it twice per batch."""
 
     def __init__(self, hidden: HiddenItems, identities: Identities) -> None:
-        """Items that the bundle does not know are left out: it cannot recommend them."""
+        """Items that the bundle does not know are left out: it cannot recommend them anyway."""
         self._hidden = hidden
         self._identities = identities
         self._keys: tuple[str, ...] = ()

@@ -1,7 +1,7 @@
 """Kills supervised servers that hang, so that supervisord, which only notices a death, restarts them.
 
-An extension of supervisord, loaded by its configuration ([rpcinterface:…] is how supervisord lets in code that sees
-its state). A stopped or deadlocked process keeps its port: connections succeed, and nothing is ever answered.
+An extension of supervisord, loaded through its configuration ([rpcinterface:…] is how supervisord loads code that can
+see its state). A stopped or deadlocked process keeps its port: connections succeed, and nothing is ever answered.
 """
 
 from __future__ import annotations
@@ -20,57 +20,58 @@ from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[im
 from recsys import healthcheck
 
 HANG_SECONDS = 8.0
-"""A server that answered before and is silent for this long is killed. Longer than any pause of a healthy one.
+"""A server that has answered health checks and then misses them for this long is killed. Longer than any pause of a
+healthy one.
 
-It counts from the first question without an answer, so a server lives up to `ROUND_SECONDS` longer than this after it
-fell silent.
+The time counts from the first missed health check, so a server lives up to `ROUND_SECONDS` longer than this after it
+hangs.
 """
 
 ROUND_SECONDS = 1.0
-"""How often a server that answers is asked."""
+"""How often a server that answers is checked."""
 
-SILENT_ROUNDS = 2
-"""Questions in a row without an answer after which a server is killed; it may take its share of the time for each.
+MAX_MISSED_IDLE = 2
+"""Missed health checks in a row after which an idle server is killed; `HANG_SECONDS` is divided among them.
 
-A server on a busy machine is slow to answer, and lives. Two, for the answer to one is lost where the watchdog slept.
+Two, because one answer can be lost while the watchdog itself was suspended.
 """
 
-BUSY_ROUNDS = 8
-"""The same for a server that worked meanwhile: overloaded, it will answer yet; in an endless loop it never will."""
+MAX_MISSED = 8
+"""The same for a server that used the CPU meanwhile: an overloaded one will answer, an endless loop will not."""
 
 BUSY_SHARE = 0.1
-"""A server works that used this share of a core between two questions; one that is stopped or deadlocked uses none."""
+"""Share of a core above which a server counts as busy during a check; a stopped or deadlocked one uses none."""
 
 _NO_ANSWER = ("DEADLINE_EXCEEDED", "UNAVAILABLE")
-"""Every other status, NOT_SERVING or an error, comes from a server that lives."""
+"""Every other status, NOT_SERVING or an error, comes from a server that is alive."""
 
 _WATCHED = (ProcessStates.STARTING, ProcessStates.RUNNING)
-"""A server that stops is supervisord's: it is killed after `stopwaitsecs`."""
+"""A server that is being stopped is supervisord's business: it is killed after `stopwaitsecs`."""
 
 
 @dataclass(slots=True)
-class Silence:
-    """Rounds in a row in which one process gave no answer; 0 until it answered for the first time."""
+class MissedHealthChecks:
+    """Health checks in a row that one process has missed; 0 until it has answered for the first time."""
 
     pid: int = 0
-    rounds: int = 0
-    idle: int = 0
-    """Those of them in which it did not work either."""
-    _spoke: bool = False
+    missed: int = 0
+    missed_idle: int = 0
+    """Those of them during which it did not use the CPU either."""
+    _has_answered: bool = False
 
-    def note(self, pid: int, *, answered: bool, worked: bool = False) -> None:
-        """Adds a round of the process `pid`. A new process may take as long as it needs to start."""
+    def record(self, pid: int, *, answered: bool, busy: bool = False) -> None:
+        """Adds one check of the process `pid`. A new process may take as long as it needs to start."""
         if pid != self.pid:
-            self.pid, self._spoke = pid, False
-        self._spoke |= answered
-        silent = self._spoke and not answered
-        self.rounds = self.rounds + 1 if silent else 0
-        self.idle = self.idle + (not worked) if silent else 0
+            self.pid, self._has_answered = pid, False
+        self._has_answered |= answered
+        missed = self._has_answered and not answered
+        self.missed = self.missed + 1 if missed else 0
+        self.missed_idle = self.missed_idle + (not busy) if missed else 0
 
     @property
-    def too_long(self) -> bool:
+    def too_many(self) -> bool:
         """Whether the process is to be killed."""
-        return self.idle >= SILENT_ROUNDS or self.rounds >= BUSY_ROUNDS
+        return self.missed_idle >= MAX_MISSED_IDLE or self.missed >= MAX_MISSED
 
 
 def section(targets: Mapping[str, str], hang_seconds: float) -> str:
@@ -87,9 +88,9 @@ hang_seconds = {hang_seconds!r}
 def watch(supervisord: Any, targets: str, hang_seconds: str) -> object:
     """Watches each program from a thread of its own for as long as `supervisord` runs. Called by supervisord.
 
-    Rounds are counted, not time: a machine or supervisor that was asleep has asked nobody meanwhile.
+    Checks are counted, not time: while the machine or the supervisor was suspended, nothing was checked.
     """
-    allowed = float(hang_seconds) / SILENT_ROUNDS
+    allowed = float(hang_seconds) / MAX_MISSED_IDLE
     for pair in targets.split(","):
         name, _, target = pair.partition("=")
         threading.Thread(target=_watch, args=(supervisord, name, target, allowed), daemon=True).start()
@@ -97,7 +98,7 @@ def watch(supervisord: Any, targets: str, hang_seconds: str) -> object:
 
 
 def _watch(supervisord: Any, name: str, target: str, allowed: float) -> None:
-    silence = Silence()
+    checks = MissedHealthChecks()
     while supervisord.options.mood >= SupervisorStates.RUNNING:
         began = time.monotonic()
         process = supervisord.process_groups[name].processes[name]
@@ -105,18 +106,18 @@ def _watch(supervisord: Any, name: str, target: str, allowed: float) -> None:
         if pid and process.state in _WATCHED:
             used = _cpu_seconds(pid)
             answered = not healthcheck.state(target, timeout_seconds=allowed).startswith(_NO_ANSWER)
-            if not answered:  # a call that was refused leaves it the rest of its time
+            if not answered:  # a refused connection returns early: wait for the rest of the time
                 time.sleep(max(0.0, began + allowed - time.monotonic()))
-            worked = _cpu_seconds(pid) - used >= BUSY_SHARE * allowed
-            silence.note(pid, answered=answered, worked=worked)
-            if silence.too_long and process.pid == pid and process.state in _WATCHED:
-                _kill(supervisord, name, silence, silence.rounds * allowed)
-                silence = Silence()  # supervisord may not have buried it by the next round: one kill is enough
+            busy = _cpu_seconds(pid) - used >= BUSY_SHARE * allowed
+            checks.record(pid, answered=answered, busy=busy)
+            if checks.too_many and process.pid == pid and process.state in _WATCHED:
+                _kill(supervisord, name, pid, checks.missed * allowed)
+                checks = MissedHealthChecks()  # it may not have been reaped by the next round: one kill is enough
         time.sleep(max(0.0, began + ROUND_SECONDS - time.monotonic()))
 
 
 def _cpu_seconds(pid: int) -> float:
-    """User and system time of all threads of a process; 0 where the system does not say."""
+    """User and system time of all threads of a process; 0 if the system does not say."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
     except (OSError, UnicodeDecodeError):
@@ -124,18 +125,18 @@ def _cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def _kill(supervisord: Any, name: str, silence: Silence, seconds: float) -> None:
-    """Kills the process unless it is gone; its number may belong to another one by now, which is never hit."""
-    said = f"{name} (pid {silence.pid}) gave no answer for {seconds:g} to {seconds + ROUND_SECONDS:g} s"
+def _kill(supervisord: Any, name: str, pid: int, seconds: float) -> None:
+    """Kills the process unless it is gone; if its pid belongs to another process by now, that one is left alone."""
+    missed = f"{name} (pid {pid}) gave no answer for {seconds:g} to {seconds + ROUND_SECONDS:g} s"
     try:
-        handle = os.pidfd_open(silence.pid)
+        handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return
     try:
-        os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises where it is no child of ours
+        os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises unless it is a child of ours
         signal.pidfd_send_signal(handle, signal.SIGKILL)
-        supervisord.options.logger.warn(f"watchdog: {said}: killed, to be restarted")
+        supervisord.options.logger.warn(f"watchdog: {missed}: killed, to be restarted")
     except (ChildProcessError, ProcessLookupError):
-        supervisord.options.logger.info(f"watchdog: {said}, and ended by itself")
+        supervisord.options.logger.info(f"watchdog: {missed}, and has exited by itself")
     finally:
         os.close(handle)

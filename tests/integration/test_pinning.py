@@ -86,7 +86,7 @@ def test_a_channel_answers_with_the_version_that_it_is_asked_for(running: System
         with pytest.raises(grpc.RpcError) as caught:
             ask_itemcf(stub, "20000101-000000-nowhere")
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "does not hold bundle 20000101-000000-nowhere, and it is not on disk; it holds" in details(caught.value)
+    assert "has not loaded bundle 20000101-000000-nowhere, and it is not on disk; loaded:" in details(caught.value)
     assert latest in details(caught.value)
 
 
@@ -104,7 +104,7 @@ def test_the_rank_server_answers_with_the_version_that_it_is_asked_for(running: 
         with pytest.raises(grpc.RpcError) as caught:
             stub.Rank(RankRequest(bundle_version="20000101-000000-nowhere", queries=[query]), timeout=CALL_SECONDS)
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
-    assert "rank does not hold bundle 20000101-000000-nowhere" in details(caught.value)
+    assert "rank has not loaded bundle 20000101-000000-nowhere" in details(caught.value)
 
 
 def test_all_hops_agree_again_in_the_end(running: System) -> None:

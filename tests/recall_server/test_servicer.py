@@ -119,7 +119,7 @@ async def test_a_version_on_disk_is_loaded_and_another_one_is_a_failed_precondit
     assert (await world.recall(query(1), version="v0")).results[0].scores[0] == 7.0
     code, details = await world.error(bundle_version="v9")
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert details == "itemcf does not hold bundle v9, and it is not on disk; it holds v1, v0"
+    assert details == "itemcf has not loaded bundle v9, and it is not on disk; loaded: v1, v0"
 
 
 async def test_without_a_bundle_the_answer_says_why(world: World) -> None:

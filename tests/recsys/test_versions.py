@@ -213,10 +213,10 @@ def test_a_version_that_is_asked_for_by_many_is_loaded_once(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("version", ["v9", "../v1", "v1/../v1", ".hidden"])
-def test_a_version_that_is_not_on_disk_is_answered_with_what_is_held(world: World, version: str) -> None:
+def test_a_version_that_is_not_on_disk_is_answered_with_what_is_loaded(world: World, version: str) -> None:
     world.publish("v1")
     world.versions.refresh()
-    with pytest.raises(BundleMissing, match="not on disk; it holds v1"):
+    with pytest.raises(BundleMissing, match="not on disk; loaded: v1"):
         world.versions.obtain(version)
 
 

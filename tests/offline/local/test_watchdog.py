@@ -13,7 +13,7 @@ import pytest
 from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[import-untyped]
 
 from offline.local import watchdog
-from offline.local.watchdog import BUSY_ROUNDS, Silence, section, watch
+from offline.local.watchdog import MAX_MISSED, MissedHealthChecks, section, watch
 from recsys import healthcheck
 from tests.waiting import PATIENCE_SECONDS, eventually
 
@@ -62,13 +62,13 @@ def running(pid: int, state: int = ProcessStates.RUNNING) -> SimpleNamespace:
     return SimpleNamespace(pid=pid, state=state)
 
 
-def test_silence_counts_from_the_last_answer_of_the_same_process() -> None:
-    silence = Silence()
-    rounds = []
+def test_missed_checks_count_from_the_last_answer_of_the_same_process() -> None:
+    checks = MissedHealthChecks()
+    missed = []
     for pid, answered in [(1, False), (1, True), (1, False), (1, False), (1, True), (1, False), (2, False), (2, True)]:
-        silence.note(pid, answered=answered)
-        rounds.append(silence.rounds)
-    assert rounds == [0, 0, 1, 2, 0, 1, 0, 0]
+        checks.record(pid, answered=answered)
+        missed.append(checks.missed)
+    assert missed == [0, 0, 1, 2, 0, 1, 0, 0]
 
 
 def test_a_silent_child_is_killed_and_the_log_says_so(
@@ -79,24 +79,24 @@ def test_a_silent_child_is_killed_and_the_log_says_so(
     assert lines == [f"watchdog: a (pid {child.pid}) gave no answer for 0.02 to 0.03 s: killed, to be restarted"]
 
 
-def test_silence_of_one_that_works_may_last_longer() -> None:
-    silence = Silence()
-    silence.note(1, answered=True)
-    for _ in range(BUSY_ROUNDS - 1):
-        silence.note(1, answered=False, worked=True)
-        assert not silence.too_long
-    silence.note(1, answered=False, worked=True)
-    assert silence.too_long
-    silence.note(1, answered=True)
-    for worked in (False, True, False):
-        assert not silence.too_long
-        silence.note(1, answered=False, worked=worked)
-    assert silence.too_long
+def test_a_busy_process_may_miss_more_checks_than_an_idle_one() -> None:
+    checks = MissedHealthChecks()
+    checks.record(1, answered=True)
+    for _ in range(MAX_MISSED - 1):
+        checks.record(1, answered=False, busy=True)
+        assert not checks.too_many
+    checks.record(1, answered=False, busy=True)
+    assert checks.too_many
+    checks.record(1, answered=True)
+    for busy in (False, True, False):
+        assert not checks.too_many
+        checks.record(1, answered=False, busy=busy)
+    assert checks.too_many
 
 
 def test_a_busy_child_is_killed_later_than_an_idle_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        silent = ["SERVING", *[NO_ANSWER] * (BUSY_ROUNDS - 1)]
+        silent = ["SERVING", *[NO_ANSWER] * (MAX_MISSED - 1)]
         assert Supervisord(running(busy.pid)).watched(monkeypatch, silent, busy=True) == []
         assert busy.poll() is None
         lines = Supervisord(running(busy.pid)).watched(monkeypatch, [*silent, NO_ANSWER], busy=True)
@@ -104,9 +104,9 @@ def test_a_busy_child_is_killed_later_than_an_idle_one(monkeypatch: pytest.Monke
     assert lines == [f"watchdog: a (pid {busy.pid}) gave no answer for 0.08 to 0.09 s: killed, to be restarted"]
 
 
-def test_the_time_that_a_process_worked_is_told() -> None:
+def test_the_cpu_time_of_a_process_is_read() -> None:
     with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        eventually(lambda: watchdog._cpu_seconds(busy.pid) >= 0.05, "it has worked")
+        eventually(lambda: watchdog._cpu_seconds(busy.pid) >= 0.05, "it has used CPU time")
         busy.kill()
     assert watchdog._cpu_seconds(busy.pid) == 0.0
 
@@ -130,7 +130,7 @@ def test_a_living_child_is_left_alone(
 
 def test_what_is_no_child_is_never_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = Supervisord(running(os.getppid())).watched(monkeypatch, ["SERVING", NO_ANSWER, NO_ANSWER])
-    assert lines == [f"watchdog: a (pid {os.getppid()}) gave no answer for 0.02 to 0.03 s, and ended by itself"]
+    assert lines == [f"watchdog: a (pid {os.getppid()}) gave no answer for 0.02 to 0.03 s, and has exited by itself"]
 
 
 def test_a_program_that_supervisord_stops_is_not_asked(
