@@ -15,6 +15,7 @@ from gateway.bundle.hidden import HiddenItems
 from gateway.config import RANKER, GatewayConfig
 from gateway.events.answers import AnswerLog
 from gateway.events.recorder import EventRecorder
+from gateway.events.sqlite_store import SQLiteEventStore
 from gateway.rollout import Rollout
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import Bundle, BundleStore
@@ -42,7 +43,7 @@ async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
     recorder, answers = _open_files(config, process)
     recall, rank = _connect(config, process)
     backends: list[Backend] = [*recall, rank]
-    factory = ServingFactory(config, recall, rank, hidden, process.telemetry, recorder.log)
+    factory = ServingFactory(config, recall, rank, hidden, process.telemetry, recorder.log_id)
     versions = _follow(factory, process)
     rollout = Rollout(lambda: versions.active().servable, backends, timeout_seconds=config.rollout_timeout_seconds)
 
@@ -70,7 +71,7 @@ async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
 
 def _open_files(config: GatewayConfig, process: Process) -> tuple[EventRecorder, AnswerLog]:
     """Opens what the gateway writes; the last entries are written when the process has drained."""
-    recorder = EventRecorder(config.events_file)
+    recorder = EventRecorder(SQLiteEventStore(config.events_file))
     process.closing.push_async_callback(asyncio.to_thread, recorder.close)
     dropped = process.telemetry.answers_dropped
     answers = AnswerLog(config.answers_file, dropped=dropped.inc, keep_days=config.answers_keep_days)

@@ -1,4 +1,4 @@
-"""The log of what was shown: every answer beside the events that may cite it, for experiments and off-policy work.
+"""The log of what was shown: every answer, which events may cite, for experiments and off-policy evaluation.
 
 Written in batches by a thread; the queue is bounded, and what does not fit is dropped and counted. A response never
 waits for the log.
@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gateway.events import sqlite
-from gateway.events.grouping import groups
+from gateway.events.batches import batches
 from gateway.pipeline.stages import StageReport, Status
 from recsys.domain import Candidates, Scores
 
@@ -30,7 +30,7 @@ CREATE TABLE IF NOT EXISTS answers (
     method          TEXT NOT NULL,     -- Recommend or SimilarItems
     user_key        TEXT NOT NULL,     -- canonical; empty for an anonymous visitor
     time            INTEGER NOT NULL,  -- Unix seconds on the gateway's clock
-    as_of           INTEGER NOT NULL,  -- the moment that the request was answered for
+    as_of           INTEGER NOT NULL,  -- the time for which the request was answered
     bundle_version  TEXT NOT NULL,
     policy          TEXT NOT NULL,     -- ranked, blended or reranked: the order that was served, see served_order
     degraded        INTEGER NOT NULL,
@@ -45,15 +45,15 @@ INSERT INTO answers (request_id, method, user_key, time, as_of, bundle_version, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _PRUNE = "DELETE FROM answers WHERE time < ?"
-_BATCH = 500
+_MAX_BATCH = 500
 _PAUSE_SECONDS = 0.2
 _SECONDS_PER_DAY = 86_400
 
 
 def served_order(stages: Sequence[StageReport]) -> str:
-    """What made the order: `reranked`: the last stage; `ranked`: the rank server; `blended`: neither.
+    """What determined the order. `reranked`: a post-ranking stage; `ranked`: the rank server; `blended`: neither.
 
-    What was ordered anew is the ranked list, or the blended one where the answer is degraded or its bundle says so.
+    What is re-ranked is the ranked list, or the blended one if the answer is degraded or its bundle says so.
     """
     worked = {stage.name for stage in stages if stage.status is Status.OK}
     return "reranked" if "rerank" in worked else "ranked" if "rank" in worked else "blended"
@@ -61,7 +61,7 @@ def served_order(stages: Sequence[StageReport]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class LoggedAnswer:
-    """One answer as it was given."""
+    """One answer as it was served."""
 
     request_id: str
     method: str
@@ -108,7 +108,7 @@ class AnswerLog:
     def __init__(
         self, path: Path, *, dropped: Callable[[int], None], keep_days: int = 30, capacity: int = 10_000
     ) -> None:
-        """Opens the file; raises CannotStart where that fails. `dropped` is told how many answers were not logged."""
+        """Opens the file; raises CannotStart if that fails. `dropped` is called with how many were not logged."""
         self._path = path
         self._dropped = dropped
         self._keep_seconds = keep_days * _SECONDS_PER_DAY
@@ -119,7 +119,7 @@ class AnswerLog:
         self._thread.start()
 
     def add(self, answer: LoggedAnswer) -> None:
-        """Queues one answer; drops it where the queue is full. Never waits."""
+        """Queues one answer; drops it if the queue is full. Never waits."""
         try:
             self._queue.put_nowait(answer)
         except queue.Full:
@@ -132,8 +132,8 @@ class AnswerLog:
         self._connection.close()
 
     def _write_until_closed(self) -> None:
-        for group in groups(self._queue, _BATCH, pause_seconds=_PAUSE_SECONDS):
-            self._write(group)
+        for batch in batches(self._queue, _MAX_BATCH, pause_seconds=_PAUSE_SECONDS):
+            self._write(batch)
 
     def _write(self, batch: Sequence[LoggedAnswer]) -> None:
         try:

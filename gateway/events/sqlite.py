@@ -15,13 +15,13 @@ def connect(
 ) -> sqlite3.Connection:
     """Opens or creates a file. `synchronous` is FULL (a commit survives a power cut) or NORMAL (the file stays sound).
 
-    A new file is for its owner's eyes only, for it says what people did; its -wal and -shm get the rights that it has.
+    Only its owner may read a new file, because it says what people did; its -wal and -shm files get the same rights.
 
-    `schema` is run on a new file and, where `oldest` is given, on one of a version from `oldest` on: it has to add what
-    is missing there and leave the rest as it is.
+    `schema` is run on a new file and, if `oldest` is given, on files of version `oldest` and later: it must add what
+    they lack and leave the rest as it is.
 
     Raises:
-        CannotStart: the file cannot be opened, is no database, or has another schema version.
+        CannotStart: the file cannot be opened, is not a database, or has another schema version.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def connect(
             found = version
     except (sqlite3.Error, OSError) as error:
         raise CannotStart(
-            f"{path}: cannot be opened ({error}); free the disk, fix the rights or name another"
+            f"{path}: cannot be opened ({error}); free disk space, fix the rights or name another file"
         ) from error
     if found != version:
         raise CannotStart(f"{path}: schema {found}, this software writes schema {version}; name another file")
@@ -43,7 +43,7 @@ def connect(
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """Opens a file that another program writes, without making or changing it. Raises sqlite3.Error."""
+    """Opens a file that another program writes, without creating or changing it. Raises sqlite3.Error."""
     return sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
 
 

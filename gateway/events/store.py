@@ -1,55 +1,15 @@
-"""What users did, as recorded: one SQLite table that is durable before anything is acknowledged.
-
-The writer is `gateway.events.recorder`; `ingest --events` reads the rows that are later than the tables' watermark. Row
-ids mean something only within one file, so each file has a log id, and a watermark belongs to a log id.
-"""
+"""What users did, as recorded: an event, and the contract of a store that keeps events durably."""
 
 from __future__ import annotations
 
-import sqlite3
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass
-from pathlib import Path
-
-from gateway.events import sqlite
-from recsys.errors import CannotStart
-
-SCHEMA_VERSION = 2
-OLDEST_SCHEMA = 1
-"""The same without `log`; a file of this version gets its log id when it is opened to write."""
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS events (
-    row_id      INTEGER PRIMARY KEY AUTOINCREMENT,  -- ascending in order of commit, never used twice: the watermark
-    event_id    TEXT NOT NULL UNIQUE,               -- given by the client; the first event with an id stays
-    request_id  TEXT NOT NULL,                      -- the answer that led to the event; empty where there is none
-    user_key    TEXT NOT NULL,                      -- canonical: a number's key is its decimal form
-    item_key    TEXT NOT NULL,                      -- canonical, also of items that no bundle knows
-    user_id     INTEGER,                            -- where the number was known when the event came in
-    item_id     INTEGER,                            -- where the number was known when the event came in
-    type        INTEGER NOT NULL,                   -- number of recsys.v1.EventType
-    value       REAL,                               -- rating or weight; NULL where the event has none
-    time        INTEGER NOT NULL,                   -- Unix seconds, never later than received
-    received    INTEGER NOT NULL                    -- Unix seconds on the gateway's clock
-) STRICT;
-CREATE INDEX IF NOT EXISTS events_by_user ON events (user_key, row_id);
-CREATE TABLE IF NOT EXISTS log (
-    only INTEGER PRIMARY KEY CHECK (only = 1),      -- one row
-    id   TEXT NOT NULL                              -- 128 random bits: which sequence of row ids this is, moved or not
-) STRICT;
-INSERT OR IGNORE INTO log (only, id) VALUES (1, lower(hex(randomblob(16))))
-"""
-
-_INSERT = """
-INSERT INTO events (event_id, request_id, user_key, item_key, user_id, item_id, type, value, time, received)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING
-"""
-_USERS = "SELECT DISTINCT user_key FROM events"
-_OF_USER = "SELECT row_id, item_key, type, value, time FROM events WHERE user_key = ? ORDER BY row_id"
+from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that a user did with an item; the fields are the columns of the table, in order."""
+    """One thing that a user did with an item."""
 
     event_id: str
     request_id: str
@@ -74,49 +34,30 @@ class RecordedEvent:
     time: int
 
 
-def open_events(path: Path) -> sqlite3.Connection:
-    """Opens or creates the table. Raises CannotStart where it cannot be used."""
-    return sqlite.connect(path, schema=SCHEMA, version=SCHEMA_VERSION, synchronous="FULL", oldest=OLDEST_SCHEMA)
+class EventStore(ABC):
+    """Where recorded events are kept. One thread appends; any thread may read meanwhile.
 
-
-def log_id(connection: sqlite3.Connection, path: Path) -> str:
-    """Which log this is: random, made with the file, the same wherever the file is moved.
-
-    Raises:
-        CannotStart: the id of the file, at `path`, cannot be read.
+    Row ids ascend in the order of recording and are never used twice, but they mean something only within one log.
     """
-    try:
-        found = connection.execute("SELECT id FROM log").fetchone()
-    except sqlite3.Error as error:
-        raise CannotStart(f"{path}: its log id cannot be read ({error}); restore the file") from error
-    if found is None:
-        raise CannotStart(f"{path}: it had a log id when it was made, and has none now; restore the file")
-    return str(found[0])
 
+    log_id: str
+    """Which log the row ids belong to; it stays the same for as long as the log does."""
 
-def users_with_events(connection: sqlite3.Connection) -> Iterator[str]:
-    """The keys of all users who have recorded events, from the index alone: about a second for ten million events."""
-    for (user_key,) in connection.execute(_USERS):
-        yield user_key
+    @abstractmethod
+    def append(self, batches: Sequence[Sequence[Event]]) -> list[int]:
+        """Writes all batches at once, durably; returns how many events of each were new.
 
+        An event whose id is known is not recorded again. Raises Unreachable: nothing of any batch was written.
+        """
 
-def append_events(connection: sqlite3.Connection, batches: Sequence[Sequence[Event]]) -> list[int]:
-    """Writes all batches in one durable transaction; returns how many events of each were new.
+    @abstractmethod
+    def events_of(self, user_key: str) -> tuple[RecordedEvent, ...]:
+        """All events of one user, in order of recording; raises Unreachable."""
 
-    Raises:
-        sqlite3.Error: nothing of any batch was written.
-    """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        recorded = [connection.executemany(_INSERT, [astuple(event) for event in batch]).rowcount for batch in batches]
-        connection.execute("COMMIT")
-    except sqlite3.Error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-    return [max(0, count) for count in recorded]
+    @abstractmethod
+    def users_with_events(self) -> Iterator[str]:
+        """The keys of all users who have events; raises Unreachable."""
 
-
-def events_of(connection: sqlite3.Connection, user_key: str) -> tuple[RecordedEvent, ...]:
-    """All recorded events of one user, in order of recording."""
-    return tuple(RecordedEvent(*row) for row in connection.execute(_OF_USER, (user_key,)))
+    @abstractmethod
+    def close(self) -> None:
+        """Releases the store; nothing is called afterwards."""

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from gateway.events.sqlite import connect_read_only
-from gateway.events.store import OLDEST_SCHEMA
+from gateway.events.sqlite_store import OLDEST_SCHEMA
 from recsys.errors import DataMalformed, DataMissing
 
 BATCH_ROWS = 1 << 16

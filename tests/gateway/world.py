@@ -17,6 +17,7 @@ from gateway.bundle.hidden import HiddenItems
 from gateway.config import GatewayConfig
 from gateway.events.answers import AnswerLog
 from gateway.events.recorder import EventRecorder
+from gateway.events.sqlite_store import SQLiteEventStore
 from gateway.rollout import Rollout
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import ServingPolicy
@@ -102,7 +103,7 @@ async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings:
         for backend in backends:
             stack.push_async_callback(backend.close)
         telemetry, hidden, clock = Telemetry.create(), HiddenItems(folder / "hidden.txt"), Clock()
-        recorder = EventRecorder(folder / "events.sqlite")
+        recorder = EventRecorder(SQLiteEventStore(folder / "events.sqlite"))
         answers = AnswerLog(folder / "answers.sqlite", dropped=telemetry.answers_dropped.inc)
         stack.callback(recorder.close)
         stack.callback(answers.close)
@@ -136,7 +137,7 @@ async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings:
             recommend_pb2_grpc.RecommendationServiceStub(client),
             rollout,
             versions,
-            ServingFactory(config, recall, rank, hidden, telemetry, recorder.log),
+            ServingFactory(config, recall, rank, hidden, telemetry, recorder.log_id),
             recorder,
             answers,
             hidden,

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from gateway.bundle.served import ServedBundle
-from gateway.events.store import Event, append_events, events_of, log_id, open_events
+from gateway.events.sqlite_store import append_events, events_of, log_id, open_events
+from gateway.events.store import Event
 from offline.commands.cli import main
 from offline.workflow.config import OfflineConfig
 from offline.workflow.workflow import Workflow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -51,10 +53,10 @@ async def test_a_caller_in_a_hurry_gets_what_there_is_in_time(tmp_path: Path) ->
         assert ids(response) == [3, 4]
 
 
-async def test_events_that_cannot_be_read_degrade_the_answer_of_who_has_some_and_say_so(world: World) -> None:
+async def test_events_that_cannot_be_read_degrade_the_answers_of_users_with_events(world: World) -> None:
     await world.stub.RecordEvents(recommend_pb2.RecordEventsRequest(events=[view("a", 3)]))
-    world.recorder._reader.execute("PRAGMA query_only=0")
-    world.recorder._writer.execute("ALTER TABLE events RENAME TO elsewhere")
+    with closing(sqlite3.connect(world.folder / "events.sqlite")) as events:
+        events.execute("ALTER TABLE events RENAME TO elsewhere")
     response = await recommend(world, user_id=4, count=1)
     assert ids(response) == [8]
     assert response.degraded

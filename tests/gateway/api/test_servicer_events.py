@@ -24,7 +24,7 @@ async def test_recorded_events_count_from_the_next_request_on(world: World) -> N
 async def test_events_of_another_user_change_nothing_and_events_before_the_watermark_count_once(world: World) -> None:
     await world.stub.RecordEvents(recommend_pb2.RecordEventsRequest(events=[view("a", 8, user_key="5"), view("b", 7)]))
     assert ids(await recommend(world, user_id=4, count=1)) == [8]
-    world.publish("v1", policy(), watermarks={world.recorder.log: 2})
+    world.publish("v1", policy(), watermarks={world.recorder.log_id: 2})
     world.versions.current, current = None, world.versions.current
     assert current is not None
     assert ids(await recommend(world, user_id=4, count=2)) == [8, 6]
@@ -32,7 +32,7 @@ async def test_events_of_another_user_change_nothing_and_events_before_the_water
         process.ready = ["v2"]
     for backend in world.backends:
         await backend.probe()
-    world.publish("v2", policy(), watermarks={world.recorder.log: 2})
+    world.publish("v2", policy(), watermarks={world.recorder.log_id: 2})
     assert ids(await recommend(world, user_id=4, count=2)) == [8, 7]
 
 
@@ -41,7 +41,7 @@ async def test_a_bundle_with_the_events_of_another_log_hides_none_of_this_one(
 ) -> None:
     """A recreated events file, or that of a second gateway: its rows are numbered from 1 again."""
     world.publish("v1", policy(), watermarks={"0" * 32: 900})
-    assert [f"none of log {world.recorder.log} in" in record.message for record in caplog.records] == [True]
+    assert [f"none of log {world.recorder.log_id} in" in record.message for record in caplog.records] == [True]
     assert ids(await recommend(world, user_id=4, count=1)) == [8]
     await world.stub.RecordEvents(recommend_pb2.RecordEventsRequest(events=[view("a", 8)]))
     assert ids(await recommend(world, user_id=4, count=1)) == [7]

@@ -13,7 +13,7 @@ import grpc
 import numpy as np
 import pytest
 
-from gateway.events import grouping
+from gateway.events import batches
 from gateway.events.answers import AnswerLog, LoggedAnswer
 from recsys.bundle import RerankPolicy
 from recsys.domain import Candidates
@@ -99,7 +99,7 @@ def test_an_answer_is_logged_with_positions_and_channels(tmp_path: Path) -> None
 def test_what_does_not_fit_is_dropped_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The log writes nothing before all of them have come."""
     come = threading.Event()
-    monkeypatch.setattr(grouping, "time", SimpleNamespace(sleep=lambda seconds: come.wait(PATIENCE_SECONDS)))
+    monkeypatch.setattr(batches, "time", SimpleNamespace(sleep=lambda seconds: come.wait(PATIENCE_SECONDS)))
     dropped: list[int] = []
     log = AnswerLog(tmp_path / "answers.sqlite", dropped=dropped.append, capacity=3)
     for n in range(20):

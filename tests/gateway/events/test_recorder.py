@@ -13,7 +13,8 @@ import pytest
 
 from gateway.events import recorder as recording
 from gateway.events.recorder import EventRecorder
-from gateway.events.store import Event, append_events, events_of, log_id, open_events
+from gateway.events.sqlite_store import SQLiteEventStore, append_events, events_of, log_id, open_events
+from gateway.events.store import Event
 from recsys.domain import EventType
 from recsys.errors import CannotStart, Unreachable
 from tests.waiting import PATIENCE_SECONDS
@@ -42,8 +43,13 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def recorder(path: Path) -> Iterator[EventRecorder]:
-    subject = EventRecorder(path)
+def store(path: Path) -> SQLiteEventStore:
+    return SQLiteEventStore(path)
+
+
+@pytest.fixture
+def recorder(store: SQLiteEventStore) -> Iterator[EventRecorder]:
+    subject = EventRecorder(store)
     yield subject
     subject.close()
 
@@ -53,9 +59,9 @@ async def test_an_event_is_on_disk_when_it_is_acknowledged(recorder: EventRecord
     assert rows(path) == [(1, "a"), (2, "b")]
 
 
-def test_every_commit_is_synced_to_disk_before_it_returns(recorder: EventRecorder) -> None:
+def test_every_commit_is_synced_to_disk_before_it_returns(store: SQLiteEventStore) -> None:
     """A killed process would not tell: what it wrote stays with the kernel, and only a power cut loses it."""
-    for connection in (recorder._writer, recorder._reader):
+    for connection in (store._writer, store._reader):
         assert connection.execute("PRAGMA synchronous").fetchone() == (FULL,)
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
 
@@ -99,11 +105,13 @@ async def test_concurrent_requests_are_all_answered_with_their_own_count(recorde
         assert len(await recorder.of(str(n))) == len(batch) - 1
 
 
-async def test_requests_that_wait_together_share_a_commit(recorder: EventRecorder, path: Path) -> None:
-    """The first group waits for a lock on the file; whoever comes meanwhile is the second group."""
+async def test_requests_that_wait_together_share_a_commit(
+    recorder: EventRecorder, store: SQLiteEventStore, path: Path
+) -> None:
+    """The first batch waits for a lock on the file; what arrives meanwhile is the second batch."""
     statements: list[str] = []
-    recorder._writer.execute(f"PRAGMA busy_timeout={1000 * PATIENCE_SECONDS:.0f}")
-    recorder._writer.set_trace_callback(statements.append)
+    store._writer.execute(f"PRAGMA busy_timeout={1000 * PATIENCE_SECONDS:.0f}")
+    store._writer.set_trace_callback(statements.append)
     blocker = sqlite3.connect(path, isolation_level=None)
     blocker.execute("BEGIN IMMEDIATE")
     waiting = [asyncio.create_task(recorder.record([event(f"e{n}")])) for n in range(50)]
@@ -115,27 +123,27 @@ async def test_requests_that_wait_together_share_a_commit(recorder: EventRecorde
     assert len(rows(path)) == 50
 
 
-async def test_the_event_loop_goes_on_while_the_disk_is_slow(
-    recorder: EventRecorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_event_loop_continues_while_the_disk_is_slow(path: Path) -> None:
     ticked = threading.Event()
 
-    def slow(connection: sqlite3.Connection, batches: Sequence[Sequence[Event]]) -> list[int]:
-        if not ticked.wait(PATIENCE_SECONDS):
-            raise sqlite3.OperationalError("the event loop stood still")
-        return append_events(connection, batches)
+    class SlowStore(SQLiteEventStore):
+        def append(self, batches: Sequence[Sequence[Event]]) -> list[int]:
+            if not ticked.wait(PATIENCE_SECONDS):
+                raise Unreachable("the event loop stood still")
+            return super().append(batches)
 
-    monkeypatch.setattr(recording, "append_events", slow)
+    recorder = EventRecorder(SlowStore(path))
     waiting = asyncio.create_task(recorder.record([event("a")]))
     for _ in range(20):
         await asyncio.sleep(0.001)
     assert not waiting.done()
     ticked.set()
     assert await waiting == 1
+    recorder.close()
 
 
 async def test_at_most_so_many_users_are_remembered_and_others_are_read_again(path: Path) -> None:
-    recorder = EventRecorder(path, remembered_users=2)
+    recorder = EventRecorder(SQLiteEventStore(path), remembered_users=2)
     for user in "1234":
         await recorder.record([event(f"e{user}", user_key=user)])
     for user in "12341":
@@ -144,19 +152,21 @@ async def test_at_most_so_many_users_are_remembered_and_others_are_read_again(pa
     recorder.close()
 
 
-async def test_who_has_no_events_is_answered_without_the_file(recorder: EventRecorder) -> None:
+async def test_a_user_without_events_is_answered_without_the_store(
+    recorder: EventRecorder, store: SQLiteEventStore
+) -> None:
     await recorder.record([event("a", user_key="7")])
-    recorder._writer.execute("ALTER TABLE events RENAME TO elsewhere")
+    store._writer.execute("ALTER TABLE events RENAME TO elsewhere")
     assert await recorder.of("8") == ()
     with pytest.raises(Unreachable, match="no such table"):
         await recorder.of("7")
 
 
-async def test_users_who_share_a_place_of_the_table_keep_their_own_events(
+async def test_users_who_share_a_slot_of_the_bloom_filter_keep_their_own_events(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recording, "_PLACES", 1)
-    recorder = EventRecorder(path)
+    monkeypatch.setattr(recording, "_BLOOM_SLOTS", 1)
+    recorder = EventRecorder(SQLiteEventStore(path))
     await recorder.record([event("a", user_key="7")])
     assert await recorder.of("8") == ()
     assert [recorded.row_id for recorded in await recorder.of("7")] == [1]
@@ -164,20 +174,22 @@ async def test_users_who_share_a_place_of_the_table_keep_their_own_events(
 
 
 async def test_events_survive_a_restart(path: Path) -> None:
-    first = EventRecorder(path)
+    first = EventRecorder(SQLiteEventStore(path))
     await first.record([event("a")])
     first.close()
-    second = EventRecorder(path)
+    second = EventRecorder(SQLiteEventStore(path))
     assert [recorded.item_key for recorded in await second.of("7")] == ["10"]
     assert await second.record([event("a"), event("b", item_key="11")]) == 1
     assert [recorded.item_key for recorded in await second.of("7")] == ["10", "11"]
     second.close()
 
 
-async def test_a_group_that_cannot_be_written_acknowledges_nothing(recorder: EventRecorder, path: Path) -> None:
+async def test_a_batch_that_cannot_be_written_acknowledges_nothing(
+    recorder: EventRecorder, store: SQLiteEventStore, path: Path
+) -> None:
     await recorder.record([event("a")])
     blocker = sqlite3.connect(path, isolation_level=None)
-    recorder._writer.execute("PRAGMA busy_timeout=10")
+    store._writer.execute("PRAGMA busy_timeout=10")
     blocker.execute("BEGIN IMMEDIATE")
     with pytest.raises(Unreachable, match=r"database is locked.*nothing was recorded"):
         await recorder.record([event("b")])
@@ -187,14 +199,16 @@ async def test_a_group_that_cannot_be_written_acknowledges_nothing(recorder: Eve
     assert [event_id for _, event_id in rows(path)] == ["a", "b"]
 
 
-async def test_a_full_disk_is_said_and_nothing_is_lost(recorder: EventRecorder, path: Path) -> None:
+async def test_a_full_disk_is_said_and_nothing_is_lost(
+    recorder: EventRecorder, store: SQLiteEventStore, path: Path
+) -> None:
     await recorder.record([event("a")])
-    pages = recorder._writer.execute("PRAGMA page_count").fetchone()[0]
-    recorder._writer.execute(f"PRAGMA max_page_count={pages}")
+    pages = store._writer.execute("PRAGMA page_count").fetchone()[0]
+    store._writer.execute(f"PRAGMA max_page_count={pages}")
     many = [event(f"big-{n}", item_key="k" * 250) for n in range(500)]
     with pytest.raises(Unreachable, match="full"):
         await recorder.record(many)
-    recorder._writer.execute("PRAGMA max_page_count=1000000")
+    store._writer.execute("PRAGMA max_page_count=1000000")
     assert rows(path) == [(1, "a")]
     assert await recorder.record(many) == 500
 
@@ -214,7 +228,7 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"not a database, but long enough to look like one" * 100)
     with pytest.raises(CannotStart, match="cannot be opened"):
-        EventRecorder(path)
+        EventRecorder(SQLiteEventStore(path))
 
 
 def test_another_schema_is_refused(path: Path) -> None:
@@ -222,19 +236,19 @@ def test_another_schema_is_refused(path: Path) -> None:
     connection.execute("PRAGMA user_version=9")
     connection.close()
     with pytest.raises(CannotStart, match="schema 9, this software writes schema 2"):
-        EventRecorder(path)
+        EventRecorder(SQLiteEventStore(path))
 
 
 def test_each_file_has_a_log_id_of_its_own_and_keeps_it(path: Path) -> None:
     ids = []
     for place in (path, path, path.with_name("fresh.sqlite")):
-        subject = EventRecorder(place)
-        ids.append(subject.log)
+        subject = EventRecorder(SQLiteEventStore(place))
+        ids.append(subject.log_id)
         subject.close()
     path.rename(path.with_name("moved.sqlite"))
-    moved = EventRecorder(path.with_name("moved.sqlite"))
-    assert ids == [moved.log, moved.log, ids[2]]
-    assert ids[2] != moved.log
+    moved = EventRecorder(SQLiteEventStore(path.with_name("moved.sqlite")))
+    assert ids == [moved.log_id, moved.log_id, ids[2]]
+    assert ids[2] != moved.log_id
     assert all(len(name) == 32 and int(name, 16) for name in ids)
     moved.close()
 
@@ -244,12 +258,12 @@ async def test_a_file_from_before_logs_had_ids_gets_one_and_keeps_its_events(pat
     append_events(connection, [[event("a")]])
     connection.executescript("DROP TABLE log; PRAGMA user_version=1")
     connection.close()
-    subject = EventRecorder(path)
+    subject = EventRecorder(SQLiteEventStore(path))
     assert await subject.record([event("b")]) == 1
     assert rows(path) == [(1, "a"), (2, "b")]
     subject.close()
     connection = open_events(path)
-    assert log_id(connection, path) == subject.log
+    assert log_id(connection, path) == subject.log_id
     connection.close()
 
 
@@ -257,11 +271,11 @@ def test_a_log_id_that_was_lost_is_not_made_up(path: Path) -> None:
     connection = open_events(path)
     connection.execute("DELETE FROM log")
     connection.close()
-    with pytest.raises(CannotStart, match=r"events\.sqlite: it had a log id when it was made"):
-        EventRecorder(path)
+    with pytest.raises(CannotStart, match=r"events\.sqlite: it had a log id when it was created"):
+        EventRecorder(SQLiteEventStore(path))
 
 
-async def test_where_the_list_of_users_is_damaged_every_request_asks_the_file(
+async def test_if_the_list_of_users_is_damaged_every_request_reads_the_store(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     connection = open_events(path)
@@ -273,8 +287,8 @@ async def test_where_the_list_of_users_is_damaged_every_request_asks_the_file(
     with path.open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(bytes(size))
-    recorder = EventRecorder(path)
-    assert "its users cannot be read (database disk image is malformed), every request will try" in caplog.text
+    recorder = EventRecorder(SQLiteEventStore(path))
+    assert "the users with events cannot be listed, so every request reads the store" in caplog.text
     with pytest.raises(Unreachable, match="malformed"):
         await recorder.of("8")
     recorder.close()

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from gateway.events.store import Event, append_events, log_id, open_events
+from gateway.events.sqlite_store import append_events, log_id, open_events
+from gateway.events.store import Event
 from offline.ingest import event_log as recorded
 from offline.ingest.event_log import RecordedEvents
 from recsys.domain import EventType
