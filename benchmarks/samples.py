@@ -38,7 +38,7 @@ from offline.dataset.interactions import Interactions, Items, Snapshot
 from offline.metrics.ranking import Relevant
 from offline.protocols.targets import Targets
 from offline.ranking import samples
-from offline.ranking.samples import Samples, SamplesConfig, Source, feature_store, write_samples
+from offline.ranking.samples import SampleInputs, Samples, SamplesConfig, feature_store, write_samples
 from offline.recall import popularity
 from offline.recall.itemcf import training as itemcf
 from offline.recall.itemcf.training import ItemCFConfig
@@ -186,7 +186,7 @@ def part_step(workspace: Workspace, models: Step, requests: range, arguments: ar
     Samples that earlier runs left are removed before new ones are made.
     """
     config = SamplesConfig(shard_requests=BLOCK, candidates=arguments.candidates)
-    source = Source(models.folder, models.folder, POLICY, config)
+    source = SampleInputs(models.folder, models.folder, POLICY, config)
 
     def make(folder: Path) -> None:
         for old in workspace.root.glob(f"*part-*/{SAMPLES}"):

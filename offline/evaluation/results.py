@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from offline.metrics.text_table import aligned, markdown
-from offline.ranking.rankers.choice import Choice
+from offline.ranking.rankers.choice import RankerChoice
 
 FEWEST_WARM_USERS = 300
 """With fewer warm test users, differences between systems are noise."""
@@ -57,7 +57,7 @@ class Evaluation:
     cutoff: int
     catalogue_size: int
     rows: tuple[Row, ...]
-    choice: Choice | None = None
+    choice: RankerChoice | None = None
     """Which ranker validation chose; None where the lists are not those of a workflow."""
 
     def row(self, system: str, group: str = "warm") -> Row:

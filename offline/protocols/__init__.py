@@ -6,7 +6,7 @@ workflow runs any plan with the same code; nothing outside this package knows wh
 
 from __future__ import annotations
 
-from offline.protocols.folds import Fold, Knowledge, Plan, Stage
+from offline.protocols.folds import BundleFit, Fold, Plan, TrainingView
 from offline.protocols.plans import plan_of
 
-__all__ = ["Fold", "Knowledge", "Plan", "Stage", "plan_of"]
+__all__ = ["BundleFit", "Fold", "Plan", "TrainingView", "plan_of"]

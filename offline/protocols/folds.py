@@ -1,10 +1,10 @@
 """What a plan is made of.
 
-choosing   the ranker learns from these folds while the number of rounds is chosen …
-judging    … on this one: its users, or its time, are apart from those of `choosing`
-validation every other choice (settings, blend) is made on this fold; nothing is ever chosen on `test`
-evaluation what the test knows, and the folds that its ranker learns from
-production what serves: everything is known; absent where a protocol has no meaning in time
+selection_train       the ranker learns from these folds while its number of rounds is selected …
+selection_validation  … on this one: its users, or its time, are disjoint from those of `selection_train`
+validation            every other choice (settings, blend) is made on this fold; nothing is ever chosen on `test`
+evaluation            the models of the test: what recall is trained on, and the folds that the ranker learns from
+production            the models that serve, trained on everything; absent where a protocol does not follow time
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from recsys.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)
-class Knowledge:
-    """What recall may learn from at one place of a plan: `dataset.snapshot(cutoff)`, and nothing else."""
+class TrainingView:
+    """What recall may be trained on in one part of a plan: `dataset.snapshot(cutoff)`, and nothing else."""
 
     name: str
     """Unique in the plan."""
     dataset: Dataset
     cutoff: int
-    earlier: Knowledge | None = None
-    """Knowledge that this one contains, whose towers are continued."""
+    earlier: TrainingView | None = None
+    """A view that this one contains; training continues from its towers."""
 
 
 def known_as(title: str, dataset: Dataset, events: Interactions) -> Dataset:
@@ -46,21 +46,21 @@ class Ask(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Requests of one part of the data, asked of models that know another part of it."""
+    """Requests of one part of the data, answered by models that were trained on another part."""
 
     name: str
     """Unique in the plan."""
-    knowledge: Knowledge
+    training_view: TrainingView
     ask: Ask
     identity: tuple[int | str, ...]
-    """What, beside the knowledge, decides the targets: part of the keys of the steps that use them."""
+    """What decides the targets together with the view: part of the keys of the steps that use them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A bundle: what its recall knows, and what its ranker learns from."""
+class BundleFit:
+    """How one bundle is trained: what recall is trained on, and the folds that its ranker learns from."""
 
-    knowledge: Knowledge
+    training_view: TrainingView
     training: tuple[Fold, ...]
 
 
@@ -71,16 +71,16 @@ class Plan:
     protocol: str
     dataset: Dataset
     """What the protocol keeps of the data set."""
-    choosing: tuple[Fold, ...]
-    judging: Fold
+    selection_train: tuple[Fold, ...]
+    selection_validation: Fold
     validation: Fold
-    evaluation: Stage
+    evaluation: BundleFit
     test: Fold
     kinds: tuple[TargetKind, ...]
     """The kinds of targets that the test fold can be asked for; the first is the protocol's own."""
     labels: TargetKind
     """The kind that the ranker learns from and that choices are made on."""
-    production: Stage | None = None
+    production: BundleFit | None = None
     split: Split | None = None
     """Where time is cut; None where the protocol does not cut time."""
 
@@ -100,7 +100,7 @@ class Plan:
 
     def folds(self) -> Iterable[Fold]:
         """Every fold, each once, in the order of the plan."""
-        stages = [stage for stage in (self.evaluation, self.production) if stage is not None]
-        all_of_them = [*self.choosing, self.judging, self.validation]
-        all_of_them += [fold for stage in stages for fold in stage.training]
-        return {fold.name: fold for fold in [*all_of_them, self.test]}.values()
+        fits = [fit for fit in (self.evaluation, self.production) if fit is not None]
+        folds = [*self.selection_train, self.selection_validation, self.validation]
+        folds += [fold for fit in fits for fold in fit.training]
+        return {fold.name: fold for fold in [*folds, self.test]}.values()

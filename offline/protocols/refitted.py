@@ -1,7 +1,7 @@
 """The shape that leave-one-out and the random split share: fit, validate, refit with the validation part, test.
 
-The validation part is all that is labelled, so the ranker learns from some of its users and is judged on the others;
-its final training sees all of them.
+Only the validation part is labelled, so while the ranker is selected it learns from some of its users and is evaluated
+on the others; its final training uses all of them.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from offline.dataset.interactions import Dataset, Interactions
 from offline.dataset.splits import SplitConfig
-from offline.protocols.folds import Fold, Knowledge, Plan, Stage, known_as
+from offline.protocols.folds import BundleFit, Fold, Plan, TrainingView, known_as
 from offline.protocols.held_out import HeldOut, Moment, drawn_share
 from offline.protocols.targets import TargetKind
 
@@ -42,28 +42,28 @@ class Parts:
 def plan_refitted(dataset: Dataset, parts: Parts, config: SplitConfig, *, moment: Moment, kind: TargetKind) -> Plan:
     """The plan of a data set whose events are in `parts`.
 
-    Recall knows the fit part while choices are made, fit and validation for the test; so do the histories of requests.
+    Recall is trained on the fit part while choices are made, on fit and validation for the test; histories likewise.
     The items of `dataset` are the catalogue of both, its last event the cut-off.
     """
     end, title = int(dataset.interactions.timestamps[-1]), f"{config.protocol}, seed {config.seed}"
-    fitted = Knowledge("fit", known_as(f"{title}, fit", dataset, parts.until(FIT)), end)
-    refitted = Knowledge("refit", known_as(f"{title}, refit", dataset, parts.until(VALIDATION)), end, fitted)
+    fitted = TrainingView("fit", known_as(f"{title}, fit", dataset, parts.until(FIT)), end)
+    refitted = TrainingView("refit", known_as(f"{title}, refit", dataset, parts.until(VALIDATION)), end, fitted)
     wanted = HeldOut(parts.until(FIT), parts.wanted(VALIDATION), moment)
     users = np.unique(wanted.held.user_ids)
-    judges = drawn_share(users, config.judging_share, config.seed)
+    selection_users = drawn_share(users, config.judging_share, config.seed)
 
-    def fold(name: str, knowledge: Knowledge, held_out: HeldOut) -> Fold:
+    def fold(name: str, view: TrainingView, held_out: HeldOut) -> Fold:
         identity = (config.protocol, config.seed, str(config.judging_share), moment, name)
-        return Fold(name, knowledge, held_out, identity)
+        return Fold(name, view, held_out, identity)
 
     validation = fold("validation", fitted, wanted)
     return Plan(
         config.protocol,
         dataset,
-        choosing=(fold("learners", fitted, wanted.among(np.setdiff1d(users, judges))),),
-        judging=fold("judges", fitted, wanted.among(judges)),
+        selection_train=(fold("selection-train", fitted, wanted.among(np.setdiff1d(users, selection_users))),),
+        selection_validation=fold("selection-validation", fitted, wanted.among(selection_users)),
         validation=validation,
-        evaluation=Stage(refitted, (validation,)),
+        evaluation=BundleFit(refitted, (validation,)),
         test=fold("test", refitted, HeldOut(parts.until(VALIDATION), parts.wanted(TEST), moment)),
         kinds=(kind,),
         labels=kind,

@@ -16,7 +16,7 @@ import numpy as np
 
 from offline.dataset.interactions import Dataset, Interactions
 from offline.dataset.splits import SplitConfig, keep
-from offline.protocols.folds import Fold, Knowledge, Plan, Stage, known_as
+from offline.protocols.folds import BundleFit, Fold, Plan, TrainingView, known_as
 from offline.protocols.held_out import HeldOut
 from offline.protocols.targets import positive_events
 from recsys.domain import Ids
@@ -34,32 +34,32 @@ TARGET_SHARE = 0.2
 def plan_strong(dataset: Dataset, config: SplitConfig) -> Plan:
     """Raises DataError where there are too few users to hold some out."""
     events = liked(dataset.interactions)
-    learners, judges, testers = users_of(events.user_ids)
-    if not len(judges):
+    training_users, validation_users, test_users = users_of(events.user_ids)
+    if not len(validation_users):
         raise DataError(
-            f"{dataset.name}: {len(learners)} users with {FEWEST_EVENTS} ratings above {LEAST_VALUE:g}; "
+            f"{dataset.name}: {len(training_users)} users with {FEWEST_EVENTS} ratings above {LEAST_VALUE:g}; "
             f"{config.protocol} needs at least {round(1 / MOST_HELD_OUT_SHARE)}"
         )
-    known = events.take(np.isin(events.user_ids, learners))
+    known = events.take(np.isin(events.user_ids, training_users))
     events = events.take(np.isin(events.item_ids, known.item_ids))
     kept = keep(dataset, events)
     end = int(events.timestamps[-1])
-    training, validation, test = (fold_in(events, users) for users in (learners, judges, testers))
-    early = Knowledge("fold-in", known_as(f"{config.protocol}, fold-in", kept, training.known), end)
-    whole = Knowledge("training", known_as(config.protocol, kept, known), end, early)
+    training, validation, test = (fold_in(events, users) for users in (training_users, validation_users, test_users))
+    early = TrainingView("fold-in", known_as(f"{config.protocol}, fold-in", kept, training.known), end)
+    whole = TrainingView("training", known_as(config.protocol, kept, known), end, early)
 
-    def fold(name: str, knowledge: Knowledge, held_out: HeldOut) -> Fold:
-        return Fold(name, knowledge, held_out, (config.protocol, name))
+    def fold(name: str, view: TrainingView, held_out: HeldOut) -> Fold:
+        return Fold(name, view, held_out, (config.protocol, name))
 
     labelled = (fold("training", early, training),)
-    judging = fold("validation", whole, validation)
+    validation_fold = fold("validation", whole, validation)
     return Plan(
         config.protocol,
         kept,
-        choosing=labelled,
-        judging=judging,
-        validation=judging,
-        evaluation=Stage(whole, labelled),
+        selection_train=labelled,
+        selection_validation=validation_fold,
+        validation=validation_fold,
+        evaluation=BundleFit(whole, labelled),
         test=fold("test", whole, test),
         kinds=("all",),
         labels="all",

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from offline.dataset.interactions import Dataset, Snapshot
 from offline.dataset.splits import SplitConfig, Window, split
-from offline.protocols.folds import Fold, Knowledge, Plan, Stage
+from offline.protocols.folds import BundleFit, Fold, Plan, TrainingView
 from offline.protocols.targets import TargetKind, Targets, targets_of
 
 
@@ -29,10 +29,10 @@ def plan_windows(dataset: Dataset, config: SplitConfig) -> Plan:
     """The plan of a data set that is cut at quantiles of time; raises DataError like `split`."""
     parts = split(dataset, config)
     first, second, end = parts.validation.cutoff, parts.test.cutoff, parts.test.until
-    known: dict[int, Knowledge] = {}
+    known: dict[int, TrainingView] = {}
     earlier = None
     for cutoff in (*parts.cutoffs, end):
-        known[cutoff] = earlier = Knowledge(str(cutoff), parts.dataset, cutoff, earlier)
+        known[cutoff] = earlier = TrainingView(str(cutoff), parts.dataset, cutoff, earlier)
 
     def fold(window: Window) -> Fold:
         name = f"{window.cutoff}-{window.until}"
@@ -45,13 +45,13 @@ def plan_windows(dataset: Dataset, config: SplitConfig) -> Plan:
     return Plan(
         config.protocol,
         parts.dataset,
-        choosing=labelled(first),
-        judging=validation,
+        selection_train=labelled(first),
+        selection_validation=validation,
         validation=validation,
-        evaluation=Stage(known[second], labelled(second)),
+        evaluation=BundleFit(known[second], labelled(second)),
         test=fold(parts.test),
         kinds=("all", "successive", "last"),
         labels=config.labels,
-        production=Stage(known[end], labelled(end)),
+        production=BundleFit(known[end], labelled(end)),
         split=parts,
     )

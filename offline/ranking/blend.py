@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,15 +53,15 @@ def choose_policy(
     from equal ones; NDCG@10 decides, and of equals the first tried. The rank count is the smallest that retains
     `config.retained` of the relevant candidates, else the largest tried.
     """
-    worlds = _worlds(queries, targets)
-    if not worlds:
+    requests = _labelled(queries, targets)
+    if not requests:
         return policy.model_copy(update={"rank_count": max(config.rank_counts)})
-    best, best_value = policy, _quality(worlds, policy)
+    best, best_value = policy, _quality(requests, policy)
     for constant in config.constants:
-        trial, value = _search_weights(worlds, policy.model_copy(update={"blend_constant": constant}), config)
+        trial, value = _search_weights(requests, policy.model_copy(update={"blend_constant": constant}), config)
         if value > best_value:
             best, best_value = trial, value
-    count = _smallest_count(worlds, best, config)
+    count = _smallest_count(requests, best, config)
     log.info(
         "blend: %s, k = %g, %d candidates to the ranker: validation %s %.4f",
         ", ".join(f"{channel.name} {channel.weight:g}" for channel in best.channels),
@@ -72,28 +73,36 @@ def choose_policy(
     return best.model_copy(update={"rank_count": count})
 
 
-World = tuple[Candidates, NDArray[np.bool_], int]
-"""Candidates of one request, whether each is relevant, and the number of relevant items."""
+class LabelledRequest(NamedTuple):
+    """The candidates of one request, and what of them is relevant."""
+
+    candidates: Candidates
+    relevant: NDArray[np.bool_]
+    """bool[candidates]."""
+    relevant_count: int
+    """Relevant items, found by recall or not."""
 
 
-def _worlds(queries: Sequence[RankQuery], targets: Targets) -> list[World]:
+def _labelled(queries: Sequence[RankQuery], targets: Targets) -> list[LabelledRequest]:
     chosen = targets.warm if targets.warm.sum() >= FEWEST_WARM else np.ones(len(targets), np.bool_)
     rows = zip(queries, relevant_lists(targets), chosen, strict=True)
     return [
-        (query.candidates, np.isin(query.candidates.item_ids, relevant), len(relevant))
+        LabelledRequest(query.candidates, np.isin(query.candidates.item_ids, relevant), len(relevant))
         for query, relevant, wanted in rows
         if wanted
     ]
 
 
-def _search_weights(worlds: list[World], policy: ServingPolicy, config: BlendConfig) -> tuple[ServingPolicy, float]:
-    best, best_value = policy, _quality(worlds, policy)
+def _search_weights(
+    requests: list[LabelledRequest], policy: ServingPolicy, config: BlendConfig
+) -> tuple[ServingPolicy, float]:
+    best, best_value = policy, _quality(requests, policy)
     for _ in range(config.sweeps):
         before = best
         for position in range(len(policy.channels)):
             for weight in config.weights:
                 trial = _with_weight(best, position, weight)
-                value = _quality(worlds, trial)
+                value = _quality(requests, trial)
                 if value > best_value:
                     best, best_value = trial, value
         if best == before:
@@ -111,20 +120,20 @@ def _order(candidates: Candidates, policy: ServingPolicy) -> NDArray[np.int64]:
     return np.lexsort((candidates.item_ids, -blended_scores(candidates, policy)))
 
 
-def _quality(worlds: list[World], policy: ServingPolicy) -> float:
-    hits = np.zeros((len(worlds), LONGEST), np.bool_)
-    for row, (candidates, relevant, _) in enumerate(worlds):
-        listed = relevant[_order(candidates, policy)[:LONGEST]]
+def _quality(requests: list[LabelledRequest], policy: ServingPolicy) -> float:
+    hits = np.zeros((len(requests), LONGEST), np.bool_)
+    for row, request in enumerate(requests):
+        listed = request.relevant[_order(request.candidates, policy)[:LONGEST]]
         hits[row, : len(listed)] = listed
-    counts = np.asarray([count for _, _, count in worlds], np.int64)
+    counts = np.asarray([request.relevant_count for request in requests], np.int64)
     return float(per_request(hits, counts, cuts=(10,))[METRIC].mean())
 
 
-def _smallest_count(worlds: list[World], policy: ServingPolicy, config: BlendConfig) -> int:
-    everything = sum(int(relevant.sum()) for _, relevant, _ in worlds)
+def _smallest_count(requests: list[LabelledRequest], policy: ServingPolicy, config: BlendConfig) -> int:
+    everything = sum(int(request.relevant.sum()) for request in requests)
     counts = sorted(config.rank_counts)
     for count in counts[:-1]:
-        kept = sum(int(relevant[_order(candidates, policy)[:count]].sum()) for candidates, relevant, _ in worlds)
+        kept = sum(int(request.relevant[_order(request.candidates, policy)[:count]].sum()) for request in requests)
         if kept >= config.retained * everything:
             return count
     return counts[-1]

@@ -35,7 +35,7 @@ from offline.ingest.prepare import prepare_tables
 from offline.ingest.report import IngestReport
 from offline.metrics import ranking as metrics
 from offline.metrics import text_table as layout
-from offline.protocols import Fold, Knowledge, Plan, Stage, held_out, plan_of, targets
+from offline.protocols import BundleFit, Fold, Plan, TrainingView, held_out, plan_of, targets
 from offline.protocols.targets import TargetKind, Targets
 from offline.publish import gateway_files
 from offline.publish.gateway_files import export_gateway
@@ -44,8 +44,8 @@ from offline.publish.publish import REPORT_FOLDER, BundleFacts, publish
 from offline.ranking import blend, samples
 from offline.ranking.rankers import choice as choosing
 from offline.ranking.rankers import svd
-from offline.ranking.rankers.choice import Choice
-from offline.ranking.rankers.steps import Moment, Rankers, Source
+from offline.ranking.rankers.choice import RankerChoice
+from offline.ranking.rankers.steps import FoldSamples, RankerInputs, Rankers
 from offline.recall.training import RecallModels, link_folders, train_recall
 from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import OfflineConfig, Purpose
@@ -136,30 +136,30 @@ class Workflow:
             )
         return self.plan.split
 
-    def recall_of(self, knowledge: Knowledge) -> RecallModels:
+    def recall_of(self, view: TrainingView) -> RecallModels:
         """The recall models of one place of the plan; those they continue from are trained first."""
-        if knowledge.name not in self._recall:
-            self._recall[knowledge.name] = train_recall(
+        if view.name not in self._recall:
+            self._recall[view.name] = train_recall(
                 self.workspace,
-                knowledge.dataset,
-                knowledge.cutoff,
+                view.dataset,
+                view.cutoff,
                 config=self.config.recall,
                 tables=self.tables,
-                earlier=self.recall_of(knowledge.earlier) if knowledge.earlier else None,
+                earlier=self.recall_of(view.earlier) if view.earlier else None,
             )
-        return self._recall[knowledge.name]
+        return self._recall[view.name]
 
     @cached_property
     def policy(self) -> ServingPolicy:
         """Channels, blend weights, rank count and order, chosen on validation."""
-        ranking = Choice.load(self.choice.folder).ranking
+        ranking = RankerChoice.load(self.choice.folder).ranking
         return self.blend.model_copy(update={"ranking": ranking, "rerank": self.config.rerank.policy()})
 
     @cached_property
     def blend(self) -> ServingPolicy:
         """The policy before it is known whether ranking pays."""
         fold = self.plan.validation
-        recall = self.recall_of(fold.knowledge)
+        recall = self.recall_of(fold.training_view)
         start = self.config.serving.policy(self.config.dataset)
 
         def choose(folder: Path) -> None:
@@ -180,10 +180,10 @@ class Workflow:
         )
         return ServingPolicy.model_validate_json((step.folder / "policy.json").read_text("utf-8"))
 
-    def features_of(self, knowledge: Knowledge) -> Step:
+    def features_of(self, view: TrainingView) -> Step:
         """The arrays that features are made of, as they were known at one place of the plan."""
-        recall, policy = self.recall_of(knowledge), self.blend
-        model = self.rating_of(knowledge) if self.config.samples.svd_rating else None
+        recall, policy = self.recall_of(view), self.blend
+        model = self.rating_of(view) if self.config.samples.svd_rating else None
 
         def make(folder: Path) -> None:
             rated = RatingModel.open(model.folder) if model else None
@@ -197,14 +197,14 @@ class Workflow:
             code=FEATURE_MODULES,
         )
 
-    def samples_of(self, fold: Fold, *, judged: bool = False) -> Step:
-        """Recall's output for the fold's requests, labelled by what they should find; all of it where it is judged."""
-        recall, policy = self.recall_of(fold.knowledge), self.blend
-        config, arrays = self.config.samples.outcome(judged=judged), self.features_of(fold.knowledge)
+    def samples_of(self, fold: Fold, *, evaluated: bool = False) -> Step:
+        """Recall's output for the fold's requests, labelled by what they should find; all of it if evaluated."""
+        recall, policy = self.recall_of(fold.training_view), self.blend
+        config, arrays = self.config.samples.outcome(evaluated=evaluated), self.features_of(fold.training_view)
 
         def make(folder: Path) -> None:
             asked = samples.blocks_of(self._targets(fold, config.max_users), config.shard_requests)
-            source = samples.Source(recall.view.folder, arrays.folder, policy, config)
+            source = samples.SampleInputs(recall.view.folder, arrays.folder, policy, config)
             samples.write_samples(folder, source, asked, workers=self.config.samples.workers)
 
         return self.workspace.run(
@@ -216,9 +216,9 @@ class Workflow:
             code=[samples, *TARGET_MODULES, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
-    def rating_of(self, knowledge: Knowledge) -> Step:
+    def rating_of(self, view: TrainingView) -> Step:
         """The rating model of one place of the plan."""
-        recall = self.recall_of(knowledge)
+        recall = self.recall_of(view)
         return self.workspace.run(
             "rating",
             lambda folder: svd.train_rating_model(recall.snapshot, folder, self.config.rating),
@@ -230,35 +230,37 @@ class Workflow:
     @cached_property
     def rankers(self) -> Rankers:
         """Every ranker that is tried, over this configuration's features."""
-        knowledge = self.plan.judging.knowledge
-        names = _feature_names(self.recall_of(knowledge), self.features_of(knowledge))
+        view = self.plan.selection_validation.training_view
+        names = _feature_names(self.recall_of(view), self.features_of(view))
         return Rankers(self.workspace, self.config.rankers, names)
 
     @cached_property
     def choice(self) -> Step:
         """Which ranker is published, with how many rounds, and whether it beats the blended order."""
-        return self.rankers.choose(*self.judged_rankers(rating=self.config.ranker.needs_rating))
+        return self.rankers.choose(*self.selection_inputs(rating=self.config.ranker.needs_rating))
 
-    def judged_rankers(self, *, rating: bool) -> tuple[Moment, Source]:
-        """What rankers may know while they are judged, with a rating model where it is wanted, and what judges them."""
-        judging = self.plan.judging
-        return self._moment(self.plan.choosing, judging.knowledge, rating=rating), self._source(judging, judged=True)
+    def selection_inputs(self, *, rating: bool) -> tuple[RankerInputs, FoldSamples]:
+        """What rankers are trained on while one is selected, with a rating model if wanted, and what validates them."""
+        validation = self.plan.selection_validation
+        return self._ranker_inputs(
+            self.plan.selection_train, validation.training_view, rating=rating
+        ), self._fold_samples(validation, evaluated=True)
 
-    def ranker_of(self, stage: Stage) -> Step:
-        """The chosen ranker, which learned from all folds of `stage`."""
-        moment = self._moment(stage.training, stage.knowledge, rating=self.config.ranker.needs_rating)
-        return self.rankers.train(moment, self.choice)
+    def ranker_of(self, fit: BundleFit) -> Step:
+        """The chosen ranker, which learned from all folds of `fit`."""
+        inputs = self._ranker_inputs(fit.training, fit.training_view, rating=self.config.ranker.needs_rating)
+        return self.rankers.train(inputs, self.choice)
 
     def parts(self, purpose: Purpose) -> BundleParts:
         """What the bundle of one purpose is made of; raises DataError where the protocol has no such bundle."""
-        stage = self.plan.evaluation if purpose == "evaluation" else self.plan.production
-        if stage is None:
+        fit = self.plan.evaluation if purpose == "evaluation" else self.plan.production
+        if fit is None:
             raise self.plan.not_served()
-        return self._parts_of(stage)
+        return self._parts_of(fit)
 
-    def _parts_of(self, stage: Stage) -> BundleParts:
-        model, recall = self.ranker_of(stage), self.recall_of(stage.knowledge)
-        arrays = self.features_of(stage.knowledge)
+    def _parts_of(self, fit: BundleFit) -> BundleParts:
+        model, recall = self.ranker_of(fit), self.recall_of(fit.training_view)
+        arrays = self.features_of(fit.training_view)
         gateway = self.workspace.run(
             "gateway",
             lambda folder: export_gateway(
@@ -275,9 +277,9 @@ class Workflow:
             steps = (*steps, self._exposure(recall, steps))
         return BundleParts(recall, steps, self.policy, _feature_names(recall, arrays))
 
-    def models(self, stage: Stage | None = None) -> Models:
-        """The channels, ranker and re-ranker of `stage`, the evaluation bundle's unless told, in this process."""
-        parts = self._parts_of(stage or self.plan.evaluation)
+    def models(self, fit: BundleFit | None = None) -> Models:
+        """The channels, ranker and re-ranker of `fit`, the evaluation bundle's unless told, in this process."""
+        parts = self._parts_of(fit or self.plan.evaluation)
         opened = self._opened(parts.recall, parts.steps)
         if parts.policy.rerank is None:
             return opened
@@ -285,9 +287,9 @@ class Workflow:
         return replace(opened, reranker=Reranker.open(folder, catalogue, parts.policy.rerank))
 
     @property
-    def validation_stage(self) -> Stage:
-        """What models know when the validation fold is asked: `models(validation_stage)`."""
-        return Stage(self.plan.validation.knowledge, self.plan.choosing)
+    def validation_fit(self) -> BundleFit:
+        """What models know when the validation fold is asked: `models(validation_fit)`."""
+        return BundleFit(self.plan.validation.training_view, self.plan.selection_train)
 
     def _opened(self, recall: RecallModels, steps: Sequence[Step]) -> Models:
         folder, policy = self._side_by_side(steps), self.policy
@@ -315,16 +317,16 @@ class Workflow:
             code=[lists, exposure, gateway_rerank, *FEATURE_MODULES, *SERVING_MODULES],
         )
 
-    def channels_alone(self, knowledge: Knowledge) -> Models:
+    def channels_alone(self, view: TrainingView) -> Models:
         """The configured channels at one place of the plan, without a blend and a ranker: nothing is chosen."""
-        recall, policy = self.recall_of(knowledge), self.config.serving.policy(self.config.dataset)
+        recall, policy = self.recall_of(view), self.config.serving.policy(self.config.dataset)
         return Models(recall.snapshot, _channels(recall, policy), None, policy)
 
     def test_targets(self, kind: TargetKind) -> Targets:
         """What the test asks, and what should be found; raises DataError for targets that the protocol has not."""
         self.plan.check_kind(kind)
         fold = self.plan.test
-        return fold.ask(self.recall_of(fold.knowledge).snapshot, kind)
+        return fold.ask(self.recall_of(fold.training_view).snapshot, kind)
 
     def evaluation(self, kind: TargetKind) -> Step:
         """The report on the evaluation bundle's models: `report/<kind>.json` and `.md`."""
@@ -336,7 +338,7 @@ class Workflow:
             result = evaluate.evaluate(
                 self.models(), asked, name=self.config.dataset, kind=kind, config=self.config.bootstrap
             )
-            replace(result, choice=Choice.load(self.choice.folder)).save(folder / REPORT_FOLDER)
+            replace(result, choice=RankerChoice.load(self.choice.folder)).save(folder / REPORT_FOLDER)
 
         return self.workspace.run(
             "evaluation",
@@ -376,18 +378,20 @@ class Workflow:
         )
 
     def _targets(self, fold: Fold, max_users: int) -> Targets:
-        snapshot = self.recall_of(fold.knowledge).snapshot
+        snapshot = self.recall_of(fold.training_view).snapshot
         return fold.ask(snapshot, self.plan.labels, max_users=max_users, seed=self.config.seed)
 
-    def _moment(self, folds: Sequence[Fold], knowledge: Knowledge, *, rating: bool) -> Moment:
-        return Moment(
-            [self._source(fold) for fold in folds],
-            self.recall_of(knowledge).snapshot.catalogue.item_ids,
-            self.rating_of(knowledge) if rating else None,
+    def _ranker_inputs(self, folds: Sequence[Fold], view: TrainingView, *, rating: bool) -> RankerInputs:
+        return RankerInputs(
+            [self._fold_samples(fold) for fold in folds],
+            self.recall_of(view).snapshot.catalogue.item_ids,
+            self.rating_of(view) if rating else None,
         )
 
-    def _source(self, fold: Fold, *, judged: bool = False) -> Source:
-        return Source(self.samples_of(fold, judged=judged), self.recall_of(fold.knowledge).snapshot.catalogue.item_ids)
+    def _fold_samples(self, fold: Fold, *, evaluated: bool = False) -> FoldSamples:
+        return FoldSamples(
+            self.samples_of(fold, evaluated=evaluated), self.recall_of(fold.training_view).snapshot.catalogue.item_ids
+        )
 
     def _facts(self, fold: Fold) -> list[int | str]:
         return [*fold.identity, self.plan.labels, self.config.seed]

@@ -12,7 +12,7 @@ import pytest
 import samples
 
 from offline.protocols.targets import Targets
-from offline.ranking.samples import SamplesConfig, Source
+from offline.ranking.samples import SampleInputs, SamplesConfig
 from offline.ranking.samples.arrays import SampleHistories, Samples
 from offline.steps.workspace import Workspace
 
@@ -52,7 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[SamplesConfig,
     asked: list[tuple[SamplesConfig, int]] = []
     held: list[Workspace] = []
 
-    def write(folder: Path, source: Source, blocks: Iterable[Targets], **_: object) -> None:
+    def write(folder: Path, source: SampleInputs, blocks: Iterable[Targets], **_: object) -> None:
         asked.append((source.config, sum(len(block) for block in blocks)))
         small(label=1).save(folder)
 

@@ -91,7 +91,7 @@ def real_data() -> Path:
 def leave_one_out() -> tuple[Plan, Targets]:
     """Leave-one-out of the world of tastes, and what its test asks."""
     plan = plan_of(dataset_of_tastes(), SplitConfig(protocol="leave-one-out"))
-    known = plan.test.knowledge
+    known = plan.test.training_view
     return plan, plan.test.ask(known.dataset.snapshot(known.cutoff), "last")
 
 

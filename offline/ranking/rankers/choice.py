@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from offline.metrics.text_table import markdown
 from offline.ranking.blend import METRIC
 from offline.ranking.rankers.config import RankerConfig
-from offline.ranking.rankers.lesson import Trial, blended_quality, quality, spread
+from offline.ranking.rankers.ranking_dataset import RankerTrial, blended_quality, quality, spread
 from offline.ranking.samples import Samples
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ BLEND = "blend"
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class RankerChoice:
     """What validation says."""
 
     ranker: str
@@ -33,7 +33,7 @@ class Choice:
     weights: dict[str, float]
     """Weight of each kind's score in the published one: 1 for a kind alone."""
     settings: dict[str, dict[str, int | float]]
-    """By kind, what validation chose and training on everything is told."""
+    """By kind, what validation chose and training on everything uses."""
     ranking: Literal["ranked", "blended"]
     """Whether ranking pays at all."""
     ranked: float
@@ -90,13 +90,13 @@ class Choice:
         return cls(**json.loads((folder / CHOICE_FILE).read_text("utf-8")))
 
 
-def choose_ranker(trials: Mapping[str, Trial], held_out: Samples, config: RankerConfig) -> Choice:
+def choose_ranker(trials: Mapping[str, RankerTrial], held_out: Samples, config: RankerConfig) -> RankerChoice:
     """The choice among `trials`, by kind: the best on `held_out` or the one that `config.kind` names; of equals the
     first, and a kind alone before the blend. Without trials, nothing could be learned: the blended order is served.
     """
     blended = blended_quality(held_out)
     if not trials:
-        return Choice(config.tried[0], {config.tried[0]: 1.0}, {}, "blended", 0.0, blended, {}, {})
+        return RankerChoice(config.tried[0], {config.tried[0]: 1.0}, {}, "blended", 0.0, blended, {}, {})
     figures = {kind: quality(held_out, trial.scores) for kind, trial in trials.items()}
     shares: dict[str, float] = {}
     if len(trials) > 1 and config.kind in ("auto", BLEND):
@@ -105,7 +105,7 @@ def choose_ranker(trials: Mapping[str, Trial], held_out: Samples, config: Ranker
     weights = {best: 1.0}
     if best == BLEND:
         weights = {kind: share / spread(held_out, trials[kind].scores) for kind, share in shares.items() if share > 0}
-    choice = Choice(
+    choice = RankerChoice(
         best,
         weights,
         {kind: trial.settings for kind, trial in trials.items()},
@@ -125,7 +125,7 @@ def _best_of(figures: Mapping[str, float], config: RankerConfig) -> str:
     return BLEND if figures.get(BLEND, -1.0) > figures[alone] + config.blend_gain else alone
 
 
-def _best_shares(trials: Mapping[str, Trial], held_out: Samples, steps: int) -> tuple[dict[str, float], float]:
+def _best_shares(trials: Mapping[str, RankerTrial], held_out: Samples, steps: int) -> tuple[dict[str, float], float]:
     """Shares of the trials' scores, each divided by its spread, that are best together, and how good they are.
 
     A refitted ranker has as many rounds or epochs as the trial, so its scores spread alike.
@@ -154,7 +154,7 @@ def _simplex(n: int, steps: int) -> Iterator[NDArray[np.float64]]:
         yield np.asarray(counts, np.float64) / steps
 
 
-def _report(choice: Choice) -> None:
+def _report(choice: RankerChoice) -> None:
     for kind, value in choice.rankers.items():
         remark = " (published)" if kind == choice.ranker else ""
         log.info("ranker: %s, validation %s %.4f%s", kind, METRIC, value, remark)

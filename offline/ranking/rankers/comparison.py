@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.metrics.ranking import intervals
-from offline.ranking.rankers.lesson import Trial, Window, request_quality, warm_part
-from offline.ranking.rankers.steps import Moment, Rankers, Source
+from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, request_quality, warm_part
+from offline.ranking.rankers.steps import FoldSamples, RankerInputs, Rankers
 
 WITHOUT: Mapping[str, Mapping[str, object]] = {
     "network without DIN": {"attention": False},
@@ -39,19 +39,19 @@ class Row:
     """NDCG@10 by rounds or epochs."""
 
 
-def compare(rankers: Rankers, moment: Moment, judging: Source) -> list[Row]:
+def compare(rankers: Rankers, inputs: RankerInputs, validation: FoldSamples) -> list[Row]:
     """LightGBM, the network, the network without each of its parts, and the rating model, each a step of its own;
     first the blended order that they start from. Rankers that found nothing to learn from are left out."""
-    kinds = ["lightgbm", "network", *(["svd"] if moment.rating else [])]
-    trials = {kind: Trial.load(rankers.attempt(kind, moment, judging).folder) for kind in kinds}
+    kinds = ["lightgbm", "network", *(["svd"] if inputs.rating else [])]
+    trials = {kind: RankerTrial.load(rankers.attempt(kind, inputs, validation).folder) for kind in kinds}
     for name, changes in WITHOUT.items():
         network = rankers.configs.network.model_copy(update=dict(changes))
         lesser = replace(rankers, configs=replace(rankers.configs, network=network))
-        trials[name] = Trial.load(lesser.attempt("network", moment, judging).folder)
-    return rows_of({name: trial for name, trial in trials.items() if trial is not None}, judging.open())
+        trials[name] = RankerTrial.load(lesser.attempt("network", inputs, validation).folder)
+    return rows_of({name: trial for name, trial in trials.items() if trial is not None}, validation.open())
 
 
-def rows_of(trials: Mapping[str, Trial], held_out: Window) -> list[Row]:
+def rows_of(trials: Mapping[str, RankerTrial], held_out: LabelledWindow) -> list[Row]:
     """One row per trial, and the blended order's before them."""
     warm = warm_part(held_out).samples
     kept = np.repeat(held_out.samples.warm, held_out.samples.groups)
@@ -73,7 +73,7 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, values: NDArray[np.float64], reference: NDArray[np.float64], trial: Trial | None) -> Row:
+def _row(name: str, values: NDArray[np.float64], reference: NDArray[np.float64], trial: RankerTrial | None) -> Row:
     requests = np.arange(len(values))
     low, high = intervals((values - reference)[:, None], requests, resamples=_RESAMPLES, seed=1)[0].tolist()
     share = float(values.mean() / reference.mean()) if reference.mean() else float("nan")

@@ -12,10 +12,10 @@ from pydantic import BaseModel
 
 from offline.ranking.rankers import svd, svd_export, trees, trees_export
 from offline.ranking.rankers.config import RankerConfigs
-from offline.ranking.rankers.lesson import Lesson, Trial, Window
 from offline.ranking.rankers.network import config as network_config
 from offline.ranking.rankers.network import export, inputs, model, ranker, training
 from offline.ranking.rankers.network.config import NetworkConfig
+from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, RankingDataset
 from offline.ranking.rankers.svd import RatingConfig
 from offline.ranking.rankers.trees import LightGBMConfig
 from recsys.errors import DataError
@@ -38,13 +38,13 @@ class RankerKind(ABC):
         """Its own configuration."""
 
     @abstractmethod
-    def attempt(self, lesson: Lesson, held_out: Window, folder: Path) -> Trial:
-        """Learns from `lesson`, which must not reach into the labels of `held_out`, and scores that; `folder` may keep
+    def attempt(self, dataset: RankingDataset, held_out: LabelledWindow, folder: Path) -> RankerTrial:
+        """Learns from `dataset`, which must not reach into the labels of `held_out`, and scores that; `folder` may keep
         what a killed run continues from. Raises DataError where there is nothing to learn from."""
 
     @abstractmethod
-    def train(self, lesson: Lesson, path: Path, settings: Settings) -> None:
-        """Learns from all of `lesson` with the settings that a trial chose, and writes the graph to `path`.
+    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:
+        """Learns from all of `dataset` with the settings that a trial chose, and writes the graph to `path`.
 
         Raises DataError where there is nothing to learn from, ContractBroken where the graph scores otherwise."""
 
@@ -57,13 +57,13 @@ class Trees(RankerKind):
     modules: ClassVar[tuple[ModuleType, ...]] = (trees, trees_export)
     config: LightGBMConfig
 
-    def attempt(self, lesson: Lesson, held_out: Window, folder: Path) -> Trial:  # noqa: ARG002 - it is not continued
+    def attempt(self, dataset: RankingDataset, held_out: LabelledWindow, folder: Path) -> RankerTrial:  # noqa: ARG002 - it is not continued
         """Chooses the number of rounds."""
-        return trees.choose_rounds(lesson, held_out.samples, self.config)
+        return trees.choose_rounds(dataset, held_out.samples, self.config)
 
-    def train(self, lesson: Lesson, path: Path, settings: Settings) -> None:
+    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:
         """Trains as many rounds."""
-        trees.train(lesson, path, self.config, rounds=int(settings.get("rounds", 1)))
+        trees.train(dataset, path, self.config, rounds=int(settings.get("rounds", 1)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ class Network(RankerKind):
     modules: ClassVar[tuple[ModuleType, ...]] = (network_config, export, inputs, model, ranker, training)
     config: NetworkConfig
 
-    def attempt(self, lesson: Lesson, held_out: Window, folder: Path) -> Trial:
+    def attempt(self, dataset: RankingDataset, held_out: LabelledWindow, folder: Path) -> RankerTrial:
         """Chooses the number of epochs and the weights of the tasks."""
-        return ranker.choose_epochs(lesson, held_out, self.config, folder=folder)
+        return ranker.choose_epochs(dataset, held_out, self.config, folder=folder)
 
-    def train(self, lesson: Lesson, path: Path, settings: Settings) -> None:
+    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:
         """Trains as many epochs."""
-        ranker.train(lesson, path, self.config, settings=settings)
+        ranker.train(dataset, path, self.config, settings=settings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +91,13 @@ class Rating(RankerKind):
     modules: ClassVar[tuple[ModuleType, ...]] = (svd, svd_export, rating)
     config: RatingConfig
 
-    def attempt(self, lesson: Lesson, held_out: Window, folder: Path) -> Trial:  # noqa: ARG002 - it is not continued
+    def attempt(self, dataset: RankingDataset, held_out: LabelledWindow, folder: Path) -> RankerTrial:  # noqa: ARG002 - it is not continued
         """Nothing is chosen."""
-        return Trial({}, svd_export.scores_of(_rating_of(lesson), held_out.samples), {})
+        return RankerTrial({}, svd_export.scores_of(_rating_of(dataset), held_out.samples), {})
 
-    def train(self, lesson: Lesson, path: Path, settings: Settings) -> None:  # noqa: ARG002 - there are none
+    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:  # noqa: ARG002 - there are none
         """Nothing is trained."""
-        svd_export.export_rating(_rating_of(lesson), path)
+        svd_export.export_rating(_rating_of(dataset), path)
 
 
 def kind_of(name: str, configs: RankerConfigs) -> RankerKind:
@@ -110,7 +110,7 @@ def kind_of(name: str, configs: RankerConfigs) -> RankerKind:
     return kinds[name]
 
 
-def _rating_of(lesson: Lesson) -> RatingModel:
-    if lesson.rating is None:
-        raise DataError("the ranker svd needs a rating model beside the samples; train one at the same cut-off")
-    return RatingModel.open(lesson.rating)
+def _rating_of(dataset: RankingDataset) -> RatingModel:
+    if dataset.rating is None:
+        raise DataError("the ranker svd needs a rating model next to the samples; train one at the same cut-off")
+    return RatingModel.open(dataset.rating)

@@ -8,42 +8,42 @@ from pathlib import Path
 from types import ModuleType
 
 from offline.ranking.rankers import choice as choosing
-from offline.ranking.rankers import graph, kinds, lesson
-from offline.ranking.rankers.choice import Choice, choose_ranker
+from offline.ranking.rankers import graph, kinds, ranking_dataset
+from offline.ranking.rankers.choice import RankerChoice, choose_ranker
 from offline.ranking.rankers.config import RankerConfigs
 from offline.ranking.rankers.kinds import RankerKind, kind_of
-from offline.ranking.rankers.lesson import Lesson, Trial, Window
+from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, RankingDataset
 from offline.steps.workspace import Step, Workspace
 from rank_server.scoring import GRAPH_FILE
 from recsys.domain import Ids
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """The samples of one fold, and the catalogue that their item rows stand for."""
+class FoldSamples:
+    """The samples of one fold, and the catalogue that their item rows refer to."""
 
     step: Step
     item_ids: Ids
     """Ascending."""
 
-    def open(self) -> Window:
+    def open(self) -> LabelledWindow:
         """The samples, memory-mapped."""
-        return Window.open(self.step.folder, self.item_ids)
+        return LabelledWindow.open(self.step.folder, self.item_ids)
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """What rankers may know: labelled folds, the catalogue that they will serve, and the rating model."""
+class RankerInputs:
+    """What rankers are trained on: labelled folds, the catalogue that they will serve, and the rating model."""
 
-    sources: Sequence[Source]
+    folds: Sequence[FoldSamples]
     item_ids: Ids
     rating: Step | None = None
     """None where no ranker needs it."""
 
     @property
     def steps(self) -> list[Step]:
-        """All steps that the moment depends on."""
-        return [*(source.step for source in self.sources), *([self.rating] if self.rating else [])]
+        """All steps that these inputs depend on."""
+        return [*(fold.step for fold in self.folds), *([self.rating] if self.rating else [])]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,45 +54,45 @@ class Rankers:
     configs: RankerConfigs
     feature_names: tuple[str, ...]
 
-    def choose(self, moment: Moment, judging: Source) -> Step:
-        """The choice on `judging` among all that learned from `moment`: `choice.json`; one step for each trial."""
-        trials: dict[str, Step] = {name: self.attempt(name, moment, judging) for name in self.configs.ranker.tried}
+    def choose(self, inputs: RankerInputs, validation: FoldSamples) -> Step:
+        """The choice on `validation` among the rankers trained on `inputs`: `choice.json`; one step for each trial."""
+        trials: dict[str, Step] = {name: self.attempt(name, inputs, validation) for name in self.configs.ranker.tried}
 
         def choose(folder: Path) -> None:
-            found = {name: Trial.load(step.folder) for name, step in trials.items()}
+            found = {name: RankerTrial.load(step.folder) for name, step in trials.items()}
             tried = {name: trial for name, trial in found.items() if trial is not None}
-            choose_ranker(tried, judging.open().samples, self.configs.ranker).save(folder)
+            choose_ranker(tried, validation.open().samples, self.configs.ranker).save(folder)
 
         return self.workspace.run(
             "choice",
             choose,
             config=self.configs.ranker,
-            inputs=[*trials.values(), judging.step],
-            code=[choosing, lesson],
+            inputs=[*trials.values(), validation.step],
+            code=[choosing, ranking_dataset],
         )
 
-    def attempt(self, name: str, moment: Moment, judging: Source) -> Step:
-        """The trial of one kind: what `Trial.load` reads, or nothing where there was nothing to learn from."""
+    def attempt(self, name: str, inputs: RankerInputs, validation: FoldSamples) -> Step:
+        """The trial of one kind: what `RankerTrial.load` reads, or nothing where there was nothing to learn from."""
         kind = kind_of(name, self.configs)
 
         def attempt(folder: Path) -> None:
-            known = self._lesson(moment)
-            if known.teaches:
-                kind.attempt(known, judging.open(), folder).save(folder)
+            dataset = self._dataset(inputs)
+            if dataset.has_signal:
+                kind.attempt(dataset, validation.open(), folder).save(folder)
 
         return self.workspace.run(
             f"trial-{name}",
             attempt,
             config=kind.config,
             facts=self._facts(),
-            inputs=[*moment.steps, judging.step],
+            inputs=[*inputs.steps, validation.step],
             code=_code(kind),
         )
 
-    def train(self, moment: Moment, choice: Step) -> Step:
-        """The ranker that `choice` says, learned from all of `moment`: `rank/ranker.onnx`."""
-        chosen = Choice.load(choice.folder)
-        parts = [self._train(name, moment, chosen) for name in chosen.weights]
+    def train(self, inputs: RankerInputs, choice: Step) -> Step:
+        """The ranker that `choice` says, trained on all of `inputs`: `rank/ranker.onnx`."""
+        chosen = RankerChoice.load(choice.folder)
+        parts = [self._train(name, inputs, chosen) for name in chosen.weights]
         if len(parts) == 1:
             return parts[0]
 
@@ -102,29 +102,29 @@ class Rankers:
 
         return self.workspace.run("ranker", add, facts=chosen.weights, inputs=parts, code=[graph])
 
-    def _train(self, name: str, moment: Moment, chosen: Choice) -> Step:
+    def _train(self, name: str, inputs: RankerInputs, chosen: RankerChoice) -> Step:
         kind, settings = kind_of(name, self.configs), chosen.settings.get(name, {})
 
         def train(folder: Path) -> None:
             (folder / GRAPH_FILE).parent.mkdir(parents=True, exist_ok=True)
-            kind.train(self._lesson(moment), folder / GRAPH_FILE, settings)
+            kind.train(self._dataset(inputs), folder / GRAPH_FILE, settings)
 
         return self.workspace.run(
             f"ranker-{name}",
             train,
             config=kind.config,
             facts=[*self._facts(), settings],
-            inputs=moment.steps,
+            inputs=inputs.steps,
             code=_code(kind),
         )
 
-    def _lesson(self, moment: Moment) -> Lesson:
+    def _dataset(self, inputs: RankerInputs) -> RankingDataset:
         ranker = self.configs.ranker
-        return Lesson(
-            tuple(source.open() for source in moment.sources),
-            moment.item_ids,
+        return RankingDataset(
+            tuple(fold.open() for fold in inputs.folds),
+            inputs.item_ids,
             self.feature_names,
-            moment.rating.folder if moment.rating else None,
+            inputs.rating.folder if inputs.rating else None,
             ranker.cold_share,
             ranker.seed,
         )
@@ -134,4 +134,4 @@ class Rankers:
 
 
 def _code(kind: RankerKind) -> list[ModuleType]:
-    return [kinds, lesson, graph, *kind.modules]
+    return [kinds, ranking_dataset, graph, *kind.modules]

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
 from offline.ranking.blend import METRIC
-from offline.ranking.rankers.lesson import Lesson, Trial, quality
+from offline.ranking.rankers.ranking_dataset import RankerTrial, RankingDataset, quality
 from offline.ranking.rankers.trees_export import Base, export_onnx
 from offline.ranking.samples import Samples
 from recsys.features import FUSED
@@ -49,32 +49,32 @@ class LightGBMConfig(BaseModel):
     seed: int = Field(default=1, ge=0, description="seed of everything random")
 
 
-def choose_rounds(lesson: Lesson, held_out: Samples, config: LightGBMConfig) -> Trial:
-    """Trains on the windows of `lesson`, none of which may reach into the labels of `held_out`.
+def choose_rounds(dataset: RankingDataset, held_out: Samples, config: LightGBMConfig) -> RankerTrial:
+    """Trains on the windows of `dataset`, none of which may reach into the labels of `held_out`.
 
     Neighbouring looks are averaged before the best is chosen, since one look alone is noise. Raises DataError where no
     request has both a relevant and an irrelevant candidate.
     """
-    booster = boost(parts_of(lesson), config.max_rounds, config, feature_names=lesson.feature_names)
+    booster = boost(parts_of(dataset), config.max_rounds, config, feature_names=dataset.feature_names)
     curve = _curve(booster, held_out, config)
     rounds = _best_rounds(curve)
     log.info("lightgbm: %d rounds, validation %s %.4f", rounds, METRIC, curve[rounds])
     features = np.asarray(held_out.features)
     scores = np.asarray(booster.predict(features, num_iteration=rounds, num_threads=config.threads), np.float64)
-    scores += fused_scores(features, config, lesson.feature_names)
-    return Trial({"rounds": rounds}, scores, {str(n): value for n, value in curve.items()})
+    scores += fused_scores(features, config, dataset.feature_names)
+    return RankerTrial({"rounds": rounds}, scores, {str(n): value for n, value in curve.items()})
 
 
-def train(lesson: Lesson, path: Path, config: LightGBMConfig, *, rounds: int) -> None:
-    """Trains on all windows of `lesson` and writes the graph to `path`.
+def train(dataset: RankingDataset, path: Path, config: LightGBMConfig, *, rounds: int) -> None:
+    """Trains on all windows of `dataset` and writes the graph to `path`.
 
     Raises DataError where no request has both a relevant and an irrelevant candidate, ContractBroken where the ONNX
     graph does not score like LightGBM.
     """
-    parts = parts_of(lesson)
-    booster = boost(parts, rounds, config, feature_names=lesson.feature_names)
+    parts = parts_of(dataset)
+    booster = boost(parts, rounds, config, feature_names=dataset.feature_names)
     probe = np.concatenate([part.features[:2_000] for part in parts])
-    base = Base(list(lesson.feature_names).index(FUSED), config.fused_weight)
+    base = Base(list(dataset.feature_names).index(FUSED), config.fused_weight)
     export_onnx(booster, path, base=base, probe=probe)
 
 
@@ -87,10 +87,10 @@ class Part:
     groups: NDArray[np.int64]
 
 
-def parts_of(lesson: Lesson) -> list[Part]:
-    """The requests of each window that teach something; raises DataError without any."""
+def parts_of(dataset: RankingDataset) -> list[Part]:
+    """The requests of each window that are learned from; raises DataError without any."""
     parts = []
-    for window, chosen in zip(lesson.windows, lesson.chosen(), strict=True):
+    for window, chosen in zip(dataset.windows, dataset.training_requests(), strict=True):
         rows = np.repeat(chosen, window.samples.groups)
         parts.append(Part(window.samples.features[rows], window.samples.labels[rows], window.samples.groups[chosen]))
     return parts

@@ -18,7 +18,7 @@ from offline.ranking.samples.arrays import (
 )
 from offline.ranking.samples.collection import Collector, collect, feature_store, record_queries, relevant_lists
 from offline.ranking.samples.config import SamplesConfig
-from offline.ranking.samples.shards import Source, blocks_of, write_samples
+from offline.ranking.samples.shards import SampleInputs, blocks_of, write_samples
 
 __all__ = [
     "ARRAYS",
@@ -26,10 +26,10 @@ __all__ = [
     "HISTORY_LENGTH",
     "Collector",
     "SampleHistories",
+    "SampleInputs",
     "SampleWriter",
     "Samples",
     "SamplesConfig",
-    "Source",
     "blocks_of",
     "collect",
     "feature_store",

@@ -30,8 +30,8 @@ class SamplesConfig(BaseModel):
     workers: int = Field(default=1, ge=1, le=256, description="processes; the samples are the same for any number")
     seed: int = Field(default=1, ge=0, description="of the negatives")
 
-    def outcome(self, *, judged: bool) -> SamplesConfig:
-        """What decides the samples: not the number of processes; where rankers are judged, not the negatives."""
-        if judged:
+    def outcome(self, *, evaluated: bool) -> SamplesConfig:
+        """What decides the samples: not the number of processes, nor the negatives where rankers are evaluated."""
+        if evaluated:
             return self.model_copy(update={"workers": 1, "candidates": "all"})
         return self.model_copy(update={"workers": 1})

@@ -31,7 +31,7 @@ from recsys.features import FeatureStore
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class SampleInputs:
     """What samples are made from, as a process finds it on disk."""
 
     recall: Path
@@ -48,8 +48,8 @@ class Source:
         return Collector.of(store, channels, self.policy, self.config)
 
 
-_SOURCES: list[Source] = []
-"""What this worker process was told to work from."""
+_INPUTS: list[SampleInputs] = []
+"""What this worker process works from."""
 
 
 def blocks_of(targets: Targets, n: int) -> Iterator[Targets]:
@@ -68,12 +68,12 @@ def blocks_of(targets: Targets, n: int) -> Iterator[Targets]:
         )
 
 
-def write_samples(folder: Path, source: Source, blocks: Iterable[Targets], *, workers: int = 1) -> None:
+def write_samples(folder: Path, inputs: SampleInputs, blocks: Iterable[Targets], *, workers: int = 1) -> None:
     """Writes the samples of all blocks, in their order, as `Samples.open` reads them.
 
     Raises ContractBroken where there is no block.
     """
-    made = _here(source, blocks) if workers == 1 else _by_processes(source, blocks, folder / ".shards", workers)
+    made = _here(inputs, blocks) if workers == 1 else _by_processes(inputs, blocks, folder / ".shards", workers)
     written = 0
     with SampleWriter(folder) as writer:
         for block in made:
@@ -83,17 +83,17 @@ def write_samples(folder: Path, source: Source, blocks: Iterable[Targets], *, wo
         raise ContractBroken(f"{folder}: no request to make samples of; see the split's windows")
 
 
-def _here(source: Source, blocks: Iterable[Targets]) -> Iterator[Samples]:
-    collector = source.open()
+def _here(inputs: SampleInputs, blocks: Iterable[Targets]) -> Iterator[Samples]:
+    collector = inputs.open()
     with threadpool_limits(limits=1):
         for block in blocks:
             yield collector.samples(block)
 
 
-def _by_processes(source: Source, blocks: Iterable[Targets], folder: Path, workers: int) -> Iterator[Samples]:
+def _by_processes(inputs: SampleInputs, blocks: Iterable[Targets], folder: Path, workers: int) -> Iterator[Samples]:
     """Keeps every process busy and hands out one block more than there are processes."""
     waiting: deque[tuple[Path, Future[None]]] = deque()
-    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (source,)) as pool:
+    with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (inputs,)) as pool:
         for number, block in enumerate(blocks):
             place = folder / f"{number:08d}"
             waiting.append((place, pool.submit(_write, block, place)))
@@ -110,14 +110,14 @@ def _finished(place: Path, done: Future[None]) -> Iterator[Samples]:
     shutil.rmtree(place)
 
 
-def _begin(source: Source) -> None:
+def _begin(inputs: SampleInputs) -> None:
     threadpool_limits(limits=1)
-    _SOURCES.append(source)
+    _INPUTS.append(inputs)
 
 
 @cache
 def _opened() -> Collector:
-    return _SOURCES[0].open()
+    return _INPUTS[0].open()
 
 
 def _write(block: Targets, place: Path) -> None:

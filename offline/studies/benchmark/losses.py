@@ -128,7 +128,7 @@ def judge(config: OfflineConfig, variant: Variant) -> Trial:
     own = variant.of(config)
     workflow = Workflow(own)
     fold, kind = workflow.plan.validation, workflow.plan.labels
-    models, recall = workflow.channels_alone(fold.knowledge), workflow.recall_of(fold.knowledge)
+    models, recall = workflow.channels_alone(fold.training_view), workflow.recall_of(fold.training_view)
     asked = fold.ask(models.snapshot, kind)
     group, chosen = measured_group(workflow.plan, kind, asked)
     made = produce_lists(models, asked, [CHANNEL])[CHANNEL]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from offline.evaluation.evaluate import BLENDED, RANKED, RERANKED, Lists, produce_lists
 from offline.protocols.targets import Targets
-from offline.ranking.rankers.choice import Choice
+from offline.ranking.rankers.choice import RankerChoice
 from offline.studies.benchmark.costs import TrainingCost, cost_of
 from offline.workflow.workflow import Workflow
 
@@ -34,19 +34,19 @@ def names_of_ours(workflow: Workflow) -> tuple[str, ...]:
 
 def run_ours(workflow: Workflow, targets: Targets, wanted: Collection[str]) -> list[OwnRun]:
     """Trains what `wanted` needs, and asks it. Without a blended or ranked list among them no ranker is trained."""
-    stage = workflow.plan.evaluation
+    fit = workflow.plan.evaluation
     if not wanted:
         return []
     whole = bool(set(WHOLE) & set(wanted))
-    models = workflow.models() if whole else workflow.channels_alone(stage.knowledge)
-    notes = _notes(models.policy.ranking, Choice.load(workflow.choice.folder)) if whole else {}
+    models = workflow.models() if whole else workflow.channels_alone(fit.training_view)
+    notes = _notes(models.policy.ranking, RankerChoice.load(workflow.choice.folder)) if whole else {}
     return [
         OwnRun(system, made, _cost(workflow, system), notes.get(system, ""))
         for system, made in produce_lists(models, targets, wanted).items()
     ]
 
 
-def _notes(served: str, choice: Choice) -> dict[str, str]:
+def _notes(served: str, choice: RankerChoice) -> dict[str, str]:
     """By system: which order is served, and beside the ranked one which ranker it is and why."""
     notes = {RANKED: choice.figures()}
     return notes | {served: "; ".join(["what validation chose to serve", *filter(None, [notes.get(served)])])}
@@ -56,10 +56,10 @@ def _cost(workflow: Workflow, system: str) -> TrainingCost:
     """Of a channel, its training for the test; of whole systems, also all that chose and taught them."""
     root, used = workflow.workspace.root, workflow.workspace.used
     if system not in WHOLE:
-        parts = workflow.recall_of(workflow.plan.evaluation.knowledge).parts
+        parts = workflow.recall_of(workflow.plan.evaluation.training_view).parts
         return cost_of([part for part in parts if part.name == STEPS.get(system, system)])
     if system == BLENDED:
-        places = (workflow.plan.evaluation.knowledge, workflow.plan.validation.knowledge)
+        places = (workflow.plan.evaluation.training_view, workflow.plan.validation.training_view)
         parts = tuple(part for place in places for part in workflow.recall_of(place).parts)
         return cost_of(parts, [root / name for name in used if name.startswith("blend-")])
     return cost_of([], [root / name for name in used])

@@ -40,8 +40,8 @@ def export_rows(
     """Writes the files below `folder`; returns their digest. `test` are the targets of the test fold."""
     folder.mkdir(parents=True, exist_ok=True)
     tables = {
-        "fit": _events(plan.validation.knowledge.dataset, plan.validation.knowledge.cutoff),
-        "refit": _events(plan.test.knowledge.dataset, plan.test.knowledge.cutoff),
+        "fit": _events(plan.validation.training_view.dataset, plan.validation.training_view.cutoff),
+        "refit": _events(plan.test.training_view.dataset, plan.test.training_view.cutoff),
         "catalogue": pa.table({"item_id": _snapshot(plan.test).catalogue.item_ids}),
     }
     asked = plan.validation.ask(_snapshot(plan.validation), plan.labels)
@@ -70,7 +70,7 @@ def export_rows(
 
 
 def _snapshot(fold: Fold) -> Snapshot:
-    return fold.knowledge.dataset.snapshot(fold.knowledge.cutoff)
+    return fold.training_view.dataset.snapshot(fold.training_view.cutoff)
 
 
 def _events(dataset: Dataset, cutoff: int) -> pa.Table:

@@ -67,7 +67,7 @@ class Bench:
         plan = workflow.plan
         kind = config.targets or plan.kinds[0]
         plan.check_kind(kind)
-        known = plan.test.knowledge
+        known = plan.test.training_view
         snapshot = known.dataset.snapshot(known.cutoff)
         targets = plan.test.ask(snapshot, kind)
         return cls(config, workflow, kind, snapshot, targets, *measured_group(plan, kind, targets))

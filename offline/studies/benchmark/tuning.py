@@ -144,7 +144,7 @@ def _objective(config: TuneConfig, model: str) -> Objective:
     def judge_channel(settings: Settings) -> float:
         workflow = Workflow(_only(overridden(config.offline(), settings), model))
         fold = workflow.plan.validation
-        models = workflow.channels_alone(fold.knowledge)
+        models = workflow.channels_alone(fold.training_view)
         kind = workflow.plan.labels
         asked = fold.ask(models.snapshot, kind, max_users=config.max_requests, seed=config.seed)
         _, measured = measured_group(workflow.plan, kind, asked)

@@ -80,7 +80,7 @@ def flags_of(settings: RerankConfig) -> str:
 
 
 def _validation_curve(workflow: Workflow, settings: Sequence[RerankConfig]) -> list[Point]:
-    models = workflow.models(workflow.validation_stage)
+    models = workflow.models(workflow.validation_fit)
     held_out = workflow.plan.validation.ask(models.snapshot, workflow.plan.labels)
     return curve(models, held_out, settings, bootstrap=workflow.config.bootstrap, seed=workflow.config.seed)
 

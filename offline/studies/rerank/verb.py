@@ -123,7 +123,7 @@ def command_of(config: RerankCurveConfig) -> str:
 
 
 def _result(config: RerankCurveConfig, workflow: Workflow, report: RerankReport, kind: TargetKind) -> RerankResult:
-    test = workflow.plan.test.knowledge
+    test = workflow.plan.test.training_view
     return RerankResult(
         workflow.plan.protocol,
         config.label,

@@ -11,12 +11,12 @@ import pytest
 from offline.evaluation.evaluate import RANKED
 from offline.evaluation.results import Evaluation
 from offline.publish.publish import REPORT_FOLDER
-from offline.ranking.rankers.choice import BLEND, Choice
+from offline.ranking.rankers.choice import BLEND, RankerChoice
 from offline.studies.benchmark.ours import run_ours
 from offline.workflow.config import OfflineConfig
 from offline.workflow.workflow import Workflow
 
-CHOICE = Choice(
+CHOICE = RankerChoice(
     BLEND,
     {"lightgbm": 2.0, "network": 0.5},
     {"lightgbm": {"rounds": 3}, "network": {"epochs": 1}},
@@ -41,7 +41,7 @@ SECTION = f"""## Ranker, chosen on validation
 """
 
 
-def report_with(choice: Choice | None) -> Evaluation:
+def report_with(choice: RankerChoice | None) -> Evaluation:
     """Of no lists at all."""
     return Evaluation("toys", "all", 7, 60, (), choice)
 
@@ -87,7 +87,7 @@ def workflow(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 
 def test_the_bundle_carries_the_choice_in_its_report(workflow: Workflow) -> None:
-    choice = Choice.load(workflow.choice.folder)
+    choice = RankerChoice.load(workflow.choice.folder)
     assert set(choice.rankers) == {"lightgbm", "svd", BLEND}
     workflow.publish("evaluation", report=workflow.evaluation("all"))
     store = workflow.config.store("evaluation")
@@ -98,7 +98,7 @@ def test_the_bundle_carries_the_choice_in_its_report(workflow: Workflow) -> None
 
 
 def test_the_note_of_the_ranked_row_says_why_it_is_served(workflow: Workflow) -> None:
-    choice, targets = Choice.load(workflow.choice.folder), workflow.test_targets("all")
+    choice, targets = RankerChoice.load(workflow.choice.folder), workflow.test_targets("all")
     notes = {run.system: run.note for run in run_ours(workflow, targets, ["itemcf", "blended", RANKED])}
     served, why = "what validation chose to serve", choice.figures()
     expected = {"ranked": {"blended": "", RANKED: f"{served}; {why}"}, "blended": {"blended": served, RANKED: why}}

@@ -34,7 +34,7 @@ from offline.workflow.config import OfflineConfig
 from rank_server.scoring import open_session
 from recsys.errors import ContractBroken, DataError, DataMissing
 from recsys.features.rating import RatingModel
-from tests.offline.ranking import lessons
+from tests.offline.ranking import ranking_datasets
 
 OLD, NEW = np.asarray([10, 20, 30]), np.asarray([10, 15, 20, 30, 99])
 MAP = RowMap.of(OLD, NEW)
@@ -90,10 +90,12 @@ def test_a_rating_graph_knows_old_items_at_their_new_rows_and_takes_new_ones_for
 
 
 def test_a_network_and_a_sum_of_graphs_grow_alike(tmp_path: Path) -> None:
-    lesson = replace(lessons.world().lesson, windows=lessons.world().lesson.windows[-1:])
+    dataset = replace(
+        ranking_datasets.ranking_data().dataset, windows=ranking_datasets.ranking_data().dataset.windows[-1:]
+    )
     settings: dict[str, int | float] = {"epochs": 1, "interact": 0.5, "like": 0.5, "rating": 0.5}
-    ranker.train(lesson, tmp_path / "network.onnx", NETWORK, settings=settings)
-    items = lesson.item_ids
+    ranker.train(dataset, tmp_path / "network.onnx", NETWORK, settings=settings)
+    items = dataset.item_ids
     add_graphs([tmp_path / "network.onnx"] * 2, [0.7, 0.3], tmp_path / "sum.onnx")
     rows = RowMap.of(items, np.sort(np.append(items, [0, 1_000])))
     for name in ("network", "sum"):

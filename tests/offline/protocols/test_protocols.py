@@ -43,7 +43,7 @@ def world(rows: list[tuple[int, int, int, float]]) -> Dataset:
 
 
 def asked(plan: Plan, fold: Fold) -> Targets:
-    knowledge = fold.knowledge
+    knowledge = fold.training_view
     return fold.ask(knowledge.dataset.snapshot(knowledge.cutoff), plan.labels)
 
 
@@ -67,7 +67,7 @@ def tastes(protocol: Protocol) -> Plan:
 def test_no_fold_asks_for_what_its_models_or_its_history_know(protocol: Protocol) -> None:
     plan = tastes(protocol)
     for fold in plan.folds():
-        known = fold.knowledge.dataset.snapshot(fold.knowledge.cutoff)
+        known = fold.training_view.dataset.snapshot(fold.training_view.cutoff)
         pairs = set(
             zip(np.repeat(known.user_ids, np.diff(known.indptr)).tolist(), known.item_ids.tolist(), strict=True)
         )
@@ -84,20 +84,20 @@ def test_no_fold_asks_for_what_its_models_or_its_history_know(protocol: Protocol
 def test_choices_and_training_never_see_a_target_of_the_test(protocol: Protocol) -> None:
     plan = tastes(protocol)
     test = pairs_of(asked(plan, plan.test))
-    for fold in (*plan.choosing, plan.judging, plan.validation, *plan.evaluation.training):
+    for fold in (*plan.selection_train, plan.selection_validation, plan.validation, *plan.evaluation.training):
         assert not pairs_of(asked(plan, fold)) & test, fold.name
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_the_ranker_is_judged_on_requests_it_does_not_learn_from(protocol: Protocol) -> None:
     plan = tastes(protocol)
-    judged = asked(plan, plan.judging)
-    learned = [asked(plan, fold) for fold in plan.choosing]
+    judged = asked(plan, plan.selection_validation)
+    learned = [asked(plan, fold) for fold in plan.selection_train]
     if plan.split is None:
         assert not any(set(part.user_ids.tolist()) & set(judged.user_ids.tolist()) for part in learned)
     else:
         first = plan.split.validation.cutoff
-        assert all(fold.knowledge.cutoff < first for fold in plan.choosing)
+        assert all(fold.training_view.cutoff < first for fold in plan.selection_train)
         assert {request.as_of for request in judged.requests} == {first}
 
 
@@ -107,7 +107,7 @@ def test_a_plan_is_the_same_every_time_and_its_names_are_unique(protocol: Protoc
     for one, other in zip(plans[0].folds(), plans[1].folds(), strict=True):
         assert (one.name, one.identity) == (other.name, other.identity)
         assert wanted(asked(plans[0], one)) == wanted(asked(plans[1], other))
-    knowledge = {fold.knowledge.name: fold.knowledge.dataset.name for fold in plans[0].folds()}
+    knowledge = {fold.training_view.name: fold.training_view.dataset.name for fold in plans[0].folds()}
     if plans[0].split is None:
         assert len(set(knowledge.values())) == len(knowledge)
 
@@ -126,7 +126,7 @@ def test_targets_that_a_protocol_has_not_are_refused() -> None:
 
 def test_users_are_drawn_with_the_seed() -> None:
     plan = tastes("leave-one-out")
-    snapshot = plan.test.knowledge.dataset.snapshot(plan.test.knowledge.cutoff)
+    snapshot = plan.test.training_view.dataset.snapshot(plan.test.training_view.cutoff)
     drawn = [plan.test.ask(snapshot, "last", max_users=7, seed=seed).user_ids.tolist() for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1] != drawn[2]
     assert len(drawn[0]) == 7
@@ -158,8 +158,8 @@ def test_leave_one_out_by_hand() -> None:
     assert [request.as_of for request in test.requests] == [30, 40]
     assert [request.history.item_ids.tolist() for request in validation.requests] == [[1, 2], [1]]
     assert [request.history.item_ids.tolist() for request in test.requests] == [[1, 2, 5], [1, 6]]
-    assert plan.validation.knowledge.dataset.interactions.item_ids.tolist() == [1, 1, 2]
-    assert plan.test.knowledge.dataset.interactions.item_ids.tolist() == [1, 1, 2, 5, 6]
+    assert plan.validation.training_view.dataset.interactions.item_ids.tolist() == [1, 1, 2]
+    assert plan.test.training_view.dataset.interactions.item_ids.tolist() == [1, 1, 2, 5, 6]
     assert test.values is not None
     assert test.values.tolist() == [2.0, 4.0]
     assert test.warm.all()
@@ -172,8 +172,8 @@ def test_leave_one_out_asks_at_the_moment_of_the_last_known_event() -> None:
     assert [request.as_of for request in asked(plan, plan.test).requests] == [30, 30]
     as_served = plan_of(world(LOG), SplitConfig(protocol="leave-one-out", judging_share=0.5, moment="target"))
     assert plan.test.identity != as_served.test.identity
-    assert [fold.knowledge.dataset.name for fold in plan.folds()] == [
-        fold.knowledge.dataset.name for fold in as_served.folds()
+    assert [fold.training_view.dataset.name for fold in plan.folds()] == [
+        fold.training_view.dataset.name for fold in as_served.folds()
     ]
 
 
@@ -195,14 +195,14 @@ def test_random_shares_are_of_all_events_and_only_liked_ones_should_be_found() -
     dataset = dataset_of_tastes()
     plan = plan_of(dataset, SplitConfig(protocol="random-60-20-20"))
     n = len(dataset.interactions)
-    assert len(plan.validation.knowledge.dataset.interactions) == round(0.6 * n)
-    assert len(plan.test.knowledge.dataset.interactions) == round(0.8 * n)
+    assert len(plan.validation.training_view.dataset.interactions) == round(0.6 * n)
+    assert len(plan.test.training_view.dataset.interactions) == round(0.8 * n)
     test = asked(plan, plan.test)
     assert test.values is not None
     assert (test.values >= RELEVANT_VALUE).all()
     events = dataset.interactions
     pairs = set(zip(events.user_ids.tolist(), events.item_ids.tolist(), strict=True))
-    fitted = plan.test.knowledge.dataset.interactions
+    fitted = plan.test.training_view.dataset.interactions
     known = set(zip(fitted.user_ids.tolist(), fitted.item_ids.tolist(), strict=True))
     liked_pairs = {
         pair
@@ -273,7 +273,7 @@ def test_strong_generalisation_is_the_published_procedure() -> None:
     plan = plan_of(dataset, SplitConfig(protocol="strong-generalisation"))
     found = asked(plan, plan.test)
     assert len(targets) > 10
-    assert set(np.unique(plan.test.knowledge.dataset.interactions.user_ids).tolist()) == training
+    assert set(np.unique(plan.test.training_view.dataset.interactions.user_ids).tolist()) == training
     assert {user: set(items) for user, items in zip(found.user_ids.tolist(), wanted(found), strict=True)} == targets
     assert set(found.user_ids.tolist()) <= test
     assert found.warm.all()
@@ -282,9 +282,9 @@ def test_strong_generalisation_is_the_published_procedure() -> None:
 def test_the_labels_of_strong_generalisation_are_of_training_users() -> None:
     plan = plan_of(rated_tastes(), SplitConfig(protocol="strong-generalisation"))
     (labels,) = plan.evaluation.training
-    everything = plan.test.knowledge.dataset.interactions
+    everything = plan.test.training_view.dataset.interactions
     assert set(asked(plan, labels).user_ids.tolist()) <= set(everything.user_ids.tolist())
-    assert len(labels.knowledge.dataset.interactions) + asked(plan, labels).relevant.counts.sum() == len(everything)
+    assert len(labels.training_view.dataset.interactions) + asked(plan, labels).relevant.counts.sum() == len(everything)
 
 
 def test_strangers_share_nobody_and_hold_out_a_tenth() -> None:
@@ -325,19 +325,19 @@ def timed(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 def test_leave_one_out_on_ml_1m_timed(timed: Dataset) -> None:
     plan = plan_of(timed, SplitConfig(protocol="leave-one-out"))
     assert len(plan.dataset.interactions) == 643_995
-    fitted, refitted = (fold.knowledge.dataset.interactions for fold in (plan.validation, plan.test))
+    fitted, refitted = (fold.training_view.dataset.interactions for fold in (plan.validation, plan.test))
     assert (len(fitted), len(refitted)) == (643_995 - 2 * 3_898, 643_995 - 3_898)
     test = asked(plan, plan.test)
     assert (len(test), int(test.relevant.counts.sum())) == (3_898, 3_898)
     assert int(np.isin(test.relevant.item_ids, refitted.item_ids).sum()) == 3_896
-    assert len(asked(plan, plan.judging)) == round(0.2 * 3_898)
+    assert len(asked(plan, plan.selection_validation)) == round(0.2 * 3_898)
 
 
 @pytest.mark.realdata
 def test_strong_generalisation_and_random_shares_on_ml_1m_timed(timed: Dataset) -> None:
     strong = plan_of(timed, SplitConfig(protocol="strong-generalisation"))
     users = len(np.unique(liked(timed.interactions).user_ids))
-    assert len(np.unique(strong.test.knowledge.dataset.interactions.user_ids)) == users - 2 * int(0.1 * users)
+    assert len(np.unique(strong.test.training_view.dataset.interactions.user_ids)) == users - 2 * int(0.1 * users)
     shares = plan_of(timed, SplitConfig(protocol="random-60-20-20"))
-    assert len(shares.validation.knowledge.dataset.interactions) == round(0.6 * 643_995)
-    assert len(shares.test.knowledge.dataset.interactions) == round(0.8 * 643_995)
+    assert len(shares.validation.training_view.dataset.interactions) == round(0.6 * 643_995)
+    assert len(shares.test.training_view.dataset.interactions) == round(0.8 * 643_995)

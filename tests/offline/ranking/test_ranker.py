@@ -11,10 +11,16 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from offline.dataset.splits import Window as Span
+from offline.dataset.splits import Window
 from offline.protocols.targets import targets_of
 from offline.ranking.blend import BlendConfig, choose_policy, pool_policy
-from offline.ranking.rankers.lesson import Lesson, Window, blended_quality, chosen_requests, quality
+from offline.ranking.rankers.ranking_dataset import (
+    LabelledWindow,
+    RankingDataset,
+    blended_quality,
+    chosen_requests,
+    quality,
+)
 from offline.ranking.rankers.trees import (
     LightGBMConfig,
     boost,
@@ -29,31 +35,31 @@ from offline.ranking.samples import record_queries
 from recsys.domain import RecallQuery
 from recsys.errors import ContractBroken, DataError
 from recsys.features import FUSED
-from tests.offline.ranking import lessons
-from tests.offline.ranking.lessons import DATASET, NAMES, T1, T2, World
+from tests.offline.ranking import ranking_datasets
+from tests.offline.ranking.ranking_datasets import DATASET, NAMES, T1, T2, RankingData
 from tests.offline.tastes import TasteChannel, bare_samples, policy_of
 
 CONFIG = LightGBMConfig(max_rounds=30, round_step=5, leaves=4, min_leaf_rows=60, threads=1)
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return lessons.world()
+def data() -> RankingData:
+    return ranking_datasets.ranking_data()
 
 
-def relabelled(lesson: Lesson, labels: np.ndarray) -> Lesson:
+def relabelled(dataset: RankingDataset, labels: np.ndarray) -> RankingDataset:
     """The last window only, labelled otherwise."""
-    window = lesson.windows[-1]
-    return replace(lesson, windows=(replace(window, samples=replace(window.samples, labels=labels)),))
+    window = dataset.windows[-1]
+    return replace(dataset, windows=(replace(window, samples=replace(window.samples, labels=labels)),))
 
 
-def test_rounds_are_chosen_on_validation(world: World) -> None:
-    trial = choose_rounds(world.lesson, world.held_out.samples, CONFIG)
+def test_rounds_are_chosen_on_validation(data: RankingData) -> None:
+    trial = choose_rounds(data.dataset, data.held_out.samples, CONFIG)
     assert list(trial.curve) == ["5", "10", "15", "20", "25", "30"]
-    found = quality(world.held_out.samples, trial.scores)
+    found = quality(data.held_out.samples, trial.scores)
     assert found == pytest.approx(trial.curve[str(trial.settings["rounds"])])
-    assert found > blended_quality(world.held_out.samples)
-    again = choose_rounds(world.lesson, world.held_out.samples, CONFIG)
+    assert found > blended_quality(data.held_out.samples)
+    again = choose_rounds(data.dataset, data.held_out.samples, CONFIG)
     assert (again.settings, again.curve, again.scores.tobytes()) == (
         trial.settings,
         trial.curve,
@@ -61,25 +67,25 @@ def test_rounds_are_chosen_on_validation(world: World) -> None:
     )
 
 
-def test_a_ranker_that_learned_noise_is_worse_than_the_blended_order(world: World) -> None:
+def test_a_ranker_that_learned_noise_is_worse_than_the_blended_order(data: RankingData) -> None:
     """Where labels are the reverse of the truth in training, the blended order wins on validation."""
-    wrong = relabelled(world.lesson, 1 - world.lesson.windows[-1].samples.labels)
+    wrong = relabelled(data.dataset, 1 - data.dataset.windows[-1].samples.labels)
     config = CONFIG.model_copy(update={"fused_weight": 0.0, "learning_rate": 0.3})
-    trial = choose_rounds(wrong, world.held_out.samples, config)
-    assert quality(world.held_out.samples, trial.scores) < blended_quality(world.held_out.samples)
+    trial = choose_rounds(wrong, data.held_out.samples, config)
+    assert quality(data.held_out.samples, trial.scores) < blended_quality(data.held_out.samples)
 
 
-def test_nothing_to_learn_from_is_an_error(world: World, tmp_path: Path) -> None:
-    nothing = relabelled(world.lesson, np.zeros_like(world.lesson.windows[-1].samples.labels))
-    assert world.lesson.teaches
-    assert not nothing.teaches
+def test_nothing_to_learn_from_is_an_error(data: RankingData, tmp_path: Path) -> None:
+    nothing = relabelled(data.dataset, np.zeros_like(data.dataset.windows[-1].samples.labels))
+    assert data.dataset.has_signal
+    assert not nothing.has_signal
     with pytest.raises(DataError, match="nothing to learn from"):
         train(nothing, tmp_path / "ranker.onnx", CONFIG, rounds=5)
 
 
-def test_training_twice_gives_the_same_graph(world: World, tmp_path: Path) -> None:
+def test_training_twice_gives_the_same_graph(data: RankingData, tmp_path: Path) -> None:
     for name in ("one", "two"):
-        train(world.lesson, tmp_path / name, CONFIG, rounds=5)
+        train(data.dataset, tmp_path / name, CONFIG, rounds=5)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
@@ -96,8 +102,8 @@ class _Liar:
         return self._booster.predict(features, **options) + 0.01
 
 
-def test_a_graph_that_scores_otherwise_is_an_error(world: World, tmp_path: Path) -> None:
-    part = parts_of(world.lesson)[-1]
+def test_a_graph_that_scores_otherwise_is_an_error(data: RankingData, tmp_path: Path) -> None:
+    part = parts_of(data.dataset)[-1]
     booster = boost([part], 3, CONFIG, feature_names=NAMES)
     base = Base(NAMES.index(FUSED), 50.0)
     assert export_onnx(booster, tmp_path / "honest.onnx", base=base, probe=part.features) < 1e-4
@@ -127,8 +133,8 @@ def test_cold_requests_are_a_bounded_share() -> None:
 def test_requests_without_both_kinds_teach_nothing() -> None:
     samples = bare_samples(np.zeros((7, 1), np.float32), [1, 1, 0, 0, 0, 1, 0], [2, 2, 0, 3], [1] * 4)
     assert chosen_requests(samples, 1.0, seed=1).tolist() == [False, False, False, True]
-    lesson = Lesson((Window(samples, np.asarray([7])),), np.asarray([7]), NAMES)
-    (part,) = parts_of(lesson)
+    dataset = RankingDataset((LabelledWindow(samples, np.asarray([7])),), np.asarray([7]), NAMES)
+    (part,) = parts_of(dataset)
     assert part.groups.tolist() == [3]
     assert part.labels.tolist() == [0, 1, 0]
 
@@ -158,7 +164,7 @@ class ContraryChannel(TasteChannel):
 def choose(weights: Sequence[float], retained: float) -> tuple[dict[str, float], int]:
     snapshot = DATASET.snapshot(T1)
     channels = [ContraryChannel(snapshot.catalogue), TasteChannel(snapshot.catalogue)]
-    targets = targets_of("all", DATASET, snapshot, Span(T1, T2))
+    targets = targets_of("all", DATASET, snapshot, Window(T1, T2))
     queries = record_queries(snapshot, channels, targets, policy=pool_policy(policy_of()))
     config = BlendConfig(weights=tuple(weights), rank_counts=(10, 30, 60), retained=retained)
     chosen = choose_policy(queries, targets, policy_of(noise=4.0), config)

@@ -8,30 +8,30 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline.ranking.rankers.choice import BLEND, Choice, choose_ranker
+from offline.ranking.rankers.choice import BLEND, RankerChoice, choose_ranker
 from offline.ranking.rankers.comparison import BLENDED, REFERENCE, WITHOUT, rows_of, table
 from offline.ranking.rankers.config import RankerConfig, RankerConfigs
-from offline.ranking.rankers.lesson import Trial, Window
 from offline.ranking.rankers.network.config import NetworkConfig
-from offline.ranking.rankers.steps import Moment, Rankers, Source
+from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial
+from offline.ranking.rankers.steps import FoldSamples, RankerInputs, Rankers
 from offline.ranking.rankers.svd import RatingConfig, train_rating_model
 from offline.ranking.rankers.trees import LightGBMConfig
 from offline.steps.workspace import Step, Workspace
 from rank_server.scoring import GRAPH_FILE
 from rank_server.servicer import answer
 from recsys import convert
-from tests.offline.ranking import lessons
-from tests.offline.ranking.lessons import DATASET, NAMES, T1
+from tests.offline.ranking import ranking_datasets
+from tests.offline.ranking.ranking_datasets import DATASET, NAMES, T1
 from tests.offline.tastes import bare_samples
 
 SAMPLES = bare_samples(np.zeros((6, 1), np.float32), [0, 1, 0, 0, 0, 1], [3, 3], [1, 1])
-FIRST = Trial({"rounds": 3}, np.asarray([0.0, 9.0, 1.0, 3.0, 2.0, 1.0]), {"3": 0.75})
-SECOND = Trial({"epochs": 1}, np.asarray([3.0, 2.0, 1.0, 0.0, 1.0, 9.0]), {})
+FIRST = RankerTrial({"rounds": 3}, np.asarray([0.0, 9.0, 1.0, 3.0, 2.0, 1.0]), {"3": 0.75})
+SECOND = RankerTrial({"epochs": 1}, np.asarray([3.0, 2.0, 1.0, 0.0, 1.0, 9.0]), {})
 """The first is right about the first request, the second about the second."""
 
 
 def test_the_best_on_validation_is_published() -> None:
-    bad = Trial({}, np.asarray([9.0, 0.0, 1.0, 9.0, 1.0, 0.0]), {})
+    bad = RankerTrial({}, np.asarray([9.0, 0.0, 1.0, 9.0, 1.0, 0.0]), {})
     chosen = choose_ranker({"svd": bad, "lightgbm": FIRST}, SAMPLES, RankerConfig(blend_steps=1))
     assert chosen.ranker == "lightgbm"
     assert chosen.weights == {"lightgbm": 1.0}
@@ -57,7 +57,7 @@ def test_a_blend_that_leads_by_little_is_not_worth_two_graphs() -> None:
 def test_a_named_kind_is_published_whatever_is_better() -> None:
     config = RankerConfig(kind="network", candidates=("lightgbm",))
     assert config.tried == ("lightgbm", "network")
-    chosen = choose_ranker({"lightgbm": FIRST, "network": Trial({}, -SECOND.scores, {})}, SAMPLES, config)
+    chosen = choose_ranker({"lightgbm": FIRST, "network": RankerTrial({}, -SECOND.scores, {})}, SAMPLES, config)
     assert chosen.ranker == "network"
     assert chosen.ranking == "blended", "and is not used where the blended order is better"
 
@@ -71,7 +71,7 @@ def test_without_a_trial_the_blended_order_is_served(tmp_path: Path) -> None:
     chosen = choose_ranker({}, SAMPLES, RankerConfig())
     assert (chosen.ranker, chosen.ranking, chosen.weights) == ("lightgbm", "blended", {"lightgbm": 1.0})
     chosen.save(tmp_path)
-    assert Choice.load(tmp_path) == chosen
+    assert RankerChoice.load(tmp_path) == chosen
 
 
 def test_a_blend_of_one_is_refused() -> None:
@@ -89,15 +89,15 @@ NETWORK = NetworkConfig(
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Steps of samples and of a rating model."""
     root = tmp_path_factory.mktemp("rankers")
-    world = lessons.world()
-    for name, window in zip(WINDOWS, (*world.lesson.windows, world.held_out), strict=True):
+    data = ranking_datasets.ranking_data()
+    for name, window in zip(WINDOWS, (*data.dataset.windows, data.held_out), strict=True):
         window.samples.save(root / name)
     train_rating_model(DATASET.snapshot(T1), root / "rating", RatingConfig(factors=2, max_sweeps=2))
     return root
 
 
-def steps(root: Path, ranker: RankerConfig) -> tuple[Rankers, Moment, Source]:
-    """Rankers over the toy world, whose samples count as finished steps."""
+def steps(root: Path, ranker: RankerConfig) -> tuple[Rankers, RankerInputs, FoldSamples]:
+    """Rankers over the toy data, whose samples count as finished steps."""
     configs = RankerConfigs(
         ranker,
         LightGBMConfig(max_rounds=10, round_step=5, min_leaf_rows=20, threads=1),
@@ -106,30 +106,30 @@ def steps(root: Path, ranker: RankerConfig) -> tuple[Rankers, Moment, Source]:
         ),
         RatingConfig(),
     )
-    world = lessons.world()
-    *learned, judging = (
-        Source(Step("samples", name, root / name, reused=True), window.item_ids)
-        for name, window in zip(WINDOWS, (*world.lesson.windows, world.held_out), strict=True)
+    data = ranking_datasets.ranking_data()
+    *learned, validation = (
+        FoldSamples(Step("samples", name, root / name, reused=True), window.item_ids)
+        for name, window in zip(WINDOWS, (*data.dataset.windows, data.held_out), strict=True)
     )
     rating = Step("rating", "rating", root / "rating", reused=True)
-    moment = Moment(learned, world.lesson.item_ids, rating)
-    return Rankers(Workspace(root / ranker.kind / "work"), configs, NAMES), moment, judging
+    inputs = RankerInputs(learned, data.dataset.item_ids, rating)
+    return Rankers(Workspace(root / ranker.kind / "work"), configs, NAMES), inputs, validation
 
 
 @pytest.mark.parametrize("kind", ["lightgbm", "network", "svd", "blend"])
 def test_every_kind_is_served(root: Path, kind: str) -> None:
     candidates = ("lightgbm", "network") if kind == "blend" else (kind,)
-    rankers, moment, judging = steps(root, RankerConfig(kind=kind, candidates=candidates))
-    choice = rankers.choose(moment, judging)
-    trained = rankers.train(moment, choice)
-    assert Choice.load(choice.folder).ranker == kind
-    assert rankers.train(moment, choice).reused
+    rankers, inputs, validation = steps(root, RankerConfig(kind=kind, candidates=candidates))
+    choice = rankers.choose(inputs, validation)
+    trained = rankers.train(inputs, choice)
+    assert RankerChoice.load(choice.folder).ranker == kind
+    assert rankers.train(inputs, choice).reused
     folder = root / kind / "served"
     folder.mkdir()
     (folder / "rank").mkdir()
     (folder / GRAPH_FILE).write_bytes((trained.folder / GRAPH_FILE).read_bytes())
-    ranker = lessons.served(folder)
-    asked = lessons.queries()[:5]
+    ranker = ranking_datasets.served(folder)
+    asked = ranking_datasets.queries()[:5]
     messages = [convert.rank_query_to_proto(query) for query in asked]
     answers = answer(ranker, messages)
     expected = ranker.score(asked)
@@ -142,31 +142,31 @@ def test_every_kind_is_served(root: Path, kind: str) -> None:
 def test_a_blended_graph_is_the_weighted_sum_of_its_parts(root: Path) -> None:
     """Their inputs may differ, in type, too: the network reads the mask as it is, the rating model as numbers."""
     kinds = ("lightgbm", "network", "svd")
-    rankers, moment, judging = steps(root, RankerConfig(kind="blend", candidates=kinds, blend_steps=3))
-    chosen = Choice.load(rankers.choose(moment, judging).folder)
+    rankers, inputs, validation = steps(root, RankerConfig(kind="blend", candidates=kinds, blend_steps=3))
+    chosen = RankerChoice.load(rankers.choose(inputs, validation).folder)
     weights = {"lightgbm": 2.0, "network": 0.25, "svd": -0.5}
     forced = root / "forced"
     forced.mkdir(exist_ok=True)
-    Choice(BLEND, weights, chosen.settings, "ranked", 1.0, 0.0, {}, {}).save(forced)
+    RankerChoice(BLEND, weights, chosen.settings, "ranked", 1.0, 0.0, {}, {}).save(forced)
     graphs = {}
     for name in kinds:
         alone = root / f"only-{name}"
         alone.mkdir(exist_ok=True)
-        Choice(name, {name: 1.0}, chosen.settings, "ranked", 1.0, 0.0, {}, {}).save(alone)
-        graphs[name] = rankers.train(moment, Step("choice", name, alone, reused=True)).folder
-    graphs["sum"] = rankers.train(moment, Step("choice", "sum", forced, reused=True)).folder
+        RankerChoice(name, {name: 1.0}, chosen.settings, "ranked", 1.0, 0.0, {}, {}).save(alone)
+        graphs[name] = rankers.train(inputs, Step("choice", name, alone, reused=True)).folder
+    graphs["sum"] = rankers.train(inputs, Step("choice", "sum", forced, reused=True)).folder
     scores = {}
     for name, folder in graphs.items():
         served = root / f"served-{name}"
         (served / "rank").mkdir(parents=True)
         (served / GRAPH_FILE).write_bytes((folder / GRAPH_FILE).read_bytes())
-        scores[name] = np.concatenate(lessons.served(served).score(lessons.queries()[:8]))
+        scores[name] = np.concatenate(ranking_datasets.served(served).score(ranking_datasets.queries()[:8]))
     expected = sum(weight * scores[name] for name, weight in weights.items())
     assert np.abs(scores["sum"] - expected).max() < 1e-4
 
 
 def test_rankers_are_compared_on_the_same_requests() -> None:
-    held_out = Window(SAMPLES, np.asarray([7]))
+    held_out = LabelledWindow(SAMPLES, np.asarray([7]))
     rows = rows_of({"lightgbm": FIRST, "network": SECOND}, held_out)
     assert [row.ranker for row in rows] == ["blended order", "lightgbm", "network"]
     assert [row.ndcg for row in rows] == pytest.approx([(1 / np.log2(3) + 0.5) / 2, 0.75, (1 + 1 / np.log2(3)) / 2])

@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from offline.ranking.rankers.graph import PARITY
-from offline.ranking.rankers.lesson import Lesson, blended_quality, quality, warm_part
 from offline.ranking.rankers.network import ranker, training
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.network.export import ServedNetwork, export_network
 from offline.ranking.rankers.network.inputs import Requests, all_batches, training_batches
 from offline.ranking.rankers.network.model import KNOTS, TASKS, Attention, FeatureScaling, Histories, Scales
 from offline.ranking.rankers.network.training import Training, Validation, listwise
+from offline.ranking.rankers.ranking_dataset import RankingDataset, blended_quality, quality, warm_part
 from rank_server.scoring import GRAPH_FILE, MENU
 from recsys.errors import ContractBroken, DataError
 from recsys.features import MISSING
-from tests.offline.ranking import lessons
-from tests.offline.ranking.lessons import World
+from tests.offline.ranking import ranking_datasets
+from tests.offline.ranking.ranking_datasets import RankingData
 
 CONFIG = NetworkConfig(
     embedding_size=4, attention_size=4, history_limit=8, cross_rank=4, hidden=8, epochs=3, experts=2, batch_size=16,
@@ -38,46 +38,46 @@ PARTS = {
 
 
 @pytest.fixture(scope="module")
-def world() -> World:
-    return lessons.world()
+def data() -> RankingData:
+    return ranking_datasets.ranking_data()
 
 
-def last(lesson: Lesson) -> Lesson:
-    return replace(lesson, windows=lesson.windows[-1:])
+def last(dataset: RankingDataset) -> RankingDataset:
+    return replace(dataset, windows=dataset.windows[-1:])
 
 
-def test_the_network_learns_what_the_blended_order_does_not_say(world: World, tmp_path: Path) -> None:
-    trial = ranker.choose_epochs(last(world.lesson), world.held_out, CONFIG, folder=tmp_path)
+def test_the_network_learns_what_the_blended_order_does_not_say(data: RankingData, tmp_path: Path) -> None:
+    trial = ranker.choose_epochs(last(data.dataset), data.held_out, CONFIG, folder=tmp_path)
     assert set(trial.settings) == {"epochs", *TASKS}
     assert list(trial.curve) == [str(epoch + 1) for epoch in range(len(trial.curve))]
-    assert quality(world.held_out.samples, trial.scores) > blended_quality(world.held_out.samples)
+    assert quality(data.held_out.samples, trial.scores) > blended_quality(data.held_out.samples)
     assert list(tmp_path.iterdir()) == [], "no checkpoint is left"
 
 
 @pytest.mark.parametrize("changes", PARTS.values(), ids=PARTS)
 def test_the_exported_graph_serves_with_and_without_each_part(
-    world: World, tmp_path: Path, changes: dict[str, object]
+    data: RankingData, tmp_path: Path, changes: dict[str, object]
 ) -> None:
     config = CONFIG.model_copy(update=changes)
     settings: dict[str, int | float] = {"epochs": 1, "interact": 0.75, "like": 0.5, "rating": 0.25}
     (tmp_path / GRAPH_FILE).parent.mkdir(parents=True)
-    ranker.train(last(world.lesson), tmp_path / GRAPH_FILE, config, settings=settings)
-    trained = Training(last(world.lesson), config).fit(1)
-    requests = Requests(world.held_out, world.lesson.item_ids)
+    ranker.train(last(data.dataset), tmp_path / GRAPH_FILE, config, settings=settings)
+    trained = Training(last(data.dataset), config).fit(1)
+    requests = Requests(data.held_out, data.dataset.item_ids)
     expected = training.predict(trained.network, requests) @ np.asarray([1.0, 0.75, 0.5, 0.25], np.float32)
-    found = np.concatenate(lessons.served(tmp_path).score(lessons.queries()))
+    found = np.concatenate(ranking_datasets.served(tmp_path).score(ranking_datasets.queries()))
     assert np.abs(found - expected).max() < 1e-3, "the features of samples and of the server differ by rounding"
     inputs = [node.name for node in onnxruntime.InferenceSession(str(tmp_path / GRAPH_FILE)).get_inputs()]
     assert set(inputs) == set(MENU)
 
 
 def test_the_exported_attention_works_out_its_linear_parts_per_candidate_and_per_event(
-    world: World, tmp_path: Path
+    data: RankingData, tmp_path: Path
 ) -> None:
     """Not per pair of them: what comes out of each matrix product has one row per candidate, or one per event."""
     config = CONFIG.model_copy(update={"attention_size": 5, "history_limit": 6})
-    trained = Training(last(world.lesson), config).fit(1)
-    batch = next(all_batches(Requests(world.held_out, world.lesson.item_ids), 3))
+    trained = Training(last(data.dataset), config).fit(1)
+    batch = next(all_batches(Requests(data.held_out, data.dataset.item_ids), 3))
     export_network(ServedNetwork(trained.network, (1.0, 1.0, 0.0, 0.0)), tmp_path / "ranker.onnx", [batch])
     model = onnx.load(tmp_path / "ranker.onnx")
     weights = {one.name for one in model.graph.initializer if sorted(one.dims) == [config.embedding_size, 2 * 5]}
@@ -90,11 +90,11 @@ def test_the_exported_attention_works_out_its_linear_parts_per_candidate_and_per
 
 
 def test_a_graph_that_scores_otherwise_is_an_error(
-    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: RankingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trained = Training(last(world.lesson), CONFIG).fit(1)
+    trained = Training(last(data.dataset), CONFIG).fit(1)
     served = ServedNetwork(trained.network, (1.0, 1.0, 0.0, 0.0))
-    probe = next(all_batches(Requests(world.held_out, world.lesson.item_ids), 3))
+    probe = next(all_batches(Requests(data.held_out, data.dataset.item_ids), 3))
     assert export_network(served, tmp_path / "honest.onnx", [probe]) <= PARITY
     monkeypatch.setattr("offline.ranking.rankers.network.export.export_graph", lambda *_, **__: None)
     served.weights *= 1.01
@@ -102,9 +102,9 @@ def test_a_graph_that_scores_otherwise_is_an_error(
         export_network(served, tmp_path / "honest.onnx", [probe])
 
 
-def test_validation_looks_at_warm_requests(world: World) -> None:
-    samples = replace(world.held_out.samples, warm=np.arange(len(world.held_out.samples.groups)) % 2 == 0)
-    part = warm_part(replace(world.held_out, samples=samples)).samples
+def test_validation_looks_at_warm_requests(data: RankingData) -> None:
+    samples = replace(data.held_out.samples, warm=np.arange(len(data.held_out.samples.groups)) % 2 == 0)
+    part = warm_part(replace(data.held_out, samples=samples)).samples
     assert part.groups.tolist() == samples.groups[::2].tolist()
     rng = np.random.default_rng(0)
     scores = rng.random(len(samples.labels))
@@ -114,12 +114,12 @@ def test_validation_looks_at_warm_requests(world: World) -> None:
     assert part.histories.ages[own].tolist() == samples.histories.ages[second].tolist()
 
 
-def test_a_killed_training_continues_and_ends_in_the_same_network(world: World, tmp_path: Path) -> None:
+def test_a_killed_training_continues_and_ends_in_the_same_network(data: RankingData, tmp_path: Path) -> None:
     def judge(said: np.ndarray) -> float:
-        return quality(world.held_out.samples, (said[:, 0] + said[:, 1]).astype(np.float64))
+        return quality(data.held_out.samples, (said[:, 0] + said[:, 1]).astype(np.float64))
 
-    validation = Validation(Requests(world.held_out, world.lesson.item_ids), judge)
-    whole = Training(last(world.lesson), CONFIG).fit(2, validation=validation)
+    validation = Validation(Requests(data.held_out, data.dataset.item_ids), judge)
+    whole = Training(last(data.dataset), CONFIG).fit(2, validation=validation)
 
     class Killed(Exception):
         pass
@@ -134,36 +134,36 @@ def test_a_killed_training_continues_and_ends_in_the_same_network(world: World, 
 
     checkpoint = tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):
-        Training(last(world.lesson), CONFIG).fit(
+        Training(last(data.dataset), CONFIG).fit(
             3, validation=replace(validation, judge=killing), checkpoint=checkpoint
         )
-    resumed = Training(last(world.lesson), CONFIG).fit(2, validation=validation, checkpoint=checkpoint)
+    resumed = Training(last(data.dataset), CONFIG).fit(2, validation=validation, checkpoint=checkpoint)
     assert resumed.curve == whole.curve
     assert len(resumed.losses) == 2
     for name, value in whole.network.state_dict().items():
         assert torch.equal(value, resumed.network.state_dict()[name]), name
-    other = Training(last(world.lesson), CONFIG.model_copy(update={"seed": 2}))
+    other = Training(last(data.dataset), CONFIG.model_copy(update={"seed": 2}))
     assert len(other.fit(1, checkpoint=checkpoint).losses) == 1, "a checkpoint of another seed is not continued"
 
 
-def test_training_stops_when_validation_does_not_improve(world: World) -> None:
+def test_training_stops_when_validation_does_not_improve(data: RankingData) -> None:
     falling = iter([0.5, 0.6, 0.4, 0.3, 0.2, 0.1])
-    requests = Requests(world.held_out, world.lesson.item_ids)
+    requests = Requests(data.held_out, data.dataset.item_ids)
     config = CONFIG.model_copy(update={"patience": 2, "batch_size": 64})
-    trained = Training(last(world.lesson), config).fit(6, validation=Validation(requests, lambda _: next(falling)))
+    trained = Training(last(data.dataset), config).fit(6, validation=Validation(requests, lambda _: next(falling)))
     assert trained.curve == (0.5, 0.6, 0.4, 0.3)
     assert trained.epochs == 2
 
 
-def test_nothing_to_learn_from_is_an_error(world: World) -> None:
-    window = world.lesson.windows[-1]
+def test_nothing_to_learn_from_is_an_error(data: RankingData) -> None:
+    window = data.dataset.windows[-1]
     nothing = replace(window, samples=replace(window.samples, labels=np.zeros_like(window.samples.labels)))
     with pytest.raises(DataError, match="nothing to learn from"):
-        Training(replace(world.lesson, windows=(nothing,)), CONFIG)
+        Training(replace(data.dataset, windows=(nothing,)), CONFIG)
 
 
-def test_rows_of_an_earlier_catalogue_become_those_of_the_served_one(world: World) -> None:
-    window = world.lesson.windows[0]
+def test_rows_of_an_earlier_catalogue_become_those_of_the_served_one(data: RankingData) -> None:
+    window = data.dataset.windows[0]
     served = np.concatenate([[-5], window.item_ids])
     batch = Requests(window, served).batch(np.asarray([0, 2]))
     n = window.samples.groups[[0, 2]]
@@ -172,20 +172,20 @@ def test_rows_of_an_earlier_catalogue_become_those_of_the_served_one(world: Worl
     assert served[batch.menu[1][: n[0]].numpy()].tolist() == window.item_ids[first].tolist()
 
 
-def test_histories_are_left_aligned(world: World) -> None:
-    histories = world.held_out.samples.histories
+def test_histories_are_left_aligned(data: RankingData) -> None:
+    histories = data.held_out.samples.histories
     lengths = np.diff(histories.indptr)
     chosen = np.asarray([int(lengths.argmin()), int(lengths.argmax())])
-    menu = Requests(world.held_out, world.held_out.item_ids).batch(chosen).menu
+    menu = Requests(data.held_out, data.held_out.item_ids).batch(chosen).menu
     assert menu[6].sum(dim=1).tolist() == lengths[chosen].tolist()
     longest = slice(histories.indptr[chosen[1]], histories.indptr[chosen[1] + 1])
     assert menu[3][1].tolist() == histories.rows[longest].tolist()
     assert menu[5][1].tolist() == pytest.approx(histories.ages[longest].tolist())
 
 
-def test_training_shows_relevant_candidates_and_compares_with_all(world: World) -> None:
-    requests = Requests(world.lesson.windows[-1], world.lesson.item_ids)
-    chosen = np.flatnonzero(world.lesson.chosen()[-1])
+def test_training_shows_relevant_candidates_and_compares_with_all(data: RankingData) -> None:
+    requests = Requests(data.dataset.windows[-1], data.dataset.item_ids)
+    chosen = np.flatnonzero(data.dataset.training_requests()[-1])
     batches = list(training_batches([requests], [chosen], CONFIG, np.random.default_rng(1)))
     assert sum(batch.menu[3].shape[0] for batch in batches) == len(chosen)
     for batch in batches:
@@ -242,9 +242,9 @@ def test_the_listwise_loss_is_that_of_a_softmax_per_request() -> None:
     assert float(listwise(logits, labels, index, 2)) == pytest.approx(float(expected))
 
 
-def test_without_ratings_the_other_tasks_teach_nothing(world: World) -> None:
+def test_without_ratings_the_other_tasks_teach_nothing(data: RankingData) -> None:
     """Ratings of NaN: the loss stays finite."""
-    window = world.lesson.windows[-1]
+    window = data.dataset.windows[-1]
     unrated = replace(window, samples=replace(window.samples, ratings=np.full_like(window.samples.ratings, np.nan)))
-    trained = Training(replace(world.lesson, windows=(unrated,)), CONFIG).fit(1)
+    trained = Training(replace(data.dataset, windows=(unrated,)), CONFIG).fit(1)
     assert np.isfinite(trained.losses[0])

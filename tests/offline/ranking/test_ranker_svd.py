@@ -14,14 +14,14 @@ from offline.ranking.rankers.svd_export import export_rating, scores_of
 from rank_server.scoring import GRAPH_FILE
 from recsys.errors import BundleMismatch
 from recsys.features.rating import BIASES_FILE, FACTS_FILE, RatingModel
-from tests.offline.ranking import lessons
-from tests.offline.ranking.lessons import DATASET, T1
+from tests.offline.ranking import ranking_datasets
+from tests.offline.ranking.ranking_datasets import DATASET, T1
 
 CONFIG = RatingConfig(factors=2, reg=0.02, bias_reg=1.0, max_sweeps=8)
 
 
 def rated_snapshot(noise: float = 0.1):
-    """The events of the toy world, rated by a bias of the item and the product of two hidden numbers."""
+    """The events of the toy data, rated by a bias of the item and the product of two hidden numbers."""
     snapshot = DATASET.snapshot(T1)
     rng = np.random.default_rng(5)
     n_items = len(snapshot.catalogue)
@@ -89,15 +89,17 @@ def test_training_twice_gives_the_same_model(trained: Path, tmp_path: Path) -> N
 def test_the_graph_serves_what_the_model_predicts(trained: Path, tmp_path: Path) -> None:
     model = RatingModel.open(trained)
     assert export_rating(model, tmp_path / GRAPH_FILE) < 1e-4
-    ranker = lessons.served(tmp_path)
-    for query, found in zip(lessons.queries()[:40], ranker.score(lessons.queries()[:40]), strict=True):
+    ranker = ranking_datasets.served(tmp_path)
+    for query, found in zip(
+        ranking_datasets.queries()[:40], ranker.score(ranking_datasets.queries()[:40]), strict=True
+    ):
         known = ranker.catalogue.rows(query.history.item_ids)
         asked = ranker.catalogue.rows(query.candidates.item_ids)
         assert found == pytest.approx(model.predict(known, query.history.values, asked), abs=1e-3)
 
 
 def test_scores_of_samples_are_predictions(trained: Path) -> None:
-    model, held_out = RatingModel.open(trained), lessons.world().held_out
+    model, held_out = RatingModel.open(trained), ranking_datasets.ranking_data().held_out
     scores = scores_of(model, held_out.samples)
     assert len(scores) == len(held_out.samples.labels)
     first, histories = held_out.samples.groups[0], held_out.samples.histories

@@ -13,10 +13,10 @@ from offline.protocols.targets import Targets, targets_of
 from offline.ranking.samples import (
     ARRAYS,
     HISTORY_ARRAYS,
+    SampleInputs,
     Samples,
     SamplesConfig,
     SampleWriter,
-    Source,
     blocks_of,
     collect,
     feature_store,
@@ -56,7 +56,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def written(models: Path, folder: Path, config: SamplesConfig, *, workers: int = 1) -> dict[str, bytes]:
-    write_samples(folder, Source(models, models, POLICY, config), blocks_of(TARGETS, 25), workers=workers)
+    write_samples(folder, SampleInputs(models, models, POLICY, config), blocks_of(TARGETS, 25), workers=workers)
     return files(folder)
 
 
@@ -87,7 +87,7 @@ def test_blocks_are_asked_for_one_at_a_time(models: Path, tmp_path: Path) -> Non
             sizes.append((tmp_path / "labels.npy").stat().st_size if (tmp_path / "labels.npy").is_file() else 0)
             yield block
 
-    write_samples(tmp_path, Source(models, models, POLICY, SamplesConfig()), blocks())
+    write_samples(tmp_path, SampleInputs(models, models, POLICY, SamplesConfig()), blocks())
     assert sizes[0] == 0
     assert len(sizes) == -(-len(TARGETS) // 25)
     assert np.load(tmp_path / "groups.npy").shape == (len(TARGETS),)
@@ -95,14 +95,14 @@ def test_blocks_are_asked_for_one_at_a_time(models: Path, tmp_path: Path) -> Non
 
 def test_what_fails_in_a_process_is_said_here(models: Path, tmp_path: Path) -> None:
     policy = POLICY.model_copy(update={"channels": (ChannelPolicy(name="itemcf", count=30, weight=1.0),)})
-    source = Source(models, models, policy, SamplesConfig())
+    source = SampleInputs(models, models, policy, SamplesConfig())
     with pytest.raises(BundleDamaged, match="itemcf"):
         write_samples(tmp_path, source, blocks_of(TARGETS, len(TARGETS)), workers=2)
 
 
 def test_nothing_to_write_is_an_error(models: Path, tmp_path: Path) -> None:
     with pytest.raises(ContractBroken, match="no request to make samples of"):
-        write_samples(tmp_path, Source(models, models, POLICY, SamplesConfig()), iter(()))
+        write_samples(tmp_path, SampleInputs(models, models, POLICY, SamplesConfig()), iter(()))
 
 
 def test_blocks_with_other_columns_are_refused(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ def test_each_cut_off_of_a_workflow_continues_the_one_before(
     arguments = ["--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path)]
     workflow = Workflow(OfflineConfig.from_arguments(arguments, "test"))
     assert workflow.plan.production is not None
-    workflow.recall_of(workflow.plan.production.knowledge)
+    workflow.recall_of(workflow.plan.production.training_view)
     cutoffs = [*workflow.split.cutoffs, workflow.split.test.until]
     assert len(cutoffs) > 3
     assert trained == list(zip(cutoffs, [None, *cutoffs[:-1]], strict=True))

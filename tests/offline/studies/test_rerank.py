@@ -235,12 +235,12 @@ def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> Non
 class ToyWorkflow:
     """Models that one asks on two folds, and a record of nothing else: what is measured is said by the test."""
 
-    validation_stage = "validation"
+    validation_fit = "validation"
 
     def __init__(self, config: RerankCurveConfig) -> None:
         self.config = config
-        knowledge, label = object(), "all"
-        fold = SimpleNamespace(ask=lambda snapshot, kind: "validation", knowledge=knowledge)
+        label = "all"
+        fold = SimpleNamespace(ask=lambda snapshot, kind: "validation", training_view=object())
         self.plan = SimpleNamespace(
             validation=fold,
             test=fold,
@@ -250,14 +250,14 @@ class ToyWorkflow:
             protocol=config.split.protocol,
         )
 
-    def models(self, stage: str = "test") -> SimpleNamespace:
+    def models(self, fit: str = "test") -> SimpleNamespace:
         channels = [SimpleNamespace(name="als")]
-        return SimpleNamespace(snapshot=stage, policy=SimpleNamespace(ranking="ranked"), channels=channels)
+        return SimpleNamespace(snapshot=fit, policy=SimpleNamespace(ranking="ranked"), channels=channels)
 
     def test_targets(self, kind: str) -> str:
         return "test"
 
-    def recall_of(self, knowledge: object) -> SimpleNamespace:
+    def recall_of(self, view: object) -> SimpleNamespace:
         return SimpleNamespace(snapshot=SimpleNamespace(catalogue=range(9)))
 
 

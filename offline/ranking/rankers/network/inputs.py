@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from offline.ranking.rankers.lesson import Window
 from offline.ranking.rankers.network.config import NetworkConfig
+from offline.ranking.rankers.ranking_dataset import LabelledWindow
 from recsys.domain import Ids
 
 Menu = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -35,7 +35,7 @@ class Requests:
     """The requests of one window, with rows of the catalogue `item_ids`. Items that it lacks are row 0: a network
     has not learned of them."""
 
-    def __init__(self, window: Window, item_ids: Ids) -> None:
+    def __init__(self, window: LabelledWindow, item_ids: Ids) -> None:
         self.samples = window.samples
         self.starts = np.cumsum(self.samples.groups) - self.samples.groups
         self._rows = np.maximum(window.rows_in(item_ids), 0)

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.ranking.rankers.lesson import Lesson, Trial, Window, quality, warm_part
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.network.export import ServedNetwork, export_network
 from offline.ranking.rankers.network.inputs import Requests, all_batches
 from offline.ranking.rankers.network.model import TASKS
 from offline.ranking.rankers.network.training import CHECKPOINT_FILE, Training, Validation, predict
+from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, RankingDataset, quality, warm_part
 from offline.ranking.samples import Samples
 
 SHARES = (0.1, 0.25, 0.5, 1.0)
@@ -24,39 +24,41 @@ _PROBES, _PROBED = 2, 4
 """Windows, and requests of each, on which graph and network are compared."""
 
 
-def choose_epochs(lesson: Lesson, held_out: Window, config: NetworkConfig, *, folder: Path | None = None) -> Trial:
-    """Trains on the windows of `lesson`, none of which may reach into the labels of `held_out`; chooses the number of
+def choose_epochs(
+    dataset: RankingDataset, held_out: LabelledWindow, config: NetworkConfig, *, folder: Path | None = None
+) -> RankerTrial:
+    """Trains on the windows of `dataset`, none of which may reach into the labels of `held_out`; chooses the number of
     epochs with the best weight of the correction after each, then the weights of the other tasks.
 
     `folder` keeps a checkpoint, from which a killed run continues. Raises DataError where there is nothing to learn.
     """
     judged = warm_part(held_out)
     validation = Validation(
-        Requests(judged, lesson.item_ids), lambda said: _choose_share(judged.samples, said.astype(np.float64))[1]
+        Requests(judged, dataset.item_ids), lambda said: _choose_share(judged.samples, said.astype(np.float64))[1]
     )
-    trained = Training(lesson, config).fit(
+    trained = Training(dataset, config).fit(
         config.epochs, validation=validation, checkpoint=folder / CHECKPOINT_FILE if folder else None
     )
     if folder:
         shutil.rmtree((folder / CHECKPOINT_FILE).parent)
     said = predict(trained.network, validation.requests).astype(np.float64)
     weights = _choose_weights(judged.samples, said, several=config.experts > 1)
-    whole = predict(trained.network, Requests(held_out, lesson.item_ids)).astype(np.float64)
+    whole = predict(trained.network, Requests(held_out, dataset.item_ids)).astype(np.float64)
     settings: dict[str, int | float] = {"epochs": trained.epochs} | dict(zip(TASKS, weights, strict=True))
     curve = {str(epoch + 1): value for epoch, value in enumerate(trained.curve)}
-    return Trial(settings, whole @ np.asarray([1.0, *weights]), curve)
+    return RankerTrial(settings, whole @ np.asarray([1.0, *weights]), curve)
 
 
-def train(lesson: Lesson, path: Path, config: NetworkConfig, *, settings: dict[str, int | float]) -> None:
-    """Trains on all windows of `lesson` as `settings` of `choose_epochs` say, and writes the graph to `path`.
+def train(dataset: RankingDataset, path: Path, config: NetworkConfig, *, settings: dict[str, int | float]) -> None:
+    """Trains on all windows of `dataset` as `settings` of `choose_epochs` say, and writes the graph to `path`.
 
     Raises DataError where there is nothing to learn, ContractBroken where the ONNX graph does not score alike.
     """
     checkpoint = path.with_name(Path(CHECKPOINT_FILE).name)
-    trained = Training(lesson, config).fit(int(settings["epochs"]), checkpoint=checkpoint)
+    trained = Training(dataset, config).fit(int(settings["epochs"]), checkpoint=checkpoint)
     served = ServedNetwork(trained.network, (1.0, *(float(settings[task]) for task in TASKS)))
-    newest = [window for window in lesson.windows if window.samples.groups.any()][-_PROBES:]
-    probes = [next(all_batches(Requests(window, lesson.item_ids), _PROBED)) for window in newest]
+    newest = [window for window in dataset.windows if window.samples.groups.any()][-_PROBES:]
+    probes = [next(all_batches(Requests(window, dataset.item_ids), _PROBED)) for window in newest]
     export_network(served, path, probes)
     checkpoint.unlink(missing_ok=True)
 

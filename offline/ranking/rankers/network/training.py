@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from offline.ranking.rankers.lesson import Lesson, Window
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.network.inputs import Batch, Requests, all_batches, training_batches
 from offline.ranking.rankers.network.model import OUTPUTS, Network, Scales
+from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankingDataset
 from offline.recall.two_tower.checkpoint import load_checkpoint, save_checkpoint
 from recsys.features import FUSED
 
@@ -56,7 +56,7 @@ class Trained:
 class Training:
     """One run: a network, its optimiser, and the requests it sees."""
 
-    def __init__(self, lesson: Lesson, config: NetworkConfig, *, vectors: Tensor | None = None) -> None:
+    def __init__(self, dataset: RankingDataset, config: NetworkConfig, *, vectors: Tensor | None = None) -> None:
         """`vectors` float32[items, embedding_size] is where item vectors start; None: from nothing.
 
         Raises DataError where no request has both a relevant and an irrelevant candidate.
@@ -64,12 +64,12 @@ class Training:
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         self._config = config
-        self._requests = [Requests(window, lesson.item_ids) for window in lesson.windows]
-        self._chosen = [np.flatnonzero(mask) for mask in lesson.chosen()]
+        self._requests = [Requests(window, dataset.item_ids) for window in dataset.windows]
+        self._chosen = [np.flatnonzero(mask) for mask in dataset.training_requests()]
         self._rng = np.random.default_rng(config.seed)
-        scales = _scales([window for window in lesson.windows if len(window.samples.labels)], self._rng)
-        column = lesson.feature_names.index(FUSED)
-        self.network = Network(len(lesson.item_ids), scales, config, fused_column=column)
+        scales = _scales([window for window in dataset.windows if len(window.samples.labels)], self._rng)
+        column = dataset.feature_names.index(FUSED)
+        self.network = Network(len(dataset.item_ids), scales, config, fused_column=column)
         if vectors is not None:
             self.network.items.weight.data.copy_(vectors)
         self._optimizer = _optimizer(self.network, config)
@@ -185,7 +185,7 @@ def predict(network: Network, requests: Requests) -> NDArray[np.float32]:
     return np.concatenate([*parts, np.empty((0, len(OUTPUTS)), np.float32)])
 
 
-def _scales(windows: Sequence[Window], rng: np.random.Generator) -> Scales:
+def _scales(windows: Sequence[LabelledWindow], rng: np.random.Generator) -> Scales:
     n = _SCALE_ROWS // max(len(windows), 1)
     features = [window.samples.features[np.sort(rng.permutation(len(window.samples.labels))[:n])] for window in windows]
     values = [window.samples.histories.values for window in windows]

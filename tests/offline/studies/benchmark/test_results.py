@@ -36,7 +36,7 @@ def test_the_group_of_the_published_tables() -> None:
     ):
         name: Protocol = protocol  # type: ignore[assignment]
         plan = plan_of(dataset_of_tastes(), SplitConfig(protocol=name))
-        known = plan.test.knowledge
+        known = plan.test.training_view
         targets = plan.test.ask(known.dataset.snapshot(known.cutoff), kind)  # type: ignore[arg-type]
         group, measured = measured_group(plan, kind, targets)  # type: ignore[arg-type]
         assert group == expected

@@ -74,7 +74,7 @@ def test_peers_are_judged_on_the_validation_requests_that_ours_are(tmp_path: Pat
     events = whole.interactions
     newcomers = (events.user_ids <= 20) & (events.timestamps < 82 * DAY)
     plan = plan_of(replace(whole, interactions=events.take(~newcomers)), SplitConfig(protocol="temporal"))
-    known = plan.validation.knowledge
+    known = plan.validation.training_view
     asked = plan.validation.ask(known.dataset.snapshot(known.cutoff), plan.labels)
     assert 0 < asked.warm.sum() < len(asked)
     export_rows(plan, asked, tmp_path, dataset="tastes", kind="all", metric="ndcg@10", seed=1)

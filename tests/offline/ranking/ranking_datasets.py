@@ -1,4 +1,4 @@
-"""What rankers learn from in tests: samples of the world of tastes, at two earlier cut-offs and on validation."""
+"""What rankers learn from in tests: samples of the data set of tastes, at two earlier cut-offs and on validation."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from offline.dataset.splits import Window as Span
+from offline.dataset.splits import Window
 from offline.protocols.targets import targets_of
-from offline.ranking.rankers.lesson import Lesson, Window
+from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankingDataset
 from offline.ranking.samples import collect, feature_store, record_queries
 from rank_server.scoring import Ranker
 from recsys.domain import RankQuery
@@ -20,25 +20,25 @@ NAMES = feature_store(DATASET.snapshot(T1), policy_of()).feature_names
 
 
 @dataclass(frozen=True)
-class World:
-    """Two windows to learn from, and one to judge on."""
+class RankingData:
+    """Two windows to learn from, and one to validate on."""
 
-    lesson: Lesson
-    held_out: Window
+    dataset: RankingDataset
+    held_out: LabelledWindow
 
 
 @cache
-def world() -> World:
+def ranking_data() -> RankingData:
     """Made once for all tests, which change copies only."""
-    early, late, held = (_window(Span(*days)) for days in ((40 * DAY, T1), (55 * DAY, T1), (T1, T2)))
-    return World(Lesson((early, late), held.item_ids, NAMES), held)
+    early, late, held = (_window(Window(*days)) for days in ((40 * DAY, T1), (55 * DAY, T1), (T1, T2)))
+    return RankingData(RankingDataset((early, late), held.item_ids, NAMES), held)
 
 
-def _window(span: Span) -> Window:
+def _window(span: Window) -> LabelledWindow:
     snapshot = DATASET.snapshot(span.cutoff)
     channels = [NoiseChannel(snapshot.catalogue), TasteChannel(snapshot.catalogue)]
     labelled = targets_of("all", DATASET, snapshot, span)
-    return Window(collect(snapshot, channels, labelled, policy=policy_of()), snapshot.catalogue.item_ids)
+    return LabelledWindow(collect(snapshot, channels, labelled, policy=policy_of()), snapshot.catalogue.item_ids)
 
 
 @cache
@@ -46,7 +46,7 @@ def queries() -> list[RankQuery]:
     """What the ranker is asked on validation, in the order of the held-out samples."""
     snapshot = DATASET.snapshot(T1)
     channels = [NoiseChannel(snapshot.catalogue), TasteChannel(snapshot.catalogue)]
-    return record_queries(snapshot, channels, targets_of("all", DATASET, snapshot, Span(T1, T2)), policy=policy_of())
+    return record_queries(snapshot, channels, targets_of("all", DATASET, snapshot, Window(T1, T2)), policy=policy_of())
 
 
 def served(folder: Path) -> Ranker:

@@ -1,4 +1,4 @@
-"""What rankers learn from and how they are judged: labelled requests of several windows, in one numbering of items."""
+"""What rankers are trained and evaluated on: labelled requests of several windows, with items numbered alike."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIAL_FILE, SCORES_FILE = "trial.json", "scores.npy"
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class LabelledWindow:
     """The samples of one window, and the catalogue that their rows belong to."""
 
     samples: Samples
@@ -28,7 +28,7 @@ class Window:
     """Ids by catalogue row at the window's cut-off, ascending."""
 
     @classmethod
-    def open(cls, folder: Path, item_ids: Ids) -> Window:
+    def open(cls, folder: Path, item_ids: Ids) -> LabelledWindow:
         """Samples that were saved below `folder`."""
         return cls(Samples.open(folder), item_ids)
 
@@ -39,28 +39,28 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class Lesson:
-    """Everything that was known at a moment, as rankers see it."""
+class RankingDataset:
+    """Everything that was known at a cut-off, as rankers see it."""
 
-    windows: tuple[Window, ...]
-    """Earlier cut-offs, ascending, labelled by what followed up to the moment."""
+    windows: tuple[LabelledWindow, ...]
+    """Earlier cut-offs, ascending, labelled by what followed up to this one."""
     item_ids: Ids
     """The catalogue that a trained graph is served with: ids by row, ascending."""
     feature_names: tuple[str, ...]
     rating: Path | None = None
-    """Folder with the rating model of the moment, where a ranker needs one."""
+    """Folder with the rating model of the cut-off, where a ranker needs one."""
     cold_share: float = 0.3
     """Most requests without a history, per request with one, that are learned from."""
     seed: int = 1
     """Of the draw of cold requests."""
 
     @property
-    def teaches(self) -> bool:
+    def has_signal(self) -> bool:
         """Whether any request has both a relevant and an irrelevant candidate."""
         return any(mask.any() for mask in self._masks())
 
-    def chosen(self) -> list[NDArray[np.bool_]]:
-        """Per window bool[requests]: those that teach something. Raises DataError where there is none."""
+    def training_requests(self) -> list[NDArray[np.bool_]]:
+        """Per window bool[requests]: those that are learned from. Raises DataError where there is none."""
         masks = self._masks()
         if not any(mask.any() for mask in masks):
             raise DataError(
@@ -73,11 +73,11 @@ class Lesson:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class RankerTrial:
     """What one ranker reached on validation."""
 
     settings: dict[str, int | float]
-    """What validation chose, and training on everything is told: rounds, epochs, weights of tasks."""
+    """What validation chose, and training on everything uses: rounds, epochs, weights of tasks."""
     scores: NDArray[np.float64]
     """float64[n]: of the held-out candidates."""
     curve: dict[str, float]
@@ -112,7 +112,7 @@ def chosen_requests(samples: Samples, cold_share: float, *, seed: int) -> NDArra
     return chosen
 
 
-def warm_part(window: Window) -> Window:
+def warm_part(window: LabelledWindow) -> LabelledWindow:
     """The requests that `quality` looks at: the warm ones, or all where hardly any is warm."""
     samples = window.samples
     if samples.warm.sum() < FEWEST_WARM or samples.warm.all():
