@@ -4,52 +4,50 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from offline.commands import skew, verbs
-from offline.indexing.job import IndexConfig, index
-from offline.studies.benchmark.config import BenchmarkConfig, TuneConfig
-from offline.studies.report import verb as reporting
-from offline.studies.report.config import ReportConfig
-from offline.studies.rerank.verb import RerankCurveConfig, rerank
+from offline.commands import (
+    benchmark,
+    check_skew,
+    download,
+    evaluate,
+    index,
+    ingest,
+    publish,
+    replay,
+    report,
+    rerank,
+    rollback,
+    run,
+    serve,
+    train,
+    tune,
+)
+from offline.commands.verb import Verb
 from offline.workflow.config import OfflineConfig
 from recsys.errors import RecsysError
 
 log = logging.getLogger("offline")
 
-Config = TypeVar("Config", bound=OfflineConfig)
-
-
-@dataclass(frozen=True, slots=True)
-class Verb(Generic[Config]):
-    """One thing the command can do."""
-
-    summary: str
-    config: type[Config]
-    run: Callable[[Config], None]
-
-
 VERBS: dict[str, Verb[Any]] = {
-    "download": Verb("fetch a MovieLens data set from its owner, resumed and checked", OfflineConfig, verbs.download),
-    "ingest": Verb("raw files, or recorded events with --events, to tables", verbs.IngestConfig, verbs.ingest),
-    "train": Verb("train every recall channel and the ranker at every cut-off", OfflineConfig, verbs.train),
-    "evaluate": Verb("judge channels, blended and ranked order on held-out data", verbs.EvaluateConfig, verbs.evaluate),
-    "benchmark": Verb("peers and ours on the same rows of a protocol, in one table", BenchmarkConfig, verbs.benchmark),
-    "tune": Verb("search settings of our models on validation, within a budget", TuneConfig, verbs.tune),
-    "rerank": Verb(
-        "choose how to re-rank for coverage on validation, and show it on the test", RerankCurveConfig, rerank
-    ),
-    "publish": Verb("release the evaluation and the production bundle", OfflineConfig, verbs.publish),
-    "index": Verb("release the production bundle with new items, without training", IndexConfig, index),
-    "rollback": Verb("release the bundle before the current one again", verbs.RollbackConfig, verbs.rollback),
-    "replay": Verb("held-out requests, in time order, through a gateway", verbs.ReplayConfig, verbs.replay),
-    "report": Verb("pictures and tables of item and user vectors, in one folder", ReportConfig, reporting.report),
-    "check-skew": Verb("features of a running rank server against training's", skew.SkewConfig, skew.check_skew),
-    "run": Verb("ingest, train, evaluate and publish; what did not change is not run again", OfflineConfig, verbs.run),
-    "serve": Verb("run, then serve all five processes until Ctrl-C", verbs.ServeConfig, verbs.serve),
+    "download": download.VERB,
+    "ingest": ingest.VERB,
+    "train": train.VERB,
+    "evaluate": evaluate.VERB,
+    "benchmark": benchmark.VERB,
+    "tune": tune.VERB,
+    "rerank": rerank.VERB,
+    "publish": publish.VERB,
+    "index": index.VERB,
+    "rollback": rollback.VERB,
+    "replay": replay.VERB,
+    "report": report.VERB,
+    "check-skew": check_skew.VERB,
+    "run": run.VERB,
+    "serve": serve.VERB,
 }
+"""By what is typed, in the order in which `--help` lists them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""New items into a published bundle without training: `python -m offline index`.
+"""New items into a published bundle without training, for `python -m offline index`.
 
 items    what there is to recommend now, and the released bundle's events of it
 rows     arrays by catalogue row, moved from the rows of the old catalogue to those of the new one

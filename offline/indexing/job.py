@@ -1,12 +1,9 @@
-"""The verb `index`: what is released, with the items that there are now."""
+"""The released bundle, published again with the items that there are now."""
 
 from __future__ import annotations
 
 import shutil
-import sys
-import time
-
-from pydantic import Field
+from dataclasses import dataclass
 
 from gateway.bundle import state
 from gateway.pipeline import rerank
@@ -68,16 +65,20 @@ CODE = (
 """What the step runs, and what says how the files are laid out that it reads and writes."""
 
 
-class IndexConfig(OfflineConfig):
-    """New items into the released production bundle, without training."""
+@dataclass(frozen=True, slots=True)
+class Indexed:
+    """A bundle that was published with more items."""
 
-    as_of: int | None = Field(
-        default=None, ge=0, description="items that are available by then come in, Unix seconds; absent: now"
-    )
+    version: str
+    new_items: int
+    items: int
+    """All items of the bundle, new ones included."""
 
 
-def index(config: IndexConfig) -> None:
-    """Publishes the released production bundle with all items of the tables, which are made anew where they changed.
+def add_items(config: OfflineConfig, as_of: int) -> Indexed:
+    """Publishes the released production bundle with the items of the tables that are available by `as_of`.
+
+    `as_of`: Unix seconds. The tables are made again where the raw files changed.
 
     Raises:
         BundleMissing: there is no production bundle.
@@ -92,16 +93,16 @@ def index(config: IndexConfig) -> None:
     store = config.store("production")
     bundle = store.open(store.release().current)
     tables = prepare_tables(config.ingest_inputs)
-    snapshot = indexed_snapshot(bundle, tables.folder, int(time.time()) if config.as_of is None else config.as_of)
+    snapshot = indexed_snapshot(bundle, tables.folder, as_of)
     fresh = new_items(bundle, snapshot.items)
     warn_of_undescribed(fresh)
     workspace = Workspace(config.home / "work")
     version = _publish(config, bundle, snapshot, _indexed(workspace, config, bundle, snapshot, tables=tables))
     _prune(workspace, config.keep_bundles)
-    sys.stdout.write(f"{len(fresh.item_ids)} new items in bundle {version}, {len(snapshot.catalogue)} in all\n")
+    return Indexed(version, len(fresh.item_ids), len(snapshot.catalogue))
 
 
-def _indexed(workspace: Workspace, config: IndexConfig, bundle: Bundle, snapshot: Snapshot, *, tables: Step) -> Step:
+def _indexed(workspace: Workspace, config: OfflineConfig, bundle: Bundle, snapshot: Snapshot, *, tables: Step) -> Step:
     """The folder of the whole bundle, but for golden requests and manifest."""
     text = index_texts(workspace, bundle, snapshot, config, tables=tables)
     work = Indexing(bundle, snapshot, config, tables.folder, text.folder if text else None)
@@ -119,7 +120,7 @@ def _indexed(workspace: Workspace, config: IndexConfig, bundle: Bundle, snapshot
     )
 
 
-def _publish(config: IndexConfig, bundle: Bundle, snapshot: Snapshot, step: Step) -> str:
+def _publish(config: OfflineConfig, bundle: Bundle, snapshot: Snapshot, step: Step) -> str:
     """What the manifest says of policy, time and figures stays."""
     manifest = bundle.manifest
     facts = BundleFacts(

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from gateway.config import GatewayConfig
-from offline.commands.verbs import IngestConfig
+from offline.commands.ingest import IngestConfig
 from recsys.config import ENVIRONMENT_PREFIX, PORTS
 
 BUILT = {"gateway", "popularity", "itemcf", "vector", "rank", "als", "content", "offline"}

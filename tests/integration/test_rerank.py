@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from offline.commands.rerank import RerankCurveConfig, rerank
 from offline.evaluation.evaluate import RERANKED
 from offline.evaluation.reranking.lists import RerankConfig
 from offline.local.serve import served
 from offline.studies.rerank.curve import WEIGHTS
 from offline.studies.rerank.result import RerankResult
-from offline.studies.rerank.verb import RerankCurveConfig, rerank
 from offline.workflow.workflow import Workflow
 from tests.integration.test_equality import MOST_REQUESTS, PATIENT, agreement, first, replayed
 from tests.integration.work import finished_steps, stages

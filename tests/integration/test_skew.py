@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from offline.commands import skew
+from offline.commands.check_skew import SkewConfig, check_skew
 from offline.commands.cli import main
-from offline.commands.skew import SkewConfig, check_skew, differences, drawn_requests, record_queries
+from offline.commands.skew import differences, drawn_requests, record_queries
 from offline.local.cluster import LocalCluster, Ports, programs
 from offline.workflow.workflow import Workflow
 from rank_server.scoring import Ranker

@@ -10,7 +10,7 @@ import pytest
 from gateway.events.sqlite_store import append_events as record_events
 from gateway.events.sqlite_store import open_events
 from gateway.events.store import Event
-from offline.commands.verbs import IngestConfig, ingest
+from offline.commands.ingest import IngestConfig, ingest
 from offline.dataset.tables import read_table
 from recsys.domain import EventType
 from recsys.errors import DataMissing

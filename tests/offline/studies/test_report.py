@@ -16,13 +16,13 @@ from matplotlib.text import Text
 from numpy.testing import assert_allclose
 
 from gateway.bundle.state import StoredHistories, write_gateway_files
+from offline.commands.report import report
 from offline.publish.publish import BundleFacts, publish
 from offline.studies.report import analysis
 from offline.studies.report.config import ReportConfig
 from offline.studies.report.embeddings import ITEMS_FILE, USERS_FILE, Embeddings
 from offline.studies.report.labels import place_labels, shortened
 from offline.studies.report.page import Section, write_page
-from offline.studies.report.verb import report
 from recsys.bundle import ChannelPolicy, ServingPolicy
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.errors import BundleMismatch, BundleMissing

@@ -21,14 +21,14 @@ from offline.evaluation.reranking.lists import RerankConfig, record_lists, reord
 from offline.metrics.beyond_accuracy import divergence, intra_list_diversity, novelty
 from offline.protocols.targets import Targets, targets_of
 from offline.studies.rerank import report as rerank_report
-from offline.studies.rerank import verb as rerank_verb
 from offline.studies.rerank.curve import Point, choose, curve, ndcg_at, save_curve, sweep
-from offline.studies.rerank.report import RerankReport, flags_of, report_rerank
-from offline.studies.rerank.result import CurvePoint, RerankResult, RerankRow, rerank_page, text_table
-from offline.studies.rerank.verb import RerankCurveConfig, command_of, rerank
+from offline.studies.rerank.report import flags_of, report_rerank
+from offline.studies.rerank.result import RerankResult, rerank_page, text_table
+from offline.workflow.config import OfflineConfig
 from recsys.bundle import RerankPolicy
 from recsys.domain import Ids
 from recsys.errors import DataError, DataMalformed
+from tests.offline.studies.toy_rerank import ToyWorkflow, a_result
 from tests.offline.tastes import DAY, ITEMS, NoiseChannel, TasteChannel, dataset_of_tastes, policy_of
 
 WINDOW = Window(60 * DAY, 100 * DAY)
@@ -191,23 +191,6 @@ def test_settings_as_flags() -> None:
     assert flags_of(wanted) == "--rerank.exposure 5.25 --rerank.floor 0.004 --rerank.genre-calibration 2"
 
 
-def a_result() -> RerankResult:
-    figure, other = Figure(0.28, 0.27, 0.29), Figure(0.3, 0.29, 0.31)
-    rows = (
-        RerankRow("reranked", figure, figure, 0.24, 0.9, "--rerank.exposure 5"),
-        RerankRow("als", other, other, 0.1, 0.9),
-    )
-    curve_points = (
-        CurvePoint("", other, 0.1),
-        CurvePoint("--rerank.exposure 5", other, 0.25),
-    )
-    machine: dict[str, str | int | float] = {"cpu": "toy", "cores": 2, "memory_gib": 8.0, "system": "x"}
-    return RerankResult(
-        "time-to-split", "toys", "all", 0.23, "--rerank.exposure 5", 770, 770, 3329, rows, curve_points,
-        "python -m offline rerank", "2026-01-02", machine, {"python": "3.11"},
-    )  # fmt: skip
-
-
 def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> None:
     result = a_result()
     path = result.save(tmp_path)
@@ -232,35 +215,6 @@ def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> Non
     assert rerank_page(tmp_path / "none") == ""
 
 
-class ToyWorkflow:
-    """Models that one asks on two folds, and a record of nothing else: what is measured is said by the test."""
-
-    validation_fit = "validation"
-
-    def __init__(self, config: RerankCurveConfig) -> None:
-        self.config = config
-        label = "all"
-        fold = SimpleNamespace(ask=lambda snapshot, kind: "validation", training_view=object())
-        self.plan = SimpleNamespace(
-            validation=fold,
-            test=fold,
-            labels=label,
-            kinds=("all", "successive", "last"),
-            check_kind=lambda kind: None,
-            protocol=config.split.protocol,
-        )
-
-    def models(self, fit: str = "test") -> SimpleNamespace:
-        channels = [SimpleNamespace(name="als")]
-        return SimpleNamespace(snapshot=fit, policy=SimpleNamespace(ranking="ranked"), channels=channels)
-
-    def test_targets(self, kind: str) -> str:
-        return "test"
-
-    def recall_of(self, view: object) -> SimpleNamespace:
-        return SimpleNamespace(snapshot=SimpleNamespace(catalogue=range(9)))
-
-
 @pytest.mark.parametrize("test_curve", [False, True])
 def test_the_test_is_asked_for_what_was_chosen_and_for_all_that_was_tried_only_on_demand(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, test_curve: bool
@@ -281,7 +235,7 @@ def test_the_test_is_asked_for_what_was_chosen_and_for_all_that_was_tried_only_o
     monkeypatch.setattr(rerank_report, "measure", lambda *_, **__: SimpleNamespace(row=lambda system: row))
     settings = sweep((0.0, 2.0, 3.0, 4.0), ())
     report = report_rerank(
-        ToyWorkflow(RerankCurveConfig()),  # type: ignore[arg-type]
+        ToyWorkflow(OfflineConfig()),  # type: ignore[arg-type]
         tmp_path,
         kind="all",
         coverage=0.25,
@@ -297,68 +251,6 @@ def test_the_test_is_asked_for_what_was_chosen_and_for_all_that_was_tried_only_o
         assert "nothing is chosen on it" in json.loads((tmp_path / "rerank-test.json").read_text("utf-8"))["remark"]
     assert report.rows[0].ndcg.mean == pytest.approx(0.27)
     assert [found.ndcg.mean for found in report.curve] == pytest.approx([0.3, 0.28, 0.27, 0.26])
-
-
-def test_protocols_kinds_and_moments_stand_beside_each_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Five runs leave five results and five folders, none written over another."""
-    folders = []
-
-    def reported(workflow: ToyWorkflow, folder: Path, **_: object) -> RerankReport:
-        folders.append(folder)
-        return RerankReport(RerankConfig(), a_result().rows, a_result().curve, 7, 8)
-
-    monkeypatch.setattr(rerank_verb, "Workflow", ToyWorkflow)
-    monkeypatch.setattr(rerank_verb, "report_rerank", reported)
-    common = ["--dataset", "toys", "--root", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
-    for change in (
-        ["--split.protocol", "temporal"],
-        ["--split.protocol", "temporal", "--targets", "last"],
-        ["--split.protocol", "time-to-split"],
-        ["--split.protocol", "leave-one-out", "--targets", "last"],
-        ["--split.protocol", "leave-one-out", "--targets", "last", "--split.moment", "target"],
-    ):
-        rerank(RerankCurveConfig.from_arguments([*common, *change], "test"))
-    names = [
-        "temporal-{}all",
-        "temporal-{}last",
-        "time-to-split-{}all",
-        "leave-one-out-{}last",
-        "leave-one-out-{}last-asked-at-target",
-    ]
-    assert folders == [tmp_path / "data/toys/rerank" / name.format("") for name in names]
-    saved = {path.stem: RerankResult.load(path) for path in (tmp_path / "results").iterdir()}
-    assert set(saved) == {f"rerank-{name.format('toys-')}" for name in names}
-    assert saved["rerank-leave-one-out-toys-last-asked-at-target"].moment == "target"
-    title = "NDCG and coverage, leave-one-out, toys, targets last"
-    table, page = capsys.readouterr().out, rerank_page(tmp_path / "results")
-    for text in (table, page):
-        assert f"{title}: 7 warm users" in text
-        assert f"{title}, asked at the time of the target: 7 warm users" in text
-    given = RerankCurveConfig.from_arguments([*common, "--out", "elsewhere"], "test")
-    assert given.folder("all") == Path("elsewhere")
-
-
-def test_a_protocol_means_what_the_bench_made(tmp_path: Path) -> None:
-    folder = tmp_path / "time-to-split-toys"
-    folder.mkdir()
-    (folder / "itemcf.toml").write_text("[itemcf]\nreg = 77.0\n")
-    common = ["--dataset", "shop", "--data-dir", "some/toys", "--settings", str(tmp_path), "--rerank.exposure", "3"]
-    bench = RerankCurveConfig.from_arguments(["--protocol", "time-to-split", *common, "--coverage", "0.4"], "test")
-    assert (bench.split.protocol, bench.itemcf.reg) == ("time-to-split", 77.0)
-    assert bench.offline().home == Path("data/benchmark/toys/shop")
-    assert bench.offline().rerank == RerankConfig()
-    assert command_of(bench) == (
-        "python -m offline rerank --protocol time-to-split --dataset shop --data-dir path/to/toys "
-        "--rerank.exposure 3.0 --coverage 0.4"
-    )
-    run = RerankCurveConfig.from_arguments([*common, "--split.protocol", "time-to-split"], "test")
-    assert (run.split.protocol, run.itemcf.reg) == ("time-to-split", RerankCurveConfig().itemcf.reg)
-    assert run.offline().home == Path("data/shop")
-    assert "--split.protocol time-to-split" in command_of(run)
-    described = RerankCurveConfig.from_arguments([*common, "--split.protocol", "time-to-split", "--test-curve"], "test")
-    assert (described.test_curve, command_of(described)) == (True, command_of(run)), "it makes the same result"
 
 
 def test_properties_of_lists_by_hand() -> None:

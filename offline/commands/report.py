@@ -1,7 +1,11 @@
-"""The verb `report`. What it draws with is imported when it is run, so that no other verb needs or waits for it."""
+"""`offline report`: item and user vectors, for people.
+
+What it draws with is imported when it is run, so that no other verb needs or waits for it.
+"""
 
 from __future__ import annotations
 
+from offline.commands.verb import Verb
 from offline.studies.report.config import ReportConfig
 from recsys.errors import CannotStart
 
@@ -16,3 +20,6 @@ def report(config: ReportConfig) -> None:
         ) from error
     store = config.store(config.purpose)
     write_report(store.open(store.release().current), config.folder or config.home / "report", config)
+
+
+VERB = Verb("draw pictures and tables of item and user vectors into one folder", ReportConfig, report)

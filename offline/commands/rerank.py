@@ -1,10 +1,9 @@
-"""The verb `rerank`: which setting of re-ranking covers as much as is asked for, and what it costs."""
+"""`offline rerank`: which setting of re-ranking covers as much as is asked for, and what it costs."""
 
 from __future__ import annotations
 
 import logging
 import shlex
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
@@ -13,6 +12,8 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
+from offline.commands.output import say
+from offline.commands.verb import Verb
 from offline.dataset.splits import Protocol
 from offline.evaluation.reranking.lists import RerankConfig
 from offline.protocols.targets import TargetKind
@@ -107,7 +108,7 @@ def rerank(config: RerankCurveConfig) -> None:
         workflow, folder, kind=kind, coverage=config.coverage, settings=tried, test_curve=config.test_curve
     )
     result = _result(config, workflow, report, kind)
-    sys.stdout.write(f"{text_table(result)}\n")
+    say(text_table(result))
     for place in (folder, config.results):
         log.info("saved as %s", result.save(place))
 
@@ -146,3 +147,6 @@ def _result(config: RerankCurveConfig, workflow: Workflow, report: RerankReport,
 def _check_pictures() -> None:
     if find_spec("matplotlib") is None:
         raise CannotStart("matplotlib is not installed, the curve's picture needs it; install the extra `bench`")
+
+
+VERB = Verb("choose re-ranking for coverage on validation and show it on the test", RerankCurveConfig, rerank)

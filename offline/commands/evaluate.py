@@ -1,0 +1,30 @@
+"""`offline evaluate`: how good the lists are, on what nothing was chosen on."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from offline.commands.output import say_report
+from offline.commands.verb import Verb
+from offline.protocols.targets import TargetKind
+from offline.workflow.config import OfflineConfig
+from offline.workflow.workflow import Workflow
+
+
+class EvaluateConfig(OfflineConfig):
+    """How good the lists are, on what nothing was chosen on."""
+
+    targets: TargetKind | None = Field(
+        default=None,
+        description="all: one request per test user at the cut-off, every later item is relevant; successive: one "
+        "request per later event; last: the same for each user's last event; absent: the protocol's own",
+    )
+
+
+def evaluate(config: EvaluateConfig) -> None:
+    """Prints the table and says where the whole report is."""
+    workflow = Workflow(config)
+    say_report(workflow.evaluation(config.targets or workflow.plan.kinds[0]))
+
+
+VERB = Verb("measure the channels, the blended and the ranked order on held-out data", EvaluateConfig, evaluate)

@@ -1,0 +1,29 @@
+"""`offline ingest`: tables, from raw files and from recorded events."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from offline.commands.verb import Verb
+from offline.ingest.prepare import append_events, prepare_tables
+from offline.workflow.config import OfflineConfig
+
+
+class IngestConfig(OfflineConfig):
+    """From raw files, or from recorded events, to tables."""
+
+    events: bool = Field(default=False, description="append what the gateway recorded since the tables were made")
+    events_from: Path | None = Field(default=None, description="the gateway's events file; absent: that of `serve`")
+
+
+def ingest(config: IngestConfig) -> None:
+    """Raw files to tables; with `--events` recorded events are appended to them."""
+    inputs = config.ingest_inputs
+    prepare_tables(inputs)
+    if config.events or config.events_from:
+        append_events(inputs, config.events_from or inputs.events_file)
+
+
+VERB = Verb("turn raw files, or recorded events with --events, into tables", IngestConfig, ingest)

@@ -1,0 +1,23 @@
+"""`offline publish`: both bundles, released."""
+
+from __future__ import annotations
+
+from offline.commands.verb import Verb
+from offline.steps.workspace import Step
+from offline.workflow.config import OfflineConfig
+from offline.workflow.workflow import Workflow
+
+
+def publish(config: OfflineConfig) -> None:
+    """Releases both bundles, each with the evaluation of the first."""
+    workflow = Workflow(config)
+    publish_both(workflow, workflow.evaluation("all"))
+
+
+def publish_both(workflow: Workflow, report: Step) -> None:
+    """Releases the evaluation bundle, then the production bundle, each with `report` in it."""
+    for purpose in ("evaluation", "production"):
+        workflow.publish(purpose, report=report)
+
+
+VERB = Verb("release the evaluation and the production bundle", OfflineConfig, publish)

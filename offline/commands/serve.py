@@ -1,0 +1,35 @@
+"""`offline serve`: everything of `run`, then servers on this machine."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from offline.commands.run import run
+from offline.commands.verb import Verb
+from offline.local.serve import serve_until_interrupted
+from offline.workflow.config import OfflineConfig
+
+
+class ServeConfig(OfflineConfig):
+    """Everything of `run`, and where the servers listen."""
+
+    port_offset: int = Field(
+        default=0,
+        ge=0,
+        le=10_000,
+        description="added to every port, gRPC and metrics: to serve beside another system, or where a port is taken",
+    )
+
+
+def serve(config: ServeConfig) -> None:
+    """`run`, then a server for each recall channel, the ranker and the gateway until Ctrl-C."""
+    run(config)
+    serve_until_interrupted(
+        config.store("production"),
+        events_folder=config.events_file.parent,
+        logs=config.home / "logs",
+        port_offset=config.port_offset,
+    )
+
+
+VERB = Verb("run, then serve all processes until Ctrl-C", ServeConfig, serve)
