@@ -20,7 +20,7 @@ sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
 from tables import code, protos, quality, settings  # noqa: E402 - found beside this script, wherever it is started from
 
-SECTION = re.compile(r"(<!-- generated: (?P<name>[a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+SECTION = re.compile(r"(<!-- generated: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 SECTIONS: Mapping[str, Callable[[], str]] = {
     "public-services": lambda: protos.services("recommend"),
@@ -46,14 +46,15 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "datasets": code.datasets,
     "manifest": code.manifest,
     "roles": code.roles,
-    "benchmarks": quality.benchmarks,
-    "losses": quality.losses,
+    "headline": quality.headline,
+    "result-pages": quality.result_pages,
+    **quality.sections(),
 }
 """What each generated part holds, by the name in its marker."""
 
 
 def fresh(page: str) -> str:
-    """`page` with every generated part written anew. Raises KeyError for a part that nothing generates."""
+    """`page` with every generated part renewed. Raises KeyError for a part that nothing generates."""
 
     def replaced(match: re.Match[str]) -> str:
         return f"{match[1]}\n{SECTIONS[match['name']]().strip()}\n\n{match[3]}"

@@ -63,7 +63,7 @@ class RerankCurveConfig(OfflineConfig):
         "it",
     )
     results: Path = Field(
-        default=Path("benchmarks/results/rerank"), description="where the result is saved that docs/quality.md shows"
+        default=Path("benchmarks/results/rerank"), description="where the result is saved that docs/results shows"
     )
     settings: Path = Field(
         default=SETTINGS, description="folder of chosen settings, per protocol and data set, for --protocol"

@@ -17,7 +17,7 @@ from offline.dataset.interactions import Snapshot
 from offline.recall import two_tower
 from offline.recall.two_tower.objectives import ObjectiveName
 from offline.studies.benchmark import losses as comparison
-from offline.studies.benchmark.loss_result import METRICS, LossResult, losses_page, text_table
+from offline.studies.benchmark.loss_result import METRICS, LossResult, losses_section, text_table
 from offline.studies.benchmark.losses import LossesConfig, compare_losses, judge, variants
 from offline.workflow.workflow import Workflow
 from tests.offline.shop import write_shop
@@ -114,7 +114,7 @@ def test_every_loss_has_a_row_and_a_killed_run_goes_on(
     assert [row.figures["ndcg@10"].mean for row in saved.rows] == pytest.approx(
         [row.figures["ndcg@10"].mean for row in first.rows], abs=1e-6
     )
-    printed, page = capsys.readouterr().out, losses_page(out.parent)
+    printed, page = capsys.readouterr().out, losses_section(saved)
     for row in saved.rows:
         assert printed.count(row.negatives) == page.count(row.negatives) > 0
     assert f"```sh\n{saved.command}\n```" in page

@@ -75,30 +75,28 @@ class LossResult:
 
 def text_table(result: LossResult) -> str:
     """Aligned text under a title."""
-    return "\n".join([_title(result), *aligned([_HEAD, *map(_cells, result.rows)])])
+    return "\n".join([f"{heading(result)}: {_counts(result)}", *aligned([_HEAD, *map(_cells, result.rows)])])
 
 
-def losses_page(folder: Path) -> str:
-    """Markdown of every result below `folder`, in order of names."""
-    return "\n".join(_section(LossResult.load(path)) for path in sorted(folder.glob("*.json")))
-
-
-_HEAD = ["tower", "loss", "negatives", "NDCG@10", "HR@10", "recall@10", "share", "less the usual", "epochs", "CPU s"]
-
-
-def _section(result: LossResult) -> str:
+def losses_section(result: LossResult) -> str:
+    """Command, table and machine as Markdown, without a heading."""
     return (
-        f"### {_title(result)}\n\n```sh\n{result.command}\n```\n\n"
+        f"{_counts(result)}.\n\n```sh\n{result.command}\n```\n\n"
         f"{markdown([_HEAD, *map(_cells, result.rows)])}\n\n"
         f"{result.date}, {machine_text(result.machine)}. {versions_text(result.versions)}.\n"
     )
 
 
-def _title(result: LossResult) -> str:
-    return (
-        f"Losses on validation, {result.protocol}, {result.dataset}, targets {result.targets}: "
-        f"{result.users:,} {result.group}, {result.requests:,} requests, {result.catalogue:,} items"
-    )
+_HEAD = ["tower", "loss", "negatives", "NDCG@10", "HR@10", "recall@10", "share", "less the usual", "epochs", "CPU s"]
+
+
+def heading(result: LossResult) -> str:
+    """Protocol, data set and targets."""
+    return f"Losses on validation, {result.protocol}, {result.dataset}, targets {result.targets}"
+
+
+def _counts(result: LossResult) -> str:
+    return f"{result.users:,} {result.group}, {result.requests:,} requests, {result.catalogue:,} items"
 
 
 def _cells(row: LossRow) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from offline.evaluation.evaluate import RANKED
 from offline.evaluation.results import FEWEST_WARM_USERS, Figure
 from offline.metrics.text_table import aligned, markdown
-from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, GroupRows
+from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, GroupRows, of_origin
 
 _TITLES = {"normalised_recall": "recall (normalised)", "hit_rate": "HR", "ndcg": "NDCG", "mrr": "MRR"}
 
@@ -18,21 +21,43 @@ def text_table(result: BenchmarkResult) -> str:
 
 
 def markdown_table(result: BenchmarkResult) -> str:
-    """The same as Markdown, without the title."""
-    parts = [markdown(_cells_of(result))]
+    """The same as Markdown, for a page: systems without figures in one line, and only the differences that decide."""
+    shown = replace(result, rows=tuple(row for row in result.rows if row.figures))
+    parts = [markdown(_cells_of(shown)), _not_run(result)]
     for group in result.apart:
         parts += [f"{group_title(group)}:", markdown(_cells_apart(group, result))]
-    notes = "\n".join(f"- {line}" for line in _notes(result))
-    return "\n\n".join([*parts, *([notes] if notes else [])])
+    parts += [_differences_table(result), "\n".join(f"- {line}" for line in (*_few(result), *result.remarks))]
+    return "\n\n".join(filter(None, parts))
 
 
 def title(result: BenchmarkResult) -> str:
     """What was measured on whom."""
+    return f"{heading(result)}: {counts(result)}"
+
+
+def heading(result: BenchmarkResult) -> str:
+    """Protocol, data set, targets, and the moment of requests where it is not the protocol's own."""
     moment = f", asked at the time of the {result.moment}" if result.moment else ""
-    return (
-        f"{result.protocol}, {result.dataset}, targets {result.targets}{moment}: {result.users:,} {result.group}, "
-        f"{result.requests:,} requests, {result.catalogue:,} items"
-    )
+    return f"{result.protocol}, {result.dataset}, targets {result.targets}{moment}"
+
+
+def counts(result: BenchmarkResult) -> str:
+    """How many users, requests and items."""
+    return f"{result.users:,} {result.group}, {result.requests:,} requests, {result.catalogue:,} items"
+
+
+def deciding_differences(result: BenchmarkResult) -> list[Difference]:
+    """Of the first two metrics: `ranked` and our best channel, against the best peer and each other."""
+    channels = {row.system for row in of_origin(result.rows, "channel")}
+    best = {found.metric: found.peer for found in result.differences if found.ours == RANKED and found.peer in channels}
+    peers = {row.system for row in of_origin(result.rows, "peer")}
+    return [
+        found
+        for found in result.differences
+        if found.metric in result.metrics[:2]
+        and found.ours in (RANKED, best.get(found.metric))
+        and found.peer in peers | {best.get(found.metric)}
+    ]
 
 
 def metric_title(metric: str) -> str:
@@ -99,9 +124,39 @@ def _figure(figure: Figure | None) -> str:
     return str(figure)
 
 
+def _not_run(result: BenchmarkResult) -> str:
+    """Which systems have no figures, by reason."""
+    by_reason: dict[str, list[str]] = {}
+    for row in result.rows:
+        if not row.figures:
+            by_reason.setdefault(row.note.removeprefix("not run: "), []).append(row.system)
+    listed = "; ".join(f"{', '.join(systems)} ({reason})" for reason, systems in by_reason.items())
+    return f"Not run: {listed}." if listed else ""
+
+
+def _differences_table(result: BenchmarkResult) -> str:
+    """The deciding differences; empty where there is none."""
+    rows = [
+        [
+            metric_title(found.metric),
+            found.ours,
+            found.peer,
+            f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]",
+            "" if (ratio := result.ratio(found)) is None else f"{ratio:.2f}",
+            found.verdict,
+        ]
+        for found in deciding_differences(result)
+    ]
+    return markdown([["metric", "system", "against", "difference, paired", "ratio", ""], *rows]) if rows else ""
+
+
 def _notes(result: BenchmarkResult) -> list[str]:
+    return [*_few(result), *(_difference(found, result) for found in result.differences), *result.remarks]
+
+
+def _few(result: BenchmarkResult) -> list[str]:
     few = _too_few(result.users)
-    return [*([few] if few else []), *(_difference(found, result) for found in result.differences), *result.remarks]
+    return [few] if few else []
 
 
 def _difference(found: Difference, result: BenchmarkResult) -> str:

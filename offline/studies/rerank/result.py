@@ -86,29 +86,17 @@ class RerankResult:
 def text_table(result: RerankResult) -> str:
     """Aligned text: title, rows, what was chosen."""
     cells = [_HEAD, *(_cells(row) for row in result.rows)]
-    return "\n".join([_title(result), *aligned(cells), _chosen(result)])
+    return "\n".join([f"{heading(result)}: {_counts(result)}", *aligned(cells), _chosen(result)])
 
 
-def rerank_page(folder: Path) -> str:
-    """Markdown of every result below `folder`, in order of names; empty where there is none."""
-    return "\n".join(_section(RerankResult.load(path)) for path in sorted(folder.glob("rerank-*.json")))
-
-
-_HEAD = ["order", "NDCG@10", "HR@10", "coverage@10", "popularity@10", "note"]
-_CURVE_HEAD = ["settings", "NDCG@10", "coverage@10"]
-
-
-def _section(result: RerankResult) -> str:
+def rerank_section(result: RerankResult) -> str:
+    """Command, table, choice, curve and machine as Markdown, without a heading."""
     curve = [
-        [
-            f"`{point.settings}`" if point.settings else "as ranked",
-            str(point.ndcg),
-            f"{point.coverage:.3f}",
-        ]
+        [f"`{point.settings}`" if point.settings else "as ranked", str(point.ndcg), f"{point.coverage:.3f}"]
         for point in result.curve
     ]
     return (
-        f"### {_title(result)}\n\n```sh\n{result.command}\n```\n\n"
+        f"{_counts(result)}.\n\n```sh\n{result.command}\n```\n\n"
         f"{markdown([_HEAD, *map(_cells, result.rows)])}\n\n{_chosen(result)}\n\n"
         "The curve on validation, on which the setting was chosen:\n\n"
         f"{markdown([_CURVE_HEAD, *curve])}\n\n"
@@ -116,12 +104,18 @@ def _section(result: RerankResult) -> str:
     )
 
 
-def _title(result: RerankResult) -> str:
+def heading(result: RerankResult) -> str:
+    """Protocol, data set, targets, and the moment of requests where it is not the protocol's own."""
     moment = f", asked at the time of the {result.moment}" if result.moment else ""
-    return (
-        f"NDCG and coverage, {result.protocol}, {result.dataset}, targets {result.targets}{moment}: "
-        f"{result.users:,} warm users, {result.requests:,} requests, {result.catalogue:,} items"
-    )
+    return f"NDCG and coverage, {result.protocol}, {result.dataset}, targets {result.targets}{moment}"
+
+
+_HEAD = ["order", "NDCG@10", "HR@10", "coverage@10", "popularity@10", "note"]
+_CURVE_HEAD = ["settings", "NDCG@10", "coverage@10"]
+
+
+def _counts(result: RerankResult) -> str:
+    return f"{result.users:,} warm users, {result.requests:,} requests, {result.catalogue:,} items"
 
 
 def _chosen(result: RerankResult) -> str:

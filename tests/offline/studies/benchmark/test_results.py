@@ -16,9 +16,9 @@ from offline.protocols import plan_of
 from offline.studies.benchmark.headlines import measured_group, shown_metrics
 from offline.studies.benchmark.published import published_rows
 from offline.studies.benchmark.report import results_page
-from offline.studies.benchmark.results import BenchmarkResult, measured_systems
+from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, measured_systems
 from offline.studies.benchmark.runs import absent_peers
-from offline.studies.benchmark.table import text_table
+from offline.studies.benchmark.table import deciding_differences, text_table
 from offline.studies.benchmark.tracking import track_result
 from recsys.errors import DataError, DataMalformed
 from tests.offline.studies.benchmark.bench import a_result
@@ -95,10 +95,11 @@ def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> Non
     assert path.name == "leave-one-out-tastes-last.json"
     assert BenchmarkResult.load(path) == result
     page, table = results_page(tmp_path), text_table(result)
+    assert "ranked - ease (toy 1) = +0.2000 [+0.1000, +0.3000], 3.00 times, paired over users: better" in table
+    assert "| NDCG@10 | ranked | ease (toy 1) | +0.2000 [+0.1000, +0.3000] | 3.00 | better |" in page
     for text in (page, table):
-        for part in ("0.3000 [0.2500, 0.3500]", "0.2000", "a paper", "not run: needs 7 CPU-hours", "imputed times"):
+        for part in ("0.3000 [0.2500, 0.3500]", "0.2000", "a paper", "needs 7 CPU-hours", "imputed times"):
             assert part in text
-        assert "ranked - ease (toy 1) = +0.2000 [+0.1000, +0.3000], 3.00 times, paired over users: better" in text
         few = "fewer than 300 users: differences between systems are noise"
         assert text.count(few) == 2, "of the table and of the group beneath it"
         below = text[text.index(f"29 cold users, 31 requests ({few}):") :]
@@ -112,6 +113,25 @@ def test_a_result_is_read_as_it_was_saved_and_shown_whole(tmp_path: Path) -> Non
     with pytest.raises(DataMalformed, match="format 0, expected 1"):
         BenchmarkResult.load(path)
     assert results_page(tmp_path / "none").startswith("No benchmark was run yet")
+
+
+def test_a_page_shows_the_differences_that_decide_and_the_screen_all() -> None:
+    """Of the first two metrics: `ranked` and the best channel against the best peer, and against each other."""
+    figures = {"ndcg@10": Figure(0.2, 0.1, 0.3)}
+    channels = [BenchmarkRow(name, "channel", figures) for name in ("als", "itemcf")]
+    pairs = [("als", "ease (toy 1)"), ("itemcf", "ease (toy 1)"), ("ranked", "itemcf"), ("ranked", "blended")]
+    result = a_result()
+    found = [
+        *result.differences,
+        *(Difference(ours, other, "ndcg@10", 0.1, 0.0, 0.2) for ours, other in pairs),
+        Difference("ranked", "ease (toy 1)", "recall@10", 0.1, 0.0, 0.2),
+    ]
+    result = replace(result, rows=(*result.rows, *channels), differences=tuple(found), metrics=("ndcg@10",))
+    assert [difference.pair for difference in deciding_differences(result)] == [
+        ("ranked", "ease (toy 1)"),
+        ("itemcf", "ease (toy 1)"),
+        ("ranked", "itemcf"),
+    ]
 
 
 def test_a_row_says_when_it_overran_the_budget_and_the_page_claims_no_equal_one(tmp_path: Path) -> None:
