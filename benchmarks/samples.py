@@ -33,7 +33,7 @@ import numpy as np
 
 import gateway.pipeline.pipeline
 import recsys.features
-from gateway.pipeline.pipeline import Request
+from gateway.pipeline.request import Request
 from offline.dataset.interactions import Interactions, Items, Snapshot
 from offline.metrics.ranking import Relevant
 from offline.protocols.targets import Targets

@@ -11,7 +11,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from gateway.bundle.state import StoredHistories, write_gateway_files
-from gateway.pipeline.pipeline import Request
+from gateway.pipeline.request import Request
 from offline.dataset.interactions import Snapshot
 from offline.publish.golden import write_golden
 from offline.publish.publish import BundleFacts, publish

@@ -10,7 +10,7 @@ from gateway.bundle.resolve import ResolvedId
 from gateway.bundle.served import ServedBundle
 from gateway.events.recorder import EventRecorder
 from gateway.events.store import RecordedEvent
-from gateway.pipeline.pipeline import Request
+from gateway.pipeline.request import Request
 from gateway.pipeline.stages import StageReport, Status
 from recsys import convert
 from recsys.domain import MAX_REQUEST_HISTORY, History

@@ -1,9 +1,9 @@
-"""The last stage, optional: a ranked list in an order that also shows the user's range and more of the catalogue.
+"""Re-ranking, optional: the list that also reflects the breadth of the user's taste and shows more of the catalogue.
 
 Stateless: a list depends on the request and the bundle only, so what evaluation measures is what is served. The first
-k places do not depend on how many items were asked for.
+k positions do not depend on how many items were requested.
 
-relevance    -log2(1 + place) in the list that came in, 1 is best: any ranker's scale will do
+relevance    -log2(1 + position) in the incoming list, 1 is best, so any ranker's scale will do
 exposure     plus a bonus per item, learned offline: with bonus b an item counts as one 2^b times further up
 calibration  minus weight · KL(p ‖ q): p is the user's distribution over genres (decades), q that of the list so far.
              Steck, "Calibrated Recommendations", RecSys 2018; q is mixed with .01 p, as there
@@ -18,10 +18,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.pipeline.post_ranking import OrderedCandidates, PostRankingStage
+from gateway.pipeline.request import RequestContext
 from recsys.bundle import RerankPolicy
 from recsys.catalogue import NO_YEAR, Catalogue
 from recsys.domain import EVENT_WEIGHTS, History, Ids, Mask, Scores
@@ -29,36 +32,41 @@ from recsys.errors import BundleDamaged
 
 BONUS_FILE = "gateway/exposure_bonus.npy"
 MIXED_IN = 0.01
-"""Share of the wanted distribution in the list's own, so that an empty class is dear but not infinitely so."""
+"""Share of the wanted distribution in the list's own: an empty class is heavily penalised, but not infinitely."""
 _NOTHING = 1e-6
-"""Mass of an empty list, instead of 0: a first item of which nothing is known is far from every taste."""
+"""Mass of an empty list, instead of 0: a first item of which nothing is known is far from every distribution."""
 _YEARS = 10
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Reranker:
-    """Orders the candidates of one request anew."""
+class Reranker(PostRankingStage):
+    """Re-ranks the candidates of one request."""
 
+    name: ClassVar[str] = "rerank"
     catalogue: Catalogue
     policy: RerankPolicy
     bonus: NDArray[np.float32] | None = None
-    """float32[items], by row of the catalogue; None: no item has any."""
+    """float32[items], by row of the catalogue; None: no item has a bonus."""
 
     @classmethod
     def open(cls, folder: Path, catalogue: Catalogue, policy: RerankPolicy) -> Reranker:
-        """Reads `BONUS_FILE` below `folder` where the policy uses it.
+        """Reads `BONUS_FILE` below `folder` if the policy uses it.
 
         Raises:
             BundleDamaged: the file is missing or does not hold one finite number per item.
         """
         return cls(catalogue, policy, _read_bonus(folder / BONUS_FILE, len(catalogue)) if policy.exposure else None)
 
-    def order(self, item_ids: Ids, history: History, count: int) -> Ids:
-        """int64[n]: positions of `item_ids` in the new order. Only its first `count` are picked with care.
+    def apply(self, ordered: OrderedCandidates, context: RequestContext) -> OrderedCandidates:
+        """See `PostRankingStage`; `order` says how."""
+        return ordered.reorder(self.order(ordered.candidates.item_ids, context.sequence, context.request.count))
 
-        `item_ids` are known and run best first; `history` is what the user's taste is read from.
+    def order(self, item_ids: Ids, history: History, count: int) -> Ids:
+        """int64[n]: positions of `item_ids` in the new order, of which only the first `count` are picked greedily.
+
+        `item_ids` are known to the catalogue, best first; `history` is the evidence of the user's taste.
         """
         rows = self.catalogue.rows(item_ids)
         values = relevance(len(rows))
@@ -72,20 +80,20 @@ class Reranker:
         return order
 
     def _pick(self, rows: Ids, values: Floats, history: History, *, count: int) -> Ids:
-        """int64[count]: positions of `rows`, in the order in which a greedy choice takes them."""
+        """int64[count]: positions of `rows`, in the order in which the greedy selection picks them."""
         taste = self._taste(rows, history)
-        likeness = self.policy.diversity * cosines(self.catalogue.genres[rows])
+        similarity = self.policy.diversity * cosines(self.catalogue.genres[rows])
         left, closest = values.copy(), np.zeros(len(rows))
         picked = np.empty(count, np.int64)
-        for place in range(count):
+        for position in range(count):
             best = int((left - closest - taste.divergences()).argmax())
-            picked[place], left[best] = best, -np.inf
-            np.maximum(closest, likeness[best], out=closest)
+            picked[position], left[best] = best, -np.inf
+            np.maximum(closest, similarity[best], out=closest)
             taste.take(best)
         return picked
 
     def _taste(self, rows: Ids, history: History) -> _Taste:
-        """What the list is calibrated to: nothing that the policy leaves out or the user's history says nothing of."""
+        """What the list is calibrated to, as far as the policy asks for it and the user's history is evidence of it."""
         past = self.catalogue.rows(history.item_ids)
         weights = EVENT_WEIGHTS[history.types[past >= 0]].astype(np.float64)
         both, n = np.concatenate([past[past >= 0], rows]), len(weights)
@@ -98,17 +106,17 @@ class Reranker:
 
 @dataclass
 class _Taste:
-    """Distributions p that the list is to have, their classes side by side, and the list's own so far, over p.
+    """Wanted distributions p, their classes side by side, and the distribution of the list so far, divided by p.
 
-    float32: a request spends its time here, and of the outcome only the order counts.
+    float32: a request spends its time here, and only the order of the results matters.
     """
 
     weights: Scores
     """float32[classes]: weight · p, above 0."""
     shares: Scores
-    """float32[n, classes]: what each candidate adds to the class, over p, with `MIXED_IN` p in it."""
+    """float32[n, classes]: what each candidate adds to the class, divided by p, with `MIXED_IN` p mixed in."""
     mass: Scores
-    """float32[n, classes]: what it adds to the class's distribution: 1, or 0 where nothing is known of it."""
+    """float32[n, classes]: what it adds to the mass of the list: 1, or 0 if its classes are unknown."""
     held: Scores
     """float32[classes]: the shares of the list so far."""
     held_mass: Scores
@@ -116,7 +124,7 @@ class _Taste:
 
     @classmethod
     def of(cls, weight: float, wanted: Floats, shares: Floats) -> _Taste:
-        """One distribution, in proportion to `wanted`; classes that are not wanted only count in the mass."""
+        """One distribution, proportional to `wanted`; classes that are not wanted only count in the mass."""
         classes = np.flatnonzero(wanted * weight)
         p = wanted[classes] / (wanted.sum() or 1.0)
         mass = np.repeat(shares.sum(axis=1, keepdims=True), len(classes), axis=1)
@@ -124,7 +132,7 @@ class _Taste:
 
     @classmethod
     def joined(cls, parts: Sequence[_Taste]) -> _Taste:
-        """Several distributions; there is at least one."""
+        """Several distributions, at least one."""
         return cls._empty(
             np.concatenate([part.weights for part in parts]),
             np.concatenate([part.shares for part in parts], axis=1),
@@ -138,28 +146,22 @@ class _Taste:
         return cls(weights, shares, mass, MIXED_IN * held_mass, held_mass)
 
     def divergences(self) -> Scores:
-        """float32[n]: the sum of weight · KL(p ‖ q), with q the distribution of the list with that candidate in it."""
+        """float32[n]: the sum of weight · KL(p ‖ q), with q the distribution of the list plus that candidate."""
         ratios = self.held + self.shares
         ratios /= self.held_mass + self.mass
         divergences: Scores = -(np.log(ratios, out=ratios) @ self.weights)
         return divergences
 
     def take(self, position: int) -> None:
-        """Puts one candidate into the list."""
+        """Adds one candidate to the list."""
         self.held += self.shares[position]
         self.held_mass += self.mass[position]
 
 
 def relevance(n: int) -> Floats:
-    """float64[n]: what the places of a list count for, best first; a place twice as far down counts 1 less."""
+    """float64[n]: the relevance of the positions of a list, best first; twice as far down counts 1 less."""
     values: Floats = -np.log2(np.arange(2, n + 2, dtype=np.float64))
     return values
-
-
-def place_scores(n: int) -> Scores:
-    """float32[n]: the scores of a list whose order is not that of the ranker's: 1 / log2(1 + place), as DCG weighs."""
-    scores: Scores = (1.0 / np.log2(np.arange(2, n + 2))).astype(np.float32)
-    return scores
 
 
 def cosines(genres: Mask) -> Floats:
@@ -170,13 +172,13 @@ def cosines(genres: Mask) -> Floats:
 
 
 def genre_shares(genres: Mask) -> Floats:
-    """float64[n, genres]: each item's genres in equal parts; 0 throughout for an item without any."""
+    """float64[n, genres]: each item's genres in equal parts; all 0 for an item without any."""
     shares: Floats = genres / np.maximum(genres.sum(axis=1, keepdims=True), 1)
     return shares
 
 
 def decade_shares(years: NDArray[np.int16]) -> Floats:
-    """float64[n, decades]: 1 at each item's decade, of those that occur; 0 throughout where the year is unknown."""
+    """float64[n, decades]: 1 at each item's decade, of those that occur; all 0 if the year is unknown."""
     decades, columns = np.unique(years // _YEARS, return_inverse=True)
     shares = np.zeros((len(years), len(decades)))
     known = np.flatnonzero(years != NO_YEAR)

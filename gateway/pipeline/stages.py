@@ -1,4 +1,4 @@
-"""The contracts of the pipeline's sources, and the report that every stage leaves.
+"""The contracts of the pipeline's sources, and the report that every stage writes.
 
 Whoever adds a source writes `fetch` (or `score`) and nothing about time, errors or checks: the final `recall` and
 `rank` turn whatever happens into an `Outcome`, so a source that is late, down or wrong costs only itself.
@@ -17,8 +17,8 @@ from recsys.contracts import check_recall_result, check_scores
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import BundleError, ContractBroken, DeadlinePassed, InvalidRequest, RecsysError, Unreachable
 
-_NEWS = 0.1
-"""Weight of the latest call in `RecallSource.usual_seconds`."""
+EWMA_ALPHA = 0.1
+"""Weight of the latest call in `RecallSource.latency_ewma`."""
 
 Query = TypeVar("Query")
 Result = TypeVar("Result")
@@ -35,7 +35,7 @@ class Status(IntEnum):
 
 
 class Skipped(Unreachable):
-    """The source was not asked: it failed shortly before and is probed in the background."""
+    """The source was not queried: it failed shortly before and is probed in the background."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class StageReport:
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """What a source answered for a batch: one result per query, or None and why."""
+    """What a source returned for a batch: one result per query, or None and the cause."""
 
     status: Status
     results: Sequence[Result] | None
@@ -89,23 +89,23 @@ class Budget:
         return self.remaining() * fraction
 
 
-class Source(ABC):
-    """Anything the pipeline asks. `name` is the stage's name in reports and metrics."""
+class PipelineSource(ABC):
+    """Anything that the pipeline queries. `name` is the stage's name in reports and metrics."""
 
     name: str
     bundle_version: str = ""
-    """The version that answers; empty for a source without one."""
+    """The bundle version that answers; empty for a source without one."""
 
     def _outcome(self, started: float, error: RecsysError) -> Outcome[Result]:
         status = next((status for kind, status in _STATUS_OF.items() if isinstance(error, kind)), Status.FAILED)
         return Outcome(status, None, _microseconds(started), str(error), self.bundle_version)
 
 
-class RecallSource(Source):
+class RecallSource(PipelineSource):
     """A recall channel, wherever it runs."""
 
-    usual_seconds: float = 0.0
-    """How long it took lately, by an exponential mean: the slowest is asked first."""
+    latency_ewma: float = 0.0
+    """Seconds: exponentially weighted moving average of its latency. The slowest source is queried first."""
 
     @abstractmethod
     async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
@@ -121,11 +121,11 @@ class RecallSource(Source):
                 check_recall_result(self.name, query, result)
         except RecsysError as error:
             return self._outcome(started, error)
-        self.usual_seconds += _NEWS * (time.perf_counter() - started - self.usual_seconds)
+        self.latency_ewma += EWMA_ALPHA * (time.perf_counter() - started - self.latency_ewma)
         return Outcome(Status.OK, results, _microseconds(started), bundle_version=self.bundle_version)
 
 
-class RankSource(Source):
+class RankSource(PipelineSource):
     """The ranker, wherever it runs."""
 
     @abstractmethod

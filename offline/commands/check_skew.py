@@ -11,7 +11,7 @@ import grpc
 from pydantic import Field
 from tqdm import tqdm
 
-from gateway.pipeline.pipeline import Request
+from gateway.pipeline.request import Request
 from offline.commands.live_requests import live_requests
 from offline.commands.output import say
 from offline.commands.skew import COUNT, Difference, Matrix, differences, drawn_requests, record_queries, training_store

@@ -13,7 +13,7 @@ from pathlib import Path
 from gateway.bundle.served import ServedBundle
 from gateway.events.sqlite import connect_read_only
 from gateway.events.sqlite_store import events_of, log_id
-from gateway.pipeline.pipeline import Request
+from gateway.pipeline.request import Request
 from recsys.bundle import Bundle
 from recsys.config import ANSWERS_FILE, EVENTS_FILE
 from recsys.errors import DataMalformed, DataMissing

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from gateway.bundle.state import StoredHistories
 from gateway.pipeline.fallback import Fallback
-from gateway.pipeline.pipeline import Pipeline, Request
+from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.request import Request
 from offline.dataset.interactions import Dataset
 from offline.dataset.splits import split
 from offline.ingest.report import REPORT, IngestReport

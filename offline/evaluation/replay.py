@@ -17,7 +17,7 @@ import grpc
 from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
-from gateway.pipeline.pipeline import Request
+from gateway.pipeline.request import Request
 from offline.evaluation.evaluate import Lists, lists_of
 from offline.evaluation.latency import Latency, Timing, latency_of
 from offline.protocols.targets import TargetKind, Targets

@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from gateway.pipeline.pipeline import Request
+from gateway.pipeline.request import Request
 from offline.dataset.interactions import Interactions, Snapshot
 from offline.metrics.ranking import LONGEST, Relevant
 from offline.protocols.targets import TargetKind, Targets

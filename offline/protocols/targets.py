@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.pipeline.pipeline import Request
+from gateway.pipeline.request import Request
 from offline.dataset.interactions import Dataset, Interactions, Snapshot
 from offline.dataset.splits import Window
 from offline.metrics.ranking import LONGEST, Relevant

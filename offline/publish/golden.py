@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gateway.bundle import golden as gateway_golden
-from gateway.pipeline.pipeline import Pipeline, Request
+from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.request import Request
 from offline.dataset.interactions import Snapshot
 from offline.ranking.in_process import ChannelSource, RankerSource, no_fallback, run_pipeline
 from rank_server.scoring import Ranker

@@ -9,7 +9,8 @@ import numpy as np
 from tqdm import tqdm
 
 from gateway.pipeline.fallback import Fallback
-from gateway.pipeline.pipeline import Answer, Pipeline, Request
+from gateway.pipeline.pipeline import Answer, Pipeline
+from gateway.pipeline.request import Request
 from gateway.pipeline.stages import Budget, RankSource, RecallSource
 from rank_server.scoring import Ranker
 from recall_server.channels.base import Channel

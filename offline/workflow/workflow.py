@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 
 from gateway.bundle import state
-from gateway.pipeline import fallback, filters, merge, pipeline, stages
+from gateway.pipeline import fallback, filters, merge, pipeline, post_ranking, request, stages
 from gateway.pipeline import rerank as gateway_rerank
 from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.rerank import Reranker
@@ -66,6 +66,8 @@ log = logging.getLogger(__name__)
 FEATURE_MODULES = (features,)
 SERVING_MODULES = (
     pipeline,
+    post_ranking,
+    request,
     merge,
     filters,
     fallback,

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.pipeline.pipeline import Pipeline, Request
+from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.request import Request
 from gateway.pipeline.rerank import BONUS_FILE, Reranker
 from offline.dataset.interactions import Snapshot
 from offline.evaluation.evaluate import Models

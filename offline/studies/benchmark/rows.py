@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gateway.pipeline.pipeline import Request
+from gateway.pipeline.request import Request
 from offline.dataset.interactions import Dataset, Interactions, Snapshot
 from offline.metrics.ranking import LONGEST
 from offline.protocols import Fold, Plan

@@ -14,7 +14,8 @@ import pytest
 from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.filters import apply_filters
 from gateway.pipeline.merge import FALLBACK, merge
-from gateway.pipeline.pipeline import Answer, Pipeline, Request
+from gateway.pipeline.pipeline import Answer, Pipeline
+from gateway.pipeline.request import Request
 from gateway.pipeline.stages import Budget, RankSource, RecallSource, Status
 from recsys.bundle import ServingPolicy
 from recsys.domain import EventType, History, Ids, ItemFilter, RankQuery, RecallQuery, RecallResult, Scores

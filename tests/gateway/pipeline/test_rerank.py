@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from gateway.pipeline.fallback import Fallback
-from gateway.pipeline.pipeline import Pipeline, Request
+from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.request import Request
 from gateway.pipeline.rerank import BONUS_FILE, MIXED_IN, Reranker, cosines, decade_shares, genre_shares, relevance
 from gateway.pipeline.stages import Budget, Status
 from recsys.bundle import RerankPolicy, ServingPolicy

@@ -17,7 +17,8 @@ import numpy as np
 import pytest
 
 from gateway.pipeline.fallback import Fallback
-from gateway.pipeline.pipeline import Pipeline, Request
+from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.request import Request
 from gateway.pipeline.stages import Budget
 from offline.dataset.splits import Window
 from offline.evaluation.evaluate import Models, served_lists

@@ -1,0 +1,33 @@
+"""What the pipeline is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from recsys.domain import NO_FILTER, NO_IDS, History, Ids, ItemFilter
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One user's request. The history is resolved: stored, recorded or sent, all event types, nothing after `as_of`."""
+
+    history: History
+    as_of: int
+    count: int
+    exclude_item_ids: Ids = field(default_factory=lambda: NO_IDS)
+    item_filter: ItemFilter = NO_FILTER
+    preferred_genres: tuple[str, ...] = ()
+    user_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RequestContext:
+    """A request with what follows from it when it begins, the same for all stages."""
+
+    request: Request
+    sequence: History
+    """The events of the history that are evidence of taste, see `History.sequence`."""
+    hidden_ids: Ids
+    """int64[n]: items that must not be shown to anybody, as of the beginning of the request."""
+    forbidden_ids: Ids
+    """int64[n], ascending: seen, excluded and hidden items."""
