@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from recsys.domain import Ids
 
 MISSING = -1000.0
-"""What a feature is where there is nothing to say. Finite, so that every tree library treats it alike."""
+"""What a feature is where it is unknown. Finite, so that every tree library treats it alike."""
 
 DAY = 86_400.0
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.catalogue import NO_YEAR, Catalogue
-from recsys.features.demand import WINDOW_DAYS, Demand
+from recsys.features.credits import REACH_NAMES, reach
 from recsys.features.events import MISSING, ItemEvents, count, relative_log, share_below
-from recsys.features.people import REACH_NAMES, reach
+from recsys.features.item_statistics import WINDOW_DAYS, ItemStatistics
 
 PRIOR_RATINGS = 10.0
 """Ratings of the overall mean that every item starts with, so that one rating is not an opinion of all."""
@@ -49,7 +49,7 @@ ITEM_NAMES = (
     count_*              events in the window (days), in all, and with a half-life of 30 days
     trend_A_B            daily rate in the shorter window against that in the longer one
     percentile_*         share of items with fewer events
-    returning_*          events of users who came more than a day before (see `demand.RETURNING_AFTER_DAYS`)
+    returning_*          events of users who came more than a day before (see `item_statistics.RETURNING_AFTER_DAYS`)
     returning_share_*    their part of all events of the item, shrunk to that of all items
     mean_position        how many events users had before this one, mean logarithm, shrunk
     mean_user_events     how many events the users of the item have in all, likewise
@@ -57,38 +57,38 @@ ITEM_NAMES = (
     rating_trend         mean rating with a half-life of 60 days, less the mean rating
     age_share            days since the first event, as a share of the log's length
     days_since_first, days_since_last    logarithm of 1 + days; `MISSING` without any event
-    director_reach, cast_reach           see `people.reach`
+    director_reach, cast_reach           see `credits.reach`
     runtime, budget      minutes; logarithm of 1 + budget; `MISSING` where the catalogue does not say
 """
 
 
-def item_matrix(catalogue: Catalogue, events: ItemEvents, demand: Demand) -> NDArray[np.float32]:
-    """float32[items, len(ITEM_NAMES)]: the item features at the cut-off at which `demand` was counted.
+def item_matrix(catalogue: Catalogue, events: ItemEvents, statistics: ItemStatistics) -> NDArray[np.float32]:
+    """float32[items, len(ITEM_NAMES)]: the item features at the cut-off of `statistics`.
 
     Counts are natural logarithms relative to the mean item, so that a busy and a quiet month compare; a trend is the
     logarithm of the ratio of two daily rates; percentiles and shares lie in [0, 1].
     """
     n = len(catalogue)
-    ages = demand.ages
+    ages = statistics.ages
     span = max(float(ages.max(initial=0.0)), 1.0)
     lengths = [min(days, span) for days in WINDOW_DAYS] + [span]
     first, last = _first_and_last(events, ages, n)
     columns = [
-        *(relative_log(counts) for counts in (*demand.counts, demand.decayed)),
-        *_trends(demand.counts, lengths),
-        share_below(demand.counts[1]),
-        share_below(demand.counts[-1]),
-        *(relative_log(counts) for counts in demand.returning),
-        demand.returning_share(2),
-        demand.returning_share(-1),
-        *demand.experience(),
+        *(relative_log(counts) for counts in (*statistics.counts, statistics.decayed)),
+        *_trends(statistics.counts, lengths),
+        share_below(statistics.counts[1]),
+        share_below(statistics.counts[-1]),
+        *(relative_log(counts) for counts in statistics.returning),
+        statistics.returning_share(2),
+        statistics.returning_share(-1),
+        *statistics.experience(),
         *_ratings(events, ages, n),
-        np.where(demand.counts[-1] > 0, first / span, 0.0),
-        np.where(demand.counts[-1] > 0, np.log1p(first), MISSING),
-        np.where(demand.counts[-1] > 0, np.log1p(last), MISSING),
+        np.where(statistics.counts[-1] > 0, first / span, 0.0),
+        np.where(statistics.counts[-1] > 0, np.log1p(first), MISSING),
+        np.where(statistics.counts[-1] > 0, np.log1p(last), MISSING),
         np.where(catalogue.years != NO_YEAR, catalogue.years, MISSING),
         catalogue.genres.sum(axis=1),
-        *reach(catalogue, demand.counts[-1]),
+        *reach(catalogue, statistics.counts[-1]),
         _measure(catalogue.runtimes, n),
         _measure(None if catalogue.budgets is None else np.log1p(catalogue.budgets), n),
     ]

@@ -40,7 +40,7 @@ class RatingModel:
     reg: float
     """Ridge of the user's vector per rating of the user, plus once: that of n ratings is reg · (n + 1)."""
     bias_reg: float
-    """Ridge of the user's bias, however many ratings there are: so many ratings of the mean come before the first."""
+    """Ridge of the user's bias, however many ratings there are: the weight, in ratings, of a prior at the mean."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -49,7 +49,7 @@ class RatingModel:
         biases = np.load(folder / BIASES_FILE, allow_pickle=False)
         if vectors.ndim != 2 or biases.shape != vectors.shape[:1]:
             raise BundleMismatch(
-                f"{folder / VECTORS_FILE}: shape {vectors.shape} beside biases of shape {biases.shape}, expected "
+                f"{folder / VECTORS_FILE}: shape {vectors.shape} next to biases of shape {biases.shape}, expected "
                 "[items, factors] and [items]; publish again"
             )
         facts = json.loads((folder / FACTS_FILE).read_text("utf-8"))
@@ -66,7 +66,7 @@ class RatingModel:
     def predict(self, history_rows: NDArray[np.int64], history_values: Floats, rows: NDArray[np.int64]) -> Floats:
         """float32[len(rows)]: the rating expected for the items at catalogue rows `rows`, not cut to any scale.
 
-        `history_rows` and `history_values` are parallel, in any order; events whose value is NaN say nothing here.
+        `history_rows` and `history_values` are parallel, in any order; events whose value is NaN are ignored.
         """
         user = self.fold_in(history_rows, history_values)
         standard = self.vectors[rows] @ user[:-1] + self.biases[rows] + user[-1]

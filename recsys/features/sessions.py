@@ -30,8 +30,8 @@ class Sessions:
     """The rhythm of one history, as of a moment."""
 
     numbers: NDArray[np.float32]
-    """float32[len(SESSION_NAMES)]: logarithm of 1 + sessions, and of 1 + events of the last one; 1 where it still goes
-    on; the share of events within three hours of the moment's hour, and on its kind of day (weekend or not), in UTC.
+    """float32[len(SESSION_NAMES)]: logarithm of 1 + sessions, and of 1 + events of the last one; 1 where it still
+    lasts; the share of events within three hours of the moment's hour, and on its kind of day (weekend or not), in UTC.
 
     The hour and the weekday themselves are no features: all requests of a training window may have the same moment, so
     they would tell windows apart and nothing else."""
@@ -47,12 +47,12 @@ def sessions_of(timestamps: Ids, as_of: int) -> Sessions:
     begins = np.flatnonzero(timestamps[1:] - timestamps[:-1] > SESSION_GAP_SECONDS)
     begin = int(begins[-1]) + 1 if len(begins) else 0
     last = np.arange(n) >= begin
-    going_on = as_of - int(timestamps[-1]) <= SESSION_GAP_SECONDS
+    lasts = as_of - int(timestamps[-1]) <= SESSION_GAP_SECONDS
     day, second = divmod(as_of, int(DAY))
     days, seconds = np.divmod(timestamps, int(DAY))
     apart = np.abs(seconds - second)
     near = np.count_nonzero(np.minimum(apart, int(DAY) - apart) <= HOUR_WIDTH * 3_600)
     weekend = (day + _THURSDAY) % 7 >= _SATURDAY
     alike = np.count_nonzero(((days + _THURSDAY) % 7 >= _SATURDAY) == weekend)
-    found = [math.log1p(len(begins) + 1), math.log1p(n - begin), going_on, near / n, alike / n]
+    found = [math.log1p(len(begins) + 1), math.log1p(n - begin), lasts, near / n, alike / n]
     return Sessions(np.asarray(found, np.float32), last)

@@ -1,4 +1,4 @@
-"""How like the user's past items a candidate is, by the cosine of item vectors."""
+"""How similar a candidate is to the user's past items, by the cosine of item vectors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.features.events import MISSING
-from recsys.features.user import Taste
+from recsys.features.user import UserProfile
 
 SIMILARITY_NAMES = (
     "cross_last_similarity",
@@ -19,17 +19,23 @@ SIMILARITY_NAMES = (
     "cross_nearest_similarity",
     "cross_neighbour_rating",
 )
+_LAST_EVENT, _LAST_EVENTS, _SESSION, _RECENT, _ALL, _LIKED, _DISLIKED, _NEAREST, _NEIGHBOUR_RATING = range(
+    len(SIMILARITY_NAMES)
+)
+_GROUPS = _NEAREST
+"""Columns before it are the mean cosine with a group of events."""
 LAST = 5
+"""Events of `last5`."""
 NEAREST_AMONG = 50
-"""So many of the latest events are compared one by one."""
+"""Number of the latest events that are compared one by one."""
 
 Floats = NDArray[np.float32]
 
 
-def similarities(candidates: Floats, past: Floats, taste: Taste, *, in_session: NDArray[np.bool_]) -> Floats:
+def similarities(candidates: Floats, past: Floats, profile: UserProfile, *, in_session: NDArray[np.bool_]) -> Floats:
     """float32[n, len(SIMILARITY_NAMES)] of candidates with unit vectors float32[n, d].
 
-    `past` is float32[events, d], oldest first: the events that `taste` is made of; `in_session` says which of them
+    `past` is float32[events, d], oldest first: the events that `profile` is made of; `in_session` says which of them
     belong to the last session.
 
     last, last5, session, recent, all   mean cosine with those events; `recent` by weight of recency
@@ -43,21 +49,23 @@ def similarities(candidates: Floats, past: Floats, taste: Taste, *, in_session: 
     n = len(past)
     if not n:
         return result
-    liked = taste.deviations >= 0
-    weights = np.zeros((7, n), np.float32)
-    weights[0, -1] = 1.0
-    weights[1, -LAST:] = 1.0
-    weights[2] = in_session
-    weights[3] = taste.recent
-    weights[4] = 1.0
-    weights[5] = liked
-    weights[6] = ~liked
+    liked = profile.deviations >= 0
+    # One row of event weights per group; a mean cosine is the product with the group's weighted mean vector.
+    weights = np.zeros((_GROUPS, n), np.float32)
+    weights[_LAST_EVENT, -1] = 1.0
+    weights[_LAST_EVENTS, -LAST:] = 1.0
+    weights[_SESSION] = in_session
+    weights[_RECENT] = profile.recent
+    weights[_ALL] = 1.0
+    weights[_LIKED] = liked
+    weights[_DISLIKED] = ~liked
     sums = weights.sum(axis=1, keepdims=True)
     means = (weights / np.maximum(sums, 1e-9)) @ past
-    told = np.flatnonzero(sums[:, 0] > 0)
-    result[:, told] = candidates @ means[told].T
+    filled = np.flatnonzero(sums[:, 0] > 0)
+    result[:, filled] = candidates @ means[filled].T
+    # Each of the latest events by itself: the nearest, and the rating deviations weighted by positive cosines.
     one_by_one = candidates @ past[-NEAREST_AMONG:].T
-    result[:, 7] = one_by_one.max(axis=1)
+    result[:, _NEAREST] = one_by_one.max(axis=1)
     near = np.maximum(one_by_one, 0.0)
-    result[:, 8] = near @ taste.deviations[-NEAREST_AMONG:] / np.maximum(near.sum(axis=1), 1e-6)
+    result[:, _NEIGHBOUR_RATING] = near @ profile.deviations[-NEAREST_AMONG:] / np.maximum(near.sum(axis=1), 1e-6)
     return result

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from recsys.catalogue import Catalogue
 from recsys.domain import Ids, RankQuery
 from recsys.errors import BundleMismatch, InvalidRequest
+from recsys.features.credits import PEOPLE_NAMES, PeopleCrosses
 from recsys.features.crosses import CROSS_NAMES, crosses, evidence, evidence_names
-from recsys.features.demand import STAGES, Demand
 from recsys.features.events import MISSING, ItemEvents
+from recsys.features.item_statistics import STAGES, ItemStatistics
 from recsys.features.items import ITEM_NAMES, item_matrix
-from recsys.features.people import PEOPLE_NAMES, PeopleCrosses
-from recsys.features.places import PLACE_NAMES, PLACED, places
+from recsys.features.ranks import RANK_NAMES, RANKED_COLUMNS, within_request_ranks
 from recsys.features.rating import RatingModel
 from recsys.features.sessions import SESSION_NAMES, sessions_of
 from recsys.features.similarity import SIMILARITY_NAMES, similarities
-from recsys.features.user import USER_NAMES, ItemTraits, taste_of
+from recsys.features.user import USER_NAMES, ItemTraits, profile_of
 from recsys.features.vectors import item_vectors
 
 MATRIX_FILE = "rank/features/items.npy"
@@ -43,7 +43,7 @@ class FeatureStore:
     items: Floats
     """float32[items, len(ITEM_NAMES)] by catalogue row."""
     stages: Floats
-    """float32[items, len(STAGES)]: see `Demand.stages`."""
+    """float32[items, len(STAGES)]: see `ItemStatistics.stages`."""
     vectors: Floats
     """float32[items, d]: see `item_vectors`."""
     channels: tuple[str, ...]
@@ -62,9 +62,9 @@ class FeatureStore:
         rating: RatingModel | None = None,
     ) -> FeatureStore:
         """Computes the arrays from events up to `cutoff`."""
-        demand = Demand.of(events, len(catalogue), cutoff)
-        items = item_matrix(catalogue, events, demand)
-        return cls(catalogue, items, demand.stages(), item_vectors(events, len(catalogue)), tuple(channels), rating)
+        statistics = ItemStatistics.of(events, len(catalogue), cutoff)
+        items = item_matrix(catalogue, events, statistics)
+        return cls(catalogue, items, statistics.stages(), item_vectors(events, len(catalogue)), tuple(channels), rating)
 
     def save(self, folder: Path) -> None:
         """Writes the arrays and `FACTS_FILE` below `folder`, and the rating model; the catalogue is saved by itself."""
@@ -78,7 +78,7 @@ class FeatureStore:
 
     @classmethod
     def open(cls, folder: Path, catalogue: Catalogue | None = None) -> FeatureStore:
-        """Reads what `save` wrote, and the catalogue beside it where none is given.
+        """Reads what `save` wrote, and the catalogue next to it where none is given.
 
         Raises BundleMismatch where the files were written by software with other features.
         """
@@ -104,7 +104,7 @@ class FeatureStore:
 
     @cached_property
     def traits(self) -> ItemTraits:
-        """What tastes are made of, per item."""
+        """What user profiles are made of, per item."""
         return ItemTraits.of(
             self.catalogue.genres,
             self.item_column("item_year"),
@@ -124,26 +124,26 @@ class FeatureStore:
         history = query.history if known.all() else query.history.take(known)
         history_rows = history_rows[known]
         preferred = self.catalogue.check_genres(query.preferred_genres, "preferred_genres")
-        taste = taste_of(history_rows, history, self.traits, as_of=query.as_of, preferred=preferred)
+        profile = profile_of(history_rows, history, self.traits, as_of=query.as_of, preferred=preferred)
         sessions = sessions_of(history.timestamps, query.as_of)
         similar = similarities(
             self.vectors.take(rows, axis=0),
             self.vectors.take(history_rows, axis=0),
-            taste,
+            profile,
             in_session=sessions.in_last,
         )
         blocks = [
             self.items.take(rows, axis=0),
-            np.broadcast_to(np.concatenate([taste.numbers, sessions.numbers]), (len(rows), _USER_COLUMNS)),
-            crosses(rows, self.traits, taste),
-            self.stages[rows, taste.stage, None],
+            np.broadcast_to(np.concatenate([profile.numbers, sessions.numbers]), (len(rows), _USER_COLUMNS)),
+            crosses(rows, self.traits, profile),
+            self.stages[rows, profile.stage, None],
             similar,
-            self._people(rows, history_rows, taste.deviations),
+            self._people(rows, history_rows, profile.deviations),
         ]
         if self.rating is not None:
             blocks.append(self.rating.predict(history_rows, history.values, rows)[:, None])
         found = np.concatenate(blocks, axis=1)
-        among = places(found[:, self._placed])
+        among = within_request_ranks(found[:, self._ranked_columns])
         return np.concatenate([found, among, evidence(query.candidates, self.channels)], axis=1)
 
     def _people(self, rows: NDArray[np.int64], history_rows: NDArray[np.int64], deviations: Floats) -> Floats:
@@ -156,9 +156,9 @@ class FeatureStore:
         return None if self.catalogue.people is None else PeopleCrosses.of(self.catalogue.people)
 
     @cached_property
-    def _placed(self) -> list[int]:
-        """The columns of `PLACED`."""
-        return [self.feature_names.index(name) for name in PLACED]
+    def _ranked_columns(self) -> list[int]:
+        """The positions of `RANKED_COLUMNS`."""
+        return [self.feature_names.index(name) for name in RANKED_COLUMNS]
 
 
 _USER_COLUMNS = len(USER_NAMES) + len(SESSION_NAMES)
@@ -175,7 +175,7 @@ def feature_names(channels: Sequence[str], *, rated: bool) -> tuple[str, ...]:
         *SIMILARITY_NAMES,
         *PEOPLE_NAMES,
         *((RATING_NAME,) if rated else ()),
-        *PLACE_NAMES,
+        *RANK_NAMES,
         *evidence_names(channels),
     )
 

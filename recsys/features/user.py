@@ -1,4 +1,4 @@
-"""What a history says of its user: plain numbers, and the tastes that the crosses compare items with."""
+"""The profile that a history gives its user: plain numbers, and the preferences that items are compared with."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.domain import History
-from recsys.features.demand import stage_of
 from recsys.features.events import DAY, MISSING
+from recsys.features.item_statistics import stage_of
 
 USER_NAMES = (
     "user_events",
@@ -32,14 +32,16 @@ USER_NAMES = (
 )
 
 RECENT_HALF_LIFE_EVENTS = 20.0
-"""After so many later events an event counts half in the recent taste."""
+"""Every so many later events halve the weight of an event in what is called recent."""
 FIRST_DECADE, DECADES = 186, 25
 """Decades are counted from 1860; earlier and later years fall into the outermost ones."""
+HABITS = ("year", "recent_year", "rating", "popularity", "recent_popularity", "days_since_event")
+"""Columns of `UserProfile.habits`, the user's usual values, and of `ItemTraits.compared`, the item's."""
 
 
 @dataclass(frozen=True, slots=True)
 class ItemTraits:
-    """Per item of the catalogue, what tastes are made of."""
+    """Per item of the catalogue, what user profiles are made of."""
 
     genres: NDArray[np.float32]
     """float32[items, genres]; a row sums to 1, or to 0 for an item without genres."""
@@ -50,8 +52,8 @@ class ItemTraits:
     popularity: NDArray[np.float32]
     """float32[items]: share of items with fewer events."""
     compared: NDArray[np.float32]
-    """float32[items, 6]: what an item is where `Taste.habits` says what the user is used to; `MISSING` where unknown:
-    the year twice, the mean rating, the popularity twice, the logarithm of 1 + days since the item's first event."""
+    """float32[items, len(HABITS)], `MISSING` where unknown: the year twice, the mean rating, the popularity twice, the
+    logarithm of 1 + days since the item's first event."""
 
     @classmethod
     def of(
@@ -71,8 +73,8 @@ class ItemTraits:
 
 
 @dataclass(frozen=True, slots=True)
-class Taste:
-    """One user's habits, as of a moment."""
+class UserProfile:
+    """One user, as of a moment."""
 
     numbers: NDArray[np.float32]
     """float32[len(USER_NAMES)]."""
@@ -81,37 +83,40 @@ class Taste:
     decades: NDArray[np.float32]
     """float32[DECADES]: share of events; sums to 1 where any year is known."""
     habits: NDArray[np.float32]
-    """float32[6], `MISSING` where unknown: the mean year of events, that of recent ones, the mean rating, the mean
-    popularity, that of recent events, the logarithm of 1 + days since the last event."""
+    """float32[len(HABITS)], `MISSING` where unknown: the mean year of events, that of recent ones, the mean rating, the
+    mean popularity, that of recent events, the logarithm of 1 + days since the last event."""
     stage: int
-    """See `demand.stage_of`."""
+    """See `item_statistics.stage_of`."""
     recent: NDArray[np.float32]
     """float32[events]: weight of recency, sums to 1."""
     deviations: NDArray[np.float32]
     """float32[events]: the rating less the user's mean; 0 for an event without a rating."""
 
 
-def taste_of(
+def profile_of(
     rows: NDArray[np.int64], history: History, traits: ItemTraits, *, as_of: int, preferred: Sequence[int]
-) -> Taste:
-    """The taste behind `history`, all of whose items are known: `rows` are theirs in the catalogue.
+) -> UserProfile:
+    """The profile behind `history`, all of whose items are known: `rows` are theirs in the catalogue.
 
-    Without any event the genres in columns `preferred` are the taste, and numbers are `MISSING` but for counts.
+    Without any event its genres are the columns `preferred`, and its numbers are `MISSING` but for counts.
     """
     n = len(rows)
     if not n:
-        return _no_taste(traits, preferred)
+        return _empty_profile(traits, preferred)
+    # Weights of recency over the events, oldest first: 2^(-later events / half-life), scaled to sum to 1.
     recent = np.exp2(np.arange(1 - n, 1, dtype=np.float32) / np.float32(RECENT_HALF_LIFE_EVENTS))
     recent /= recent.sum()
     mean_rating, rating_spread, deviations = _ratings(history.values)
+    # By genre: number of events, their recency weight, and the sum of rating deviations, from the items' genre shares.
     every, lately, deviating = np.stack([np.ones(n, np.float32), recent, deviations]) @ traits.genres.take(rows, axis=0)
     shares = every / np.float64(n)
-    genre_tastes = np.stack([shares, lately, deviating / np.maximum(every, 1)], axis=1).astype(np.float32)
+    genre_profile = np.stack([shares, lately, deviating / np.maximum(every, 1)], axis=1).astype(np.float32)
     mean_year, year_spread, recent_year, decades = _years(rows, recent, traits)
     popularity = traits.popularity[rows]
     mean_popularity, popularity_spread = _mean_and_spread(popularity)
     recent_popularity = float(popularity @ recent)
     activity = _activity(np.maximum(as_of - history.timestamps, 0) / DAY)
+    days_since_last = activity[USER_NAMES.index("user_days_since_last")]
     numbers = [
         *activity,
         mean_rating,
@@ -124,10 +129,10 @@ def taste_of(
         float(deviations @ recent) if mean_rating != MISSING else MISSING,
         recent_popularity,
     ]
-    habits = [mean_year, recent_year, mean_rating, mean_popularity, recent_popularity, activity[4]]
-    return Taste(
+    habits = [mean_year, recent_year, mean_rating, mean_popularity, recent_popularity, days_since_last]
+    return UserProfile(
         np.asarray(numbers, np.float32),
-        genre_tastes,
+        genre_profile,
         decades,
         np.asarray(habits, np.float32),
         int(stage_of(n)),
@@ -136,18 +141,18 @@ def taste_of(
     )
 
 
-def _no_taste(traits: ItemTraits, preferred: Sequence[int]) -> Taste:
-    genre_tastes = np.zeros((traits.genres.shape[1], 3), np.float32)
+def _empty_profile(traits: ItemTraits, preferred: Sequence[int]) -> UserProfile:
+    genre_profile = np.zeros((traits.genres.shape[1], 3), np.float32)
     if preferred:
-        genre_tastes[list(preferred), :2] = 1.0 / len(preferred)
+        genre_profile[list(preferred), :2] = 1.0 / len(preferred)
     numbers = np.full(len(USER_NAMES), MISSING, np.float32)
-    numbers[:4] = 0.0
+    numbers[: USER_NAMES.index("user_events_per_day") + 1] = 0.0
     habits, none = np.full(traits.compared.shape[1], MISSING, np.float32), np.empty(0, np.float32)
-    return Taste(numbers, genre_tastes, np.zeros(DECADES, np.float32), habits, 0, none, none)
+    return UserProfile(numbers, genre_profile, np.zeros(DECADES, np.float32), habits, 0, none, none)
 
 
 def _mean_and_spread(values: NDArray[np.float32]) -> tuple[float, float]:
-    """Mean and standard deviation of at least one value. One request has few of them: calls, not sums, take time."""
+    """Mean and standard deviation of at least one value; of so few values, calls take longer than the sums."""
     mean = float(values.sum()) / len(values)
     apart = values - np.float32(mean)
     return mean, math.sqrt(float(apart @ apart) / len(values))

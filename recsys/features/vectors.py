@@ -1,4 +1,4 @@
-"""Item vectors whose cosine says how often the same users take both items: a truncated SVD of the interactions."""
+"""Item vectors whose cosine is high where the same users take both items: a truncated SVD of the interactions."""
 
 from __future__ import annotations
 

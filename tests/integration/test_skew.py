@@ -26,7 +26,7 @@ from recsys.bundle.store import sha256_of
 from recsys.errors import BundleMismatch, BundleMissing, ContractBroken, Unreachable
 from recsys.features import MATRIX_FILE, FeatureStore
 from recsys.features.items import ITEM_NAMES
-from recsys.features.places import PLACE_NAMES
+from recsys.features.ranks import RANK_NAMES
 from recsys.features.similarity import SIMILARITY_NAMES
 from tests.waiting import PATIENCE_SECONDS
 
@@ -176,7 +176,7 @@ def test_a_broken_similarity_is_named(trained: Workflow) -> None:
     served = [(store.feature_names, mixed.features(query)) for query in queries]
     found = differences(queries, served, [store.features(query) for query in queries], store.feature_names)
     bad = {difference.name for difference in found if difference.amount > 1e-5}
-    of_vectors = {*SIMILARITY_NAMES, *(name for name in PLACE_NAMES if "similarity" in name)}
+    of_vectors = {*SIMILARITY_NAMES, *(name for name in RANK_NAMES if "similarity" in name)}
     assert "cross_last_similarity" in bad
     assert bad <= of_vectors
 

@@ -9,13 +9,13 @@ import pytest
 
 from recsys.catalogue import Catalogue
 from recsys.domain import History
-from recsys.features.demand import STAGES, Demand, stage_of
+from recsys.features.credits import PEOPLE_NAMES, PeopleCrosses, reach
 from recsys.features.events import MISSING, ItemEvents
-from recsys.features.people import PEOPLE_NAMES, PeopleCrosses, reach
-from recsys.features.places import places
+from recsys.features.item_statistics import STAGES, ItemStatistics, stage_of
+from recsys.features.ranks import within_request_ranks
 from recsys.features.sessions import SESSION_NAMES, sessions_of
 from recsys.features.similarity import SIMILARITY_NAMES, similarities
-from recsys.features.user import ItemTraits, Taste, taste_of
+from recsys.features.user import ItemTraits, UserProfile, profile_of
 from recsys.features.vectors import SIZE, item_vectors
 from recsys.people import People, Role
 
@@ -33,13 +33,13 @@ def events_of(*rows: tuple[int, int, int]) -> ItemEvents:
 
 def test_returning_users_are_those_who_came_a_week_before() -> None:
     events = events_of((0, 0, 0), (0, 1, 7), (0, 2, 8), (1, 2, 90), (2, 0, 95), (2, 2, 99))
-    demand = Demand.of(events, 3, 100 * DAY)
-    assert demand.positions.tolist() == [0, 1, 2, 0, 0, 1]
-    assert demand.counts[-1].tolist() == [2, 1, 3]
-    assert demand.returning[-1].tolist() == [0, 0, 1]
-    assert demand.counts[0].tolist() == [1, 0, 1]
-    assert demand.returning[0].tolist() == [0, 0, 0]
-    assert demand.returning_share(-1).tolist() == pytest.approx(
+    statistics = ItemStatistics.of(events, 3, 100 * DAY)
+    assert statistics.positions.tolist() == [0, 1, 2, 0, 0, 1]
+    assert statistics.counts[-1].tolist() == [2, 1, 3]
+    assert statistics.returning[-1].tolist() == [0, 0, 1]
+    assert statistics.counts[0].tolist() == [1, 0, 1]
+    assert statistics.returning[0].tolist() == [0, 0, 0]
+    assert statistics.returning_share(-1).tolist() == pytest.approx(
         [n / d for n, d in ((10 / 6, 12), (10 / 6, 11), (16 / 6, 13))]
     )
 
@@ -47,7 +47,7 @@ def test_returning_users_are_those_who_came_a_week_before() -> None:
 def test_stages_count_events_by_how_far_the_user_had_come() -> None:
     assert [int(stage_of(n)) for n in (0, 19, 20, 319, 320, 5_000)] == [0, 0, 1, 4, 5, 5]
     events = events_of(*((0, 0, 100) for _ in range(20)), (0, 1, 100))
-    stages = Demand.of(events, 3, 100 * DAY).stages()
+    stages = ItemStatistics.of(events, 3, 100 * DAY).stages()
     assert stages.shape == (3, len(STAGES))
     assert stages[:, 0].tolist() == pytest.approx([math.log(21 / (1 + 20 / 3)), *(-math.log(1 + 20 / 3),) * 2])
     assert stages[:, 1].argmax() == 1
@@ -73,21 +73,21 @@ def test_vectors_of_nothing_are_zeros() -> None:
     assert not item_vectors(nothing, 3).any()
 
 
-def taste(values: list[float]) -> Taste:
+def profile(values: list[float]) -> UserProfile:
     n = len(values)
     history = History.of(range(n), range(n), values=values)
     column = np.full(n, 5, np.float32)
     traits = ItemTraits.of(
         np.ones((n, 1), np.bool_), column, popularity=column, ratings=column, days_since_first=column
     )
-    return taste_of(np.arange(n), history, traits, as_of=n, preferred=())
+    return profile_of(np.arange(n), history, traits, as_of=n, preferred=())
 
 
 def test_similarities_compare_with_last_session_liked_and_nearest() -> None:
     """The past points east, north, north; the candidates east and north."""
     past = np.asarray([[1, 0], [0, 1], [0, 1]], np.float32)
     candidates = np.eye(2, dtype=np.float32)
-    found = similarities(candidates, past, taste([5, 1, 3]), in_session=np.asarray([False, True, True]))
+    found = similarities(candidates, past, profile([5, 1, 3]), in_session=np.asarray([False, True, True]))
     table = dict(zip(SIMILARITY_NAMES, found.T.tolist(), strict=True))
     assert table["cross_last_similarity"] == table["cross_session_similarity"] == [0, 1]
     assert table["cross_last5_similarity"] == table["cross_all_similarity"] == pytest.approx([1 / 3, 2 / 3])
@@ -101,10 +101,10 @@ def test_similarities_compare_with_last_session_liked_and_nearest() -> None:
 def test_without_events_nothing_is_similar() -> None:
     none = np.empty((0, 2), np.float32)
     assert (
-        similarities(np.eye(2, dtype=np.float32), none, taste([]), in_session=np.empty(0, np.bool_)) == MISSING
+        similarities(np.eye(2, dtype=np.float32), none, profile([]), in_session=np.empty(0, np.bool_)) == MISSING
     ).all()
     liked = similarities(
-        np.eye(2, dtype=np.float32), np.ones((1, 2), np.float32), taste([4]), in_session=np.ones(1, np.bool_)
+        np.eye(2, dtype=np.float32), np.ones((1, 2), np.float32), profile([4]), in_session=np.ones(1, np.bool_)
     )
     assert (liked[:, SIMILARITY_NAMES.index("cross_disliked_similarity")] == MISSING).all()
 
@@ -123,8 +123,8 @@ def test_sessions_end_with_a_pause_and_hours_go_around_midnight() -> None:
 
 
 def test_a_place_is_shared_by_equals() -> None:
-    assert places(np.asarray([[3], [5], [3], [1]], np.float32))[:, 0].tolist() == [2, 1, 2, 4]
-    assert places(np.empty((0, 1), np.float32)).shape == (0, 1)
+    assert within_request_ranks(np.asarray([[3], [5], [3], [1]], np.float32))[:, 0].tolist() == [2, 1, 2, 4]
+    assert within_request_ranks(np.empty((0, 1), np.float32)).shape == (0, 1)
 
 
 PEOPLE = People(

@@ -1,4 +1,4 @@
-"""Who made an item: how well-known its people are, and how well the user knows them."""
+"""The people who made an item: how well known they are, and how well the user knows them."""
 
 from __future__ import annotations
 
@@ -13,20 +13,21 @@ from recsys.people import People, Role
 
 REACH_NAMES = ("item_director_reach", "item_cast_reach")
 PEOPLE_NAMES = ("cross_director_events", "cross_director_rating", "cross_cast_events", "cross_cast_overlap")
+_DIRECTOR_EVENTS, _DIRECTOR_RATING, _CAST_EVENTS, _CAST_OVERLAP = range(len(PEOPLE_NAMES))
 BILLED_CAST = 8
-"""So many names of the cast count, the first ones."""
+"""Number of the first names of the cast that count."""
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
-    """The people of one role, by item row."""
+class RoleCredits:
+    """The people of one role, by item row: those of row i are person_rows[indptr[i]:indptr[i + 1]]."""
 
     indptr: NDArray[np.int64]
     person_rows: NDArray[np.int32]
     people: int
 
     @classmethod
-    def of(cls, people: People, role: Role) -> Named:
+    def of(cls, people: People, role: Role) -> RoleCredits:
         """At most the first `BILLED_CAST` of each item."""
         own = people.only(role).first(BILLED_CAST)
         return cls(own.indptr, own.person_rows, len(people))
@@ -40,7 +41,7 @@ class Named:
 
 
 def reach(catalogue: Catalogue, counts: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """float64[items] each: the mean logarithm of 1 + the events that other items of the directors, of the cast have.
+    """float64[items] each, directors and cast: the mean log(1 + events of the other items) of its people.
 
     `MISSING` where the catalogue names nobody of that role. `counts` are events by item.
     """
@@ -48,12 +49,13 @@ def reach(catalogue: Catalogue, counts: NDArray[np.float64]) -> tuple[NDArray[np
         nothing = np.full(len(catalogue), MISSING)
         return nothing, nothing
     people = catalogue.people
-    return _reach(Named.of(people, Role.DIRECTOR), counts), _reach(Named.of(people, Role.CAST), counts)
+    return _reach(RoleCredits.of(people, Role.DIRECTOR), counts), _reach(RoleCredits.of(people, Role.CAST), counts)
 
 
-def _reach(named: Named, counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    owners, people = named.among(np.arange(len(counts)))
-    of_all = np.bincount(people, counts[owners], minlength=named.people)
+def _reach(role: RoleCredits, counts: NDArray[np.float64]) -> NDArray[np.float64]:
+    # A person's events are those of all of their items; an item's own events are not evidence for it.
+    owners, people = role.among(np.arange(len(counts)))
+    of_all = np.bincount(people, counts[owners], minlength=role.people)
     logs = np.log1p(np.maximum(of_all[people] - counts[owners], 0.0))
     known = np.bincount(owners, minlength=len(counts))
     sums = np.bincount(owners, logs, minlength=len(counts))
@@ -64,20 +66,20 @@ def _reach(named: Named, counts: NDArray[np.float64]) -> NDArray[np.float64]:
 class PeopleCrosses:
     """Compares candidates with the people of a history."""
 
-    directors: Named
-    cast: Named
+    directors: RoleCredits
+    cast: RoleCredits
 
     @classmethod
     def of(cls, people: People) -> PeopleCrosses:
         """Directors and cast of a catalogue."""
-        return cls(Named.of(people, Role.DIRECTOR), Named.of(people, Role.CAST))
+        return cls(RoleCredits.of(people, Role.DIRECTOR), RoleCredits.of(people, Role.CAST))
 
     def crosses(
         self, rows: NDArray[np.int64], history_rows: NDArray[np.int64], deviations: NDArray[np.float32]
     ) -> NDArray[np.float32]:
         """float32[len(rows), len(PEOPLE_NAMES)].
 
-        director_events  logarithm of 1 + the user's events with the best-known of the item's directors
+        director_events  logarithm of 1 + the user's events with the director of the item that the user knows best
         director_rating  mean deviation of those events' ratings from the user's mean, over all of its directors
         cast_events      logarithm of 1 + the user's events with the item's cast
         cast_overlap     number of the item's cast that the user has seen
@@ -85,26 +87,27 @@ class PeopleCrosses:
         `deviations` is parallel to `history_rows`. `MISSING` for items without anybody of that role.
         """
         result = np.full((len(rows), len(PEOPLE_NAMES)), MISSING, np.float32)
-        owners, events, deviation = _met(self.directors, rows, history_rows, deviations)
-        most = np.zeros(len(rows))
-        np.maximum.at(most, owners, events)
-        sums = [np.bincount(owners, values, minlength=len(rows)) for values in (events, deviation)]
-        told = np.unique(owners)
-        result[told, 0] = np.log1p(most[told])
-        result[told, 1] = sums[1][told] / np.maximum(sums[0][told], 1.0)
-        owners, events, _ = _met(self.cast, rows, history_rows, deviations)
-        told = np.unique(owners)
-        result[told, 2] = np.log1p(np.bincount(owners, events, minlength=len(rows)))[told]
-        result[told, 3] = np.bincount(owners, events > 0, minlength=len(rows))[told]
+        owners, events, deviation = _known_people(self.directors, rows, history_rows, deviations)
+        most_events = np.zeros(len(rows))
+        np.maximum.at(most_events, owners, events)
+        n_events = np.bincount(owners, events, minlength=len(rows))
+        sum_of_deviations = np.bincount(owners, deviation, minlength=len(rows))
+        credited = np.unique(owners)
+        result[credited, _DIRECTOR_EVENTS] = np.log1p(most_events[credited])
+        result[credited, _DIRECTOR_RATING] = sum_of_deviations[credited] / np.maximum(n_events[credited], 1.0)
+        owners, events, _ = _known_people(self.cast, rows, history_rows, deviations)
+        credited = np.unique(owners)
+        result[credited, _CAST_EVENTS] = np.log1p(np.bincount(owners, events, minlength=len(rows)))[credited]
+        result[credited, _CAST_OVERLAP] = np.bincount(owners, events > 0, minlength=len(rows))[credited]
         return result
 
 
-def _met(
-    named: Named, rows: NDArray[np.int64], history_rows: NDArray[np.int64], deviations: NDArray[np.float32]
+def _known_people(
+    role: RoleCredits, rows: NDArray[np.int64], history_rows: NDArray[np.int64], deviations: NDArray[np.float32]
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Per person of the candidates: its candidate, the user's events with the person, and the sum of deviations."""
-    events, people = named.among(history_rows)
-    seen = np.bincount(people, minlength=named.people).astype(np.float64)
-    summed = np.bincount(people, deviations[events], minlength=named.people).astype(np.float64)
-    owners, candidates = named.among(rows)
+    events, people = role.among(history_rows)
+    seen = np.bincount(people, minlength=role.people).astype(np.float64)
+    summed = np.bincount(people, deviations[events], minlength=role.people).astype(np.float64)
+    owners, candidates = role.among(rows)
     return owners, seen[candidates], summed[candidates]
