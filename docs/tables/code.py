@@ -9,7 +9,7 @@ from prometheus_client import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel
 
-from gateway.api import requests
+from gateway.api import validation
 from gateway.config import GatewayConfig
 from offline.ingest.datasets.layout import Layout
 from offline.ingest.datasets.own import INTERACTIONS, ITEMS
@@ -40,14 +40,14 @@ def errors() -> str:
 def limits() -> str:
     """Every limit of the services, from the constants that enforce it."""
     rows = [
-        ["items asked for, `count`", f"{requests.MAX_COUNT:,}; 0 means {requests.DEFAULT_COUNT}"],
+        ["items asked for, `count`", f"{validation.MAX_COUNT:,}; 0 means {validation.DEFAULT_COUNT}"],
         ["events in `history` of a request", f"{domain.MAX_REQUEST_HISTORY:,}"],
-        ["`exclude_item_ids`", f"{requests.MAX_EXCLUDED:,}"],
+        ["`exclude_item_ids`", f"{validation.MAX_EXCLUDED:,}"],
         ["genres in one list", f"{values.MAX_NAMES:,}"],
-        ["events in one `RecordEvents`", f"{requests.MAX_EVENTS:,}"],
-        ["characters of `event_id`", f"1 to {requests.MAX_EVENT_ID}"],
+        ["events in one `RecordEvents`", f"{validation.MAX_EVENTS:,}"],
+        ["characters of `event_id`", f"1 to {validation.MAX_EVENT_ID}"],
         ["bytes of a user or item key", f"1 to {identity.MAX_KEY_BYTES}, UTF-8, no control characters"],
-        ["seconds that an event's `time` may be ahead of the gateway's clock", f"{requests.MAX_AHEAD_SECONDS:,}"],
+        ["seconds that an event's `time` may be ahead of the gateway's clock", f"{validation.MAX_AHEAD_SECONDS:,}"],
         ["queries in one `Recall` or `Rank`", f"{values.MAX_QUERIES:,}"],
         ["candidates per query of `Recall` or `Rank`", f"{values.MAX_COUNT:,}"],
         ["bytes of a request to the gateway", f"{_mib(GatewayConfig)}; gRPC refuses more: `RESOURCE_EXHAUSTED`"],

@@ -1,4 +1,4 @@
-"""The public API: proto in, proto out. What happens in between is `asking`, the pipeline, and `responses`."""
+"""The public API: proto in, proto out. In between are `parsing`, the pipeline, and `responses`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import grpc
 
-from gateway.api import requests, responses
-from gateway.api.asking import Question, recommend_question, similar_question
+from gateway.api import parsing, responses
+from gateway.api.parsing import ParsedRequest
 from gateway.backends.backends import Backend
 from gateway.bundle.resolve import EMPTY_IDENTITIES
 from gateway.config import GatewayConfig
@@ -33,7 +33,7 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 @dataclass(frozen=True)
 class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
-    """Answers the four public methods."""
+    """The four public methods."""
 
     config: GatewayConfig
     rollout: Rollout
@@ -51,13 +51,13 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         """See recommend.proto."""
         with self._counted():
             serving, now = self.rollout.serving(), int(self.clock())
-            question = await recommend_question(request, serving.bundle, self.recorder, now)
-            answer = await self._answer(serving.recommend, question, context)
+            parsed = await parsing.parse_recommend(request, serving.bundle, self.recorder, now)
+            answer = await self._answer(serving.recommend, parsed, context)
             response = recommend_pb2.RecommendResponse(
                 items=responses.items_to_proto(answer, serving.bundle),
-                stages=responses.stages_to_proto(answer.stages) if answer.degraded or question.debug else (),
+                stages=responses.stages_to_proto(answer.stages) if answer.degraded or parsed.debug else (),
             )
-            self._finish("Recommend", serving, question, answer, response)
+            self._finish("Recommend", serving, parsed, answer, response)
             return response
 
     async def SimilarItems(  # noqa: N802 - gRPC's name
@@ -66,23 +66,23 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         """See recommend.proto."""
         with self._counted():
             serving = self.rollout.serving()
-            question = similar_question(request, serving.bundle, int(self.clock()))
-            answer = await self._answer(serving.similar, question, context)
+            parsed = parsing.parse_similar(request, serving.bundle, int(self.clock()))
+            answer = await self._answer(serving.similar, parsed, context)
             response = recommend_pb2.SimilarItemsResponse(
                 items=responses.items_to_proto(answer, serving.bundle),
                 stages=responses.stages_to_proto(answer.stages) if answer.degraded else (),
             )
-            self._finish("SimilarItems", serving, question, answer, response)
+            self._finish("SimilarItems", serving, parsed, answer, response)
             return response
 
     async def RecordEvents(  # noqa: N802 - gRPC's name
         self, request: recommend_pb2.RecordEventsRequest, context: Context
     ) -> recommend_pb2.RecordEventsResponse:
-        """See recommend.proto. Works without a bundle: keys that are numbers need none."""
+        """See recommend.proto. Works without a bundle: numeric keys need none."""
         del context
         active = self.rollout.active
         identities = EMPTY_IDENTITIES if active is None else active.bundle.identities
-        events = requests.events_of(request, identities, int(self.clock()))
+        events = parsing.parse_events(request, identities, int(self.clock()))
         recorded = await self.recorder.record(events) if events else 0
         note(events=len(events), recorded=recorded)
         return recommend_pb2.RecordEventsResponse(recorded=recorded, duplicates=len(events) - recorded)
@@ -104,32 +104,32 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         status.active_version = self.rollout.active.version if self.rollout.active is not None else ""
         return recommend_pb2.StatusResponse(gateway=status, backends=backends)
 
-    async def _answer(self, pipeline: Pipeline, question: Question, context: Context) -> Answer:
+    async def _answer(self, pipeline: Pipeline, parsed: ParsedRequest, context: Context) -> Answer:
         left = remaining_seconds(context)
         seconds = self.config.budget_seconds
         if left is not None:
             seconds = min(seconds, left - self.config.deadline_margin_seconds)
-        (answer,) = await pipeline.run([question.request], Budget.of(seconds))
-        return replace(answer, stages=(*question.stages, *answer.stages))
+        (answer,) = await pipeline.run([parsed.request], Budget.of(seconds))
+        return replace(answer, stages=(*parsed.stages, *answer.stages))
 
     def _finish(
         self,
         method: str,
         serving: Serving,
-        question: Question,
+        parsed: ParsedRequest,
         answer: Answer,
         response: recommend_pb2.RecommendResponse | recommend_pb2.SimilarItemsResponse,
     ) -> None:
-        """Signs an answer; it is measured and logged when it is on its way."""
+        """Fills in what identifies the answer; it is measured and logged once it has been sent."""
         response.request_id = self.new_request_id()
         response.bundle_version = serving.version
         response.degraded = answer.degraded
         logged = LoggedAnswer(
             response.request_id,
             method,
-            question.user_key,
+            parsed.user_key,
             int(self.clock()),
-            question.request.as_of,
+            parsed.request.as_of,
             serving.version,
             served_order(answer.stages),
             answer.degraded,
@@ -148,7 +148,7 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Counts a request that gets no answer."""
+        """Counts requests that get no answer."""
         try:
             yield
         except (InvalidRequest, NotFound):

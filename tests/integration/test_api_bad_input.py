@@ -165,7 +165,7 @@ def rating(**fields: Any) -> Event:
         (rating(event_id=""), "events[1].event_id: 0 characters"),
         (rating(user_id=None), "events[1].user: neither"),
         (rating(item_id=None), "events[1].item: neither"),
-        (rating(user_id=-1), "events[1].user_id: no key has the number -1"),
+        (rating(user_id=-1), "events[1].user_id: the served bundle has no key for -1"),
         (rating(type=EVENT_TYPE_UNSPECIFIED), "events[1].type: 0"),
         (rating(time=1 << 60), "events[1].time: "),
     ],

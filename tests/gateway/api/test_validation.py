@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.api import requests
+from gateway.api import parsing, validation
 from gateway.bundle.resolve import EMPTY_IDENTITIES, Identities, KeyTable
 from gateway.events.store import Event
 from recsys.catalogue import NO_YEAR, Catalogue
@@ -30,7 +30,7 @@ def good(**changes: Any) -> recommend_pb2.Event:
 
 
 def events(*sent: recommend_pb2.Event) -> list[Event]:
-    return requests.events_of(recommend_pb2.RecordEventsRequest(events=sent), IDENTITIES, NOW)
+    return parsing.parse_events(recommend_pb2.RecordEventsRequest(events=sent), IDENTITIES, NOW)
 
 
 BAD_EVENTS = [
@@ -40,10 +40,10 @@ BAD_EVENTS = [
     (good(user_id=None), r"events\[1\]\.user: neither"),
     (good(user_id=None, user_key=""), r"events\[1\]\.user_key: a key of 0 bytes"),
     (good(user_id=None, user_key="u" * 257), r"events\[1\]\.user_key: a key of 257 bytes"),
-    (good(user_id=-1), r"events\[1\]\.user_id: no key has the number -1"),
+    (good(user_id=-1), r"events\[1\]\.user_id: the served bundle has no key for -1"),
     (good(user_id=FIRST_ASSIGNED + 5), r"events\[1\]\.user_id: .* send events\[1\]\.user_key"),
     (good(item_id=None), r"events\[1\]\.item: neither"),
-    (good(item_id=-3), r"events\[1\]\.item_id: no key has the number -3"),
+    (good(item_id=-3), r"events\[1\]\.item_id: the served bundle has no key for -3"),
     (good(item_id=None, item_key="i" * 257), r"events\[1\]\.item_key: a key of 257 bytes"),
     (good(type=types_pb2.EVENT_TYPE_UNSPECIFIED), r"events\[1\]\.type: 0; expected one of 1 RATING"),
     (good(type=99), r"events\[1\]\.type: 99"),
@@ -81,24 +81,24 @@ def test_events_become_rows_with_canonical_keys() -> None:
 
 def test_without_a_bundle_numbers_below_2_to_the_53_are_recorded() -> None:
     sent = recommend_pb2.RecordEventsRequest(events=[good()])
-    assert requests.events_of(sent, EMPTY_IDENTITIES, NOW)[0].user_key == "7"
+    assert parsing.parse_events(sent, EMPTY_IDENTITIES, NOW)[0].user_key == "7"
 
 
 @pytest.mark.parametrize(("count", "expected"), [(0, 10), (1, 1), (500, 500)])
 def test_counts_in_bounds_pass(count: int, expected: int) -> None:
-    assert requests.count_of(count) == expected
+    assert validation.parse_count(count) == expected
 
 
 def test_a_count_out_of_bounds_is_refused() -> None:
     with pytest.raises(InvalidRequest, match="count: 501; at most 500"):
-        requests.count_of(501)
+        validation.parse_count(501)
 
 
 def test_excluded_ids_may_be_repeated_and_unknown_but_not_too_many() -> None:
     sent = recommend_pb2.RecommendRequest(exclude_item_ids=[9, -1, 9])
-    assert requests.excluded_of(sent).tolist() == [-1, 9]
+    assert validation.parse_excluded(sent).tolist() == [-1, 9]
     with pytest.raises(InvalidRequest, match="exclude_item_ids: 10001 ids"):
-        requests.excluded_of(recommend_pb2.RecommendRequest(exclude_item_ids=range(10_001)))
+        validation.parse_excluded(recommend_pb2.RecommendRequest(exclude_item_ids=range(10_001)))
 
 
 @pytest.mark.parametrize(
@@ -112,32 +112,32 @@ def test_excluded_ids_may_be_repeated_and_unknown_but_not_too_many() -> None:
 )
 def test_bad_filters_are_refused(message: types_pb2.ItemFilter, complaint: str) -> None:
     with pytest.raises(InvalidRequest, match=complaint):
-        requests.filter_of(recommend_pb2.RecommendRequest(filter=message), CATALOGUE)
+        validation.parse_filter(recommend_pb2.RecommendRequest(filter=message), CATALOGUE)
 
 
 def test_a_year_of_zero_is_a_bound_and_an_absent_one_is_not() -> None:
     for kind in (recommend_pb2.RecommendRequest, recommend_pb2.SimilarItemsRequest):
         bound = kind(filter=types_pb2.ItemFilter(min_year=0))
-        assert requests.filter_of(bound, CATALOGUE) == ItemFilter(min_year=0)
-        assert not requests.filter_of(kind(filter=types_pb2.ItemFilter()), CATALOGUE)
-        assert not requests.filter_of(kind(), CATALOGUE)
+        assert validation.parse_filter(bound, CATALOGUE) == ItemFilter(min_year=0)
+        assert not validation.parse_filter(kind(filter=types_pb2.ItemFilter()), CATALOGUE)
+        assert not validation.parse_filter(kind(), CATALOGUE)
 
 
 def test_users_items_and_moments() -> None:
     ask = recommend_pb2.RecommendRequest
-    assert requests.user_of(ask()) == (None, None)
-    assert requests.user_of(ask(user_id=0)) == (0, None)
-    assert requests.user_of(ask(user_key="0")) == (None, "0")
-    assert requests.as_of_of(ask()) is None
-    assert requests.as_of_of(ask(as_of=0)) == 0
+    assert validation.parse_user(ask()) == (None, None)
+    assert validation.parse_user(ask(user_id=0)) == (0, None)
+    assert validation.parse_user(ask(user_key="0")) == (None, "0")
+    assert validation.parse_as_of(ask()) is None
+    assert validation.parse_as_of(ask(as_of=0)) == 0
     similar = recommend_pb2.SimilarItemsRequest
-    assert requests.item_of(similar(item_key="tt1"), IDENTITIES.items) == FIRST_ASSIGNED
-    assert requests.item_of(similar(item_key="tt2"), IDENTITIES.items) is None
+    assert validation.parse_item(similar(item_key="tt1"), IDENTITIES.items) == FIRST_ASSIGNED
+    assert validation.parse_item(similar(item_key="tt2"), IDENTITIES.items) is None
     for bad, complaint in ((ask(user_id=-1), "user_id: -1"), (ask(user_key=""), "user_key: a key of 0 bytes")):
         with pytest.raises(InvalidRequest, match=complaint):
-            requests.user_of(bad)
+            validation.parse_user(bad)
     with pytest.raises(InvalidRequest, match="as_of: -5"):
-        requests.as_of_of(ask(as_of=-5))
+        validation.parse_as_of(ask(as_of=-5))
     for nothing, complaint in ((similar(), "item: neither"), (similar(item_id=-1), "item_id: -1")):
         with pytest.raises(InvalidRequest, match=complaint):
-            requests.item_of(nothing, IDENTITIES.items)
+            validation.parse_item(nothing, IDENTITIES.items)

@@ -1,4 +1,4 @@
-"""What callers may send: every limit of the public API, each refused by the name of its field."""
+"""Every limit of the public API. What a caller may not send is refused with an InvalidRequest that names the field."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ MAX_AHEAD_SECONDS = 86_400
 """How far a client's clock may run ahead of ours."""
 
 
-def count_of(count: int) -> int:
+def parse_count(count: int) -> int:
     """The number of items wanted; 0 means the default."""
     if count > MAX_COUNT:
-        raise InvalidRequest(f"count: {count}; at most {MAX_COUNT} items can be asked for")
+        raise InvalidRequest(f"count: {count}; at most {MAX_COUNT} items can be requested")
     return count or DEFAULT_COUNT
 
 
-def excluded_of(request: recommend_pb2.RecommendRequest | recommend_pb2.SimilarItemsRequest) -> Ids:
+def parse_excluded(request: recommend_pb2.RecommendRequest | recommend_pb2.SimilarItemsRequest) -> Ids:
     """int64[n], ascending, unique; unknown ids are fine."""
     n = len(request.exclude_item_ids)
     if n > MAX_EXCLUDED:
@@ -39,10 +39,10 @@ def excluded_of(request: recommend_pb2.RecommendRequest | recommend_pb2.SimilarI
     return distinct(convert.ids_from_proto(request.exclude_item_ids)) if n else NO_IDS
 
 
-def filter_of(
+def parse_filter(
     request: recommend_pb2.RecommendRequest | recommend_pb2.SimilarItemsRequest, catalogue: Catalogue
 ) -> ItemFilter:
-    """The attribute filter; genres are those of the catalogue."""
+    """The attribute filter; its genres must be in the catalogue."""
     if not request.HasField("filter"):
         return NO_FILTER
     item_filter = convert.item_filter_from_proto(request.filter)
@@ -51,54 +51,50 @@ def filter_of(
     return item_filter
 
 
-def preferred_of(request: recommend_pb2.RecommendRequest, catalogue: Catalogue) -> tuple[str, ...]:
-    """The genres that the user says they like; genres are those of the catalogue."""
+def parse_preferred_genres(request: recommend_pb2.RecommendRequest, catalogue: Catalogue) -> tuple[str, ...]:
+    """The genres that the user says they like; they must be in the catalogue."""
     names = convert.names_from_proto(request.preferred_genres, "preferred_genres")
     catalogue.check_genres(names, "preferred_genres")
     return names
 
 
-def as_of_of(request: recommend_pb2.RecommendRequest) -> int | None:
-    """The moment that the request names, None where it names none."""
+def parse_as_of(request: recommend_pb2.RecommendRequest) -> int | None:
+    """The time that the request names, in Unix seconds; None if it names none."""
     if not request.HasField("as_of"):
         return None
     return convert.as_of_from_proto(request.as_of, "as_of")
 
 
-def user_of(request: recommend_pb2.RecommendRequest) -> tuple[int | None, str | None]:
-    """Number and key of the user; at most one of them is set."""
+def parse_user(request: recommend_pb2.RecommendRequest) -> tuple[int | None, str | None]:
+    """Id and key of the user; at most one of them is set."""
     which = request.WhichOneof("user")
     if which == "user_key":
         return None, check_key(request.user_key, "user_key")
     if which == "user_id" and request.user_id < 0:
-        raise InvalidRequest(f"user_id: {request.user_id}; numbers of users are not negative")
+        raise InvalidRequest(f"user_id: {request.user_id}; user ids are not negative")
     return (request.user_id if which == "user_id" else None), None
 
 
-def item_of(request: recommend_pb2.SimilarItemsRequest, items: KeyTable) -> int | None:
-    """The number of the item that is asked for; None where the bundle cannot know it."""
+def parse_item(request: recommend_pb2.SimilarItemsRequest, items: KeyTable) -> int | None:
+    """The id of the requested item; None if its key is unknown to the bundle."""
     which = request.WhichOneof("item")
     if which is None:
         raise InvalidRequest("item: neither item_id nor item_key is set; set one of them")
     if which == "item_key":
         return items.of_key(check_key(request.item_key, "item_key")).id
     if request.item_id < 0:
-        raise InvalidRequest(f"item_id: {request.item_id}; numbers of items are not negative")
+        raise InvalidRequest(f"item_id: {request.item_id}; item ids are not negative")
     return request.item_id
 
 
-def events_of(request: recommend_pb2.RecordEventsRequest, identities: Identities, received: int) -> list[Event]:
-    """The events as rows; one bad event refuses all.
-
-    Raises:
-        InvalidRequest: names `events[i].field`, what was found and what is allowed.
-    """
-    if len(request.events) > MAX_EVENTS:
-        raise InvalidRequest(f"events: {len(request.events)} of them; at most {MAX_EVENTS} can be sent at a time")
-    return [_event(f"events[{n}]", event, identities, received) for n, event in enumerate(request.events)]
+def check_event_count(n: int) -> None:
+    """Raises InvalidRequest if `n` events are too many for one message."""
+    if n > MAX_EVENTS:
+        raise InvalidRequest(f"events: {n} of them; at most {MAX_EVENTS} can be sent at a time")
 
 
-def _event(field: str, event: recommend_pb2.Event, identities: Identities, received: int) -> Event:
+def parse_event(field: str, event: recommend_pb2.Event, identities: Identities, received: int) -> Event:
+    """One event, named `field` in errors. `received`: Unix seconds on the gateway's clock."""
     if not 1 <= len(event.event_id) <= MAX_EVENT_ID:
         raise InvalidRequest(f"{field}.event_id: {len(event.event_id)} characters; expected 1 to {MAX_EVENT_ID}")
     if len(event.request_id) > MAX_EVENT_ID:
@@ -127,7 +123,7 @@ def _resolved(field: str, which: str | None, event: recommend_pb2.Event, table: 
     number: int = getattr(event, which)
     resolved = table.of_number(number)
     if resolved is None:
-        raise InvalidRequest(f"{field}_id: no key has the number {number} in the served bundle; send {field}_key")
+        raise InvalidRequest(f"{field}_id: the served bundle has no key for {number}; send {field}_key")
     return resolved
 
 
@@ -152,7 +148,7 @@ def _value(field: str, event: recommend_pb2.Event) -> float | None:
 
 
 def _time(field: str, event: recommend_pb2.Event, received: int) -> int:
-    """The moment of the event. A client clock that runs a little ahead counts as the moment of receipt."""
+    """The time of the event, at most that of receipt: client clocks may run a little ahead."""
     if not event.HasField("time"):
         return received
     if not 0 <= event.time <= received + MAX_AHEAD_SECONDS:
