@@ -15,14 +15,14 @@ from recsys.v1 import rank_pb2_grpc
 from recsys.versions import Versions
 
 
-class RankConfig(ServerConfig):
-    """What the rank server is told: what every process is told."""
+class RankServerConfig(ServerConfig):
+    """Settings of the rank server: those of every process."""
 
     port: int = port_field(PORTS[ROLE])
     metrics_port: int = metrics_port_field(METRICS_PORTS[ROLE])
 
 
-async def build(config: RankConfig, process: Process) -> list[Service]:
+async def build(config: RankServerConfig, process: Process) -> list[Service]:
     """The ranker's service, following the released bundle."""
 
     def check(ranker: Ranker, bundle: Bundle) -> None:
@@ -41,4 +41,4 @@ async def build(config: RankConfig, process: Process) -> list[Service]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
-    return run("rank_server", RankConfig, build, arguments)
+    return run("rank_server", RankServerConfig, build, arguments)

@@ -1,15 +1,15 @@
-"""The ranker at serving: an ONNX graph over the features of a query, gRPC-free.
+"""The ranker at serving time: an ONNX graph over the features of a query, gRPC-free.
 
-A graph names any subset of a fixed menu of inputs (contract 12) and returns `score[n]`; it is fed what it names, so
-a tree ensemble and an attention network over the history need no different server.
+A graph declares any subset of a fixed menu of inputs (contract 12) and returns `score[n]`; it is fed what it declares,
+so a tree ensemble and an attention network over the history run on the same server.
 
-    features       float32[n, F]   one row per candidate; the candidates of all queries of a run, one after another
+    features       float32[n, F]   one row per candidate, the candidates of all queries of a run one after another
     item_row       int64[n]        catalogue row of each candidate
     query_index    int64[n]        which query of the run a candidate belongs to, 0 to q - 1
     history_row    int64[q, L]     catalogue rows of the latest known events, oldest first, left-aligned; 0 where masked
     history_value  float32[q, L]   rating or weight, NaN where the event has none; 0 where masked
     history_age    float32[q, L]   seconds from the event to as_of, never negative; 0 where masked
-    history_mask   bool[q, L]      true where there is an event (float32 where the graph declares it so)
+    history_mask   bool[q, L]      true where there is an event (float32 if the graph declares it so)
 """
 
 from __future__ import annotations
@@ -31,9 +31,17 @@ from recsys.features.store import candidate_rows, check_feature_names
 
 GRAPH_FILE = "rank/ranker.onnx"
 MAX_QUERIES_PER_RUN = 8
-"""Larger runs fall out of the cache: 16 queries of 200 candidates take longer per query than 4 to 8."""
+"""Larger runs do not fit the CPU cache: 16 queries of 200 candidates take longer per query than 4 to 8."""
 
-MENU = ("features", "item_row", "query_index", "history_row", "history_value", "history_age", "history_mask")
+MENU = (
+    "features",
+    "item_row",
+    "query_index",
+    "history_row",
+    "history_value",
+    "history_age",
+    "history_mask",
+)
 
 Feed = dict[str, NDArray[Any]]
 
@@ -61,7 +69,7 @@ class Ranker:
 
     @classmethod
     def load(cls, bundle: Bundle) -> Self:
-        """Like `open`; raises BundleMismatch where the manifest names other features than this software computes."""
+        """Like `open`; raises BundleMismatch if the manifest names other features than this software computes."""
         ranker = cls.open(bundle.folder)
         check_feature_names(f"bundle {bundle.version}", bundle.manifest.feature_names, ranker.feature_names)
         return ranker
@@ -83,8 +91,8 @@ class Ranker:
     def score(self, queries: Sequence[RankQuery]) -> list[Scores]:
         """Per query float32[n], parallel to its candidates, higher is better.
 
-        Raises InvalidRequest for an unknown candidate, ContractBroken where the graph returns another number of
-        scores than it was given candidates.
+        Raises InvalidRequest for an unknown candidate, ContractBroken if the graph returns another number of scores
+        than it was given candidates.
         """
         scores: list[Scores] = []
         for start in range(0, len(queries), MAX_QUERIES_PER_RUN):
@@ -101,7 +109,7 @@ class Ranker:
         return np.split(scores, np.cumsum(lengths[:-1], dtype=np.int64))
 
     def _feed(self, queries: Sequence[RankQuery], lengths: Sequence[int]) -> Feed:
-        """The inputs that the graph names; every candidate is checked, whatever the graph asks for."""
+        """The inputs that the graph declares; every candidate is checked, whichever inputs those are."""
         feed: Feed = {}
         if "features" in self._inputs:
             feed["features"] = np.concatenate(self.features(queries))
@@ -119,7 +127,7 @@ class Ranker:
 
 
 def open_session(path: Path) -> ort.InferenceSession:
-    """A session on one thread that never spins: a process has one core's worth of work, not a core to itself."""
+    """A session on one thread that never spins: a process does not have a core to itself."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
@@ -129,7 +137,7 @@ def open_session(path: Path) -> ort.InferenceSession:
 
 
 def history_inputs(catalogue: Catalogue, queries: Sequence[RankQuery]) -> Feed:
-    """The four history arrays of the menu; L is the longest history of known items among `queries`, at least 1."""
+    """The four history inputs; L is the longest history of known items among `queries`, at least 1."""
     rows = [catalogue.rows(query.history.item_ids) for query in queries]
     known = [row >= 0 for row in rows]
     shape = (len(queries), max([int(mask.sum()) for mask in known], default=0) or 1)

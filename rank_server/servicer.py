@@ -1,4 +1,4 @@
-"""`RankService`: converts, pins the bundle version, and lets the ranker score off the event loop."""
+"""`RankService`: converts messages, pins the bundle version, and runs the ranker off the event loop."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROLE = "rank"
 
 
 class Scorer(Protocol):
-    """What the service needs of a ranker; `rank_server.scoring.Ranker` is one."""
+    """What the service needs from a ranker; `rank_server.scoring.Ranker` is one."""
 
     @property
     def feature_names(self) -> tuple[str, ...]:
@@ -72,16 +72,16 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
     async def Status(  # noqa: N802 - the name is the proto's
         self, request: rank_pb2.RankServiceStatusRequest, context: aio.ServicerContext[Any, Any]
     ) -> rank_pb2.RankServiceStatusResponse:
-        """Says which versions are ready or refused."""
+        """Returns which versions are ready or refused."""
         del request, context
         return rank_pb2.RankServiceStatusResponse(status=self._versions.status())
 
 
 def answer(ranker: Scorer, messages: Sequence[rank_pb2.RankQuery]) -> list[rank_pb2.RankResult]:
-    """From messages to messages.
+    """Results for query messages, as messages.
 
     Raises:
-        InvalidRequest: a message is wrong, or names an unknown item.
+        InvalidRequest: a message is invalid, or names an unknown item.
         ContractBroken: a score is missing or not finite.
     """
     queries = [

@@ -21,12 +21,12 @@ from recsys.versions import Versions
 
 
 def _by_channel(ports: Mapping[str, int]) -> str:
-    """The defaults of all channels but the first, for people."""
+    """The defaults of all channels but the first, for the help text."""
     return ", ".join(f"{ports[name]} for {name}" for name in list(CHANNELS)[1:] if name in ports)
 
 
-class RecallConfig(ServerConfig):
-    """What a recall server is told besides what every process is told."""
+class RecallServerConfig(ServerConfig):
+    """Settings of a recall server, besides those of every process."""
 
     channel: str = Field(description=f"which channel to serve: {', '.join(CHANNELS)}")
     port: int = Field(
@@ -51,7 +51,7 @@ class RecallConfig(ServerConfig):
         return values
 
 
-async def build(config: RecallConfig, process: Process) -> list[Service]:
+async def build(config: RecallServerConfig, process: Process) -> list[Service]:
     """The channel's service, following the released bundle."""
     channel_type = _channel_type(config.channel)
 
@@ -80,4 +80,4 @@ def _channel_type(name: str) -> type[Channel]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Serves until SIGTERM or SIGINT; returns the exit code."""
-    return run("recall_server", RecallConfig, build, arguments)
+    return run("recall_server", RecallServerConfig, build, arguments)

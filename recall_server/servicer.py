@@ -1,4 +1,4 @@
-"""`RecallService`: converts, pins the bundle version, and lets the channel answer off the event loop."""
+"""`RecallService`: converts messages, pins the bundle version, and runs the channel off the event loop."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SERVICE_NAME = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
 
 
 class Recaller(Protocol):
-    """What the service needs of a channel; `recall_server.channels.base.Channel` is one."""
+    """What the service needs from a channel; `recall_server.channels.base.Channel` is one."""
 
     def recall(self, queries: Sequence[RecallQuery]) -> list[RecallResult]:
         """One result per query, in order."""
@@ -59,13 +59,13 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
     async def Status(  # noqa: N802 - the name is the proto's
         self, request: recall_pb2.RecallServiceStatusRequest, context: aio.ServicerContext[Any, Any]
     ) -> recall_pb2.RecallServiceStatusResponse:
-        """Says which versions are ready or refused."""
+        """Returns which versions are ready or refused."""
         del request, context
         return recall_pb2.RecallServiceStatusResponse(status=self._versions.status())
 
 
 def answer(channel: Recaller, messages: Sequence[recall_pb2.RecallQuery]) -> list[recall_pb2.RecallResult]:
-    """From messages to messages; raises what the conversion and the channel raise."""
+    """Results for query messages, as messages; raises what the conversion and the channel raise."""
     queries = [
         convert.recall_query_from_proto(message, f"queries[{position}]") for position, message in enumerate(messages)
     ]

@@ -14,8 +14,8 @@ from pydantic.fields import FieldInfo
 from gateway.config import GatewayConfig
 from offline.commands.cli import VERBS
 from offline.workflow.config import OfflineConfig
-from rank_server.main import RankConfig
-from recall_server.main import RecallConfig
+from rank_server.main import RankServerConfig
+from recall_server.main import RecallServerConfig
 from recsys.config import ServerConfig, TypedConfig
 from tables.annotations import kind_of
 from tables.markdown import quoted, table
@@ -31,12 +31,12 @@ def server() -> str:
 
 def recall() -> str:
     """What a recall server is told besides."""
-    return _fields(RecallConfig, _own(RecallConfig, ServerConfig))
+    return _fields(RecallServerConfig, _own(RecallServerConfig, ServerConfig))
 
 
 def rank() -> str:
     """What the rank server is told besides."""
-    return _fields(RankConfig, _own(RankConfig, ServerConfig))
+    return _fields(RankServerConfig, _own(RankServerConfig, ServerConfig))
 
 
 def gateway() -> str:

@@ -27,7 +27,7 @@ from rank_server.scoring import GRAPH_FILE
 from recall_server.channels import als, itemcf, popularity
 from recall_server.channels.content import ContentChannel
 from recall_server.channels.files import read_facts
-from recall_server.channels.popularity import Charts, PopularityChannel
+from recall_server.channels.popularity import PopularityChannel, PopularityScores
 from recall_server.channels.vector import VectorChannel
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
@@ -82,8 +82,9 @@ class Indexing:
         for file in (popularity.SCORES_FILE, popularity.RETURNING_SCORES_FILE):
             if self.bundle.has(file):
                 np.save(folder / file, self.rows.moved(np.load(self.bundle.path(file), allow_pickle=False)))
-        charts = Charts.of(np.load(folder / popularity.SCORES_FILE, allow_pickle=False), self.snapshot.catalogue)
-        np.save(folder / popularity.GENRE_SCALES_FILE, charts.genre_scales)
+        scores = np.load(folder / popularity.SCORES_FILE, allow_pickle=False)
+        scales = PopularityScores.of(scores, self.snapshot.catalogue).genre_scales
+        np.save(folder / popularity.GENRE_SCALES_FILE, scales)
         self._copy(popularity.RETURNING_FACTS_FILE, folder)
 
     def _itemcf(self, folder: Path) -> None:

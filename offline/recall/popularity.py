@@ -15,7 +15,7 @@ from recall_server.channels.popularity import (
     RETURNING_FACTS_FILE,
     RETURNING_SCORES_FILE,
     SCORES_FILE,
-    Charts,
+    PopularityScores,
     ReturningFacts,
 )
 
@@ -99,10 +99,10 @@ class PopularityConfig(BaseModel):
 
 def train(snapshot: Snapshot, config: PopularityConfig, folder: Path) -> None:
     """Writes the files of `PopularityChannel` below `folder`."""
-    charts = Charts.of(popularity(snapshot, config), snapshot.catalogue)
+    scores = PopularityScores.of(popularity(snapshot, config), snapshot.catalogue)
     (folder / SCORES_FILE).parent.mkdir(parents=True, exist_ok=True)
-    np.save(folder / SCORES_FILE, charts.scores)
-    np.save(folder / GENRE_SCALES_FILE, charts.genre_scales)
+    np.save(folder / SCORES_FILE, scores.scores)
+    np.save(folder / GENRE_SCALES_FILE, scores.genre_scales)
     if config.returning is not None:
         np.save(folder / RETURNING_SCORES_FILE, popularity(snapshot, config, signals=config.returning.signals))
         facts = ReturningFacts(after_hours=config.returning.after_hours)

@@ -1,4 +1,4 @@
-"""ALS: item factors learnt offline; users are folded in from their histories, so that an event counts at once."""
+"""ALS: item factors learned offline; users are folded in from their histories, so that an event counts at once."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ FILES = (FACTS_FILE, FACTORS_FILE, GRAM_FILE)
 
 
 class ALSFacts(BaseModel):
-    """What the factors are, and how a history becomes confidence."""
+    """Facts about the factors, and how a history becomes confidences."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     items: int = Field(ge=0, description="rows of the factors, equal to those of the catalogue")
     factors: int = Field(ge=1, description="length of a factor vector")
-    confidence: float = Field(gt=0, description="confidence of an event that counts in full; an item not taken has 1")
+    confidence: float = Field(gt=0, description="confidence of an event that counts in full; an unseen item has 1")
     value_scale: ValueScale
     half_life_days: float | None = Field(gt=0, description="a past event loses half its weight in this time")
 
@@ -48,7 +48,7 @@ class ALSChannel(LinearChannel):
     def __init__(
         self, catalogue: Catalogue, facts: ALSFacts, *, factors: NDArray[np.float32], gram: NDArray[np.float64]
     ) -> None:
-        """`factors`: float32[items, f], 0 for an item that was never taken; `gram`: float64[f, f], Y'Y + reg I."""
+        """`factors`: float32[items, f], 0 for an item without events; `gram`: float64[f, f], Y'Y + reg I."""
         super().__init__(catalogue, factors)
         self.facts = facts
         self._gram = gram
@@ -71,7 +71,7 @@ class ALSChannel(LinearChannel):
         return cls.open(bundle.folder)
 
     def influence(self, history: History) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """One column of (Y'Y + Y'(C - I)Y + reg I)^-1 Y'C per past item; one without weight is as if not taken."""
+        """One column of (Y'Y + Y'(C - I)Y + reg I)^-1 Y'C per past item; one without weight counts as unseen."""
         rows, weights = history_weights(history, self.catalogue, self.facts.value_scale, self.facts.half_life_days)
         counts = (weights > 0) & ~self.unknown[rows]
         rows = rows[counts]

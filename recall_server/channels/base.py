@@ -1,7 +1,7 @@
 """The contract of a recall channel.
 
-Whoever adds a channel writes `load` and `search` (or `scores`, below `DenseChannel`) and nothing about metrics, gRPC,
-filters or ties. `recall` is what everybody calls; it checks what `search` returned.
+A new channel implements `open`, `load` and `search` (or, below `DenseChannel`, `scores`) and nothing about metrics,
+gRPC, filters or ties. `recall` is what callers use; it checks what `search` returned.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Channel(ABC):
     name: ClassVar[str]
     """Name of the channel; also its role in the bundle."""
     history_limit: ClassVar[int | None] = None
-    """Latest events the channel needs (None: all, 0: none); export writes it into the bundle's policy."""
+    """Latest events that the channel needs (None: all, 0: none); publishing writes it into the bundle's policy."""
 
     catalogue: Catalogue
 
@@ -46,13 +46,13 @@ class Channel(ABC):
     def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
         """Finds candidates for each query, in the order of the queries.
 
-        `allowed[i]` is bool[items] by catalogue row, or None where everything is allowed. A result has `count`
-        candidates wherever that many rows are allowed and known to the channel.
+        `allowed[i]` is bool[items] by catalogue row, or None if everything is allowed. A result has `count`
+        candidates if that many rows are allowed and known to the channel.
         """
 
     @final
     def recall(self, queries: Sequence[RecallQuery]) -> list[RecallResult]:
-        """Answers a batch: filters are pushed down, and what comes back is checked.
+        """Answers a batch: filters are pushed down to the search, and its results are checked.
 
         Raises:
             InvalidRequest: a filter or preference names an unknown genre.

@@ -1,4 +1,4 @@
-"""Content: items like those the user took, by genres, tags, people and text; also those that nobody has taken yet."""
+"""Content: items similar to the user's past ones by genres, tags, people and text, including items without events."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FILES = (FACTS_FILE, VECTORS_FILE)
 
 
 class ContentFacts(BaseModel):
-    """What the vectors are, and how a history becomes a profile."""
+    """Facts about the vectors, and how a history becomes a profile."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -33,7 +33,7 @@ class ContentFacts(BaseModel):
 
 
 class ContentChannel(LinearChannel):
-    """Scores an item by the mean similarity of its description to those of the past items, weighted like evidence.
+    """Scores an item by the mean similarity of its description to those of the past items, weighted by evidence.
 
     Vectors have length 1, so a score is a mean cosine, within [-1, 1].
     """
@@ -42,7 +42,7 @@ class ContentChannel(LinearChannel):
     history_limit: ClassVar[int | None] = None
 
     def __init__(self, catalogue: Catalogue, facts: ContentFacts, vectors: NDArray[np.float32]) -> None:
-        """`vectors`: float32[items, dim] by catalogue row, of length 1; 0 for an item that nothing describes."""
+        """`vectors`: float32[items, dim] by catalogue row, of length 1; 0 for an item without a description."""
         super().__init__(catalogue, vectors)
         self.facts = facts
 

@@ -1,4 +1,4 @@
-"""What a history is worth: how a channel turns past events into items and weights."""
+"""How a channel turns past events into items and weights of evidence."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SECONDS_PER_DAY = 86_400.0
 
 
 class ValueScale(BaseModel):
-    """How a rating becomes evidence: linear from `floor` at `low` to 1 at `high`, clipped; 1 where there is none.
+    """How a rating becomes evidence: linear from `floor` at `low` to 1 at `high`, clipped; 1 without a value.
 
     A rating below `least` is no evidence at all.
     """
@@ -44,9 +44,9 @@ def history_weights(
 ) -> tuple[NDArray[np.int64], Scores]:
     """Distinct known rows of a history in ascending order, and the weight of each.
 
-    An event weighs its type, times the evidence of its value, times 2^(-age / half-life) where there is one; several
-    events of one item add up to 1 at most. Age counts from the user's latest known event: counting it from the request
-    would only scale all scores, and would underflow for a user who comes back after years.
+    An event weighs its type, times the evidence of its value, times 2^(-age / half-life) if there is a half-life;
+    several events of one item add up to 1 at most. Age counts from the user's latest known event: counting it from the
+    request would only scale all scores, and would underflow for a user who returns after years.
     """
     rows = catalogue.rows(history.item_ids)
     known = rows >= 0

@@ -1,4 +1,4 @@
-"""Reading a channel's files: arrays are mapped, never copied, and what does not fit is refused."""
+"""Reading a channel's files: arrays are memory-mapped, never copied, and what does not fit is refused."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Facts = TypeVar("Facts", bound=BaseModel)
 
 
 def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], *, facts: str) -> NDArray[Any]:
-    """Maps an array without reading it; raises BundleMismatch where it is not what the file named `facts` says."""
+    """Maps an array without reading it; raises BundleMismatch if it is not what the file named `facts` says."""
     try:
         found = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
     except (OSError, ValueError) as error:
@@ -42,6 +42,6 @@ def read_facts(path: Path, kind: type[Facts]) -> Facts:
 
 
 def check_items(path: Path, found: int, expected: int) -> None:
-    """Raises BundleMismatch where the facts at `path` count other items than the catalogue."""
+    """Raises BundleMismatch if the facts at `path` count other items than the catalogue."""
     if found != expected:
         raise BundleMismatch(f"{path}: {found} items, the catalogue has {expected}; train and publish again")

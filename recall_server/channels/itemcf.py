@@ -1,4 +1,4 @@
-"""ItemCF: items that the user's own past items point to, by item-item weights learnt offline."""
+"""ItemCF: items that the user's own past items point to, by item-item weights learned offline."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ FILES = (FACTS_FILE, NEIGHBOURS_FILE, WEIGHTS_FILE)
 
 
 class ItemCFFacts(BaseModel):
-    """What the arrays are, and how a history becomes weights."""
+    """Facts about the arrays, and how a history becomes weights."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     items: int = Field(ge=0, description="rows of the weight matrix, equal to those of the catalogue")
     neighbours: int = Field(ge=0, description="links per item; a row with fewer ends in links to `items` of weight 0")
-    ease_items: int = Field(ge=0, description="items with EASE weights among each other; the others have cosine")
+    ease_items: int = Field(ge=0, description="items with EASE weights between each other; the others have cosines")
     value_scale: ValueScale
     half_life_days: float | None = Field(gt=0, description="a past event loses half its weight in this time")
 
@@ -53,7 +53,7 @@ class ItemCFChannel(Channel):
     """Scores an item by the sum of what each past item contributes to it.
 
     An item that no past item links to is no candidate, so an empty history has none. The score is the prediction of
-    EASE (Steck 2019) with a weighted history, cut to the strongest positive weights of each past item.
+    EASE (Steck 2019) with a weighted history, reduced to the strongest positive weights of each past item.
     """
 
     name: ClassVar[str] = "itemcf"
@@ -111,18 +111,20 @@ class ItemCFChannel(Channel):
 
     def _seeds(self, evidence: _Evidence, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Mask]:
         """For each candidate row the id of the past item that contributed most, and whether there is one."""
-        n, sources = len(rows), len(evidence.rows)
+        n, n_past = len(rows), len(evidence.rows)
         if not n:
             return np.empty(0, np.int64), np.empty(0, np.bool_)
-        # One line of the table per candidate, and a last one for all else. Flat indices: three times as fast as pairs.
-        line = np.full(len(self.catalogue) + 1, n, np.int64)
-        line[rows] = np.arange(n)
-        places = line.take(evidence.targets)
-        places *= sources
-        places += np.arange(sources)[:, None]
-        table = np.zeros((n + 1) * sources, np.float32)
-        table[places.ravel()] = evidence.contributions.ravel()
-        table = table.reshape(n + 1, sources)[:n]
+        # The table has one line per candidate, and a last line that collects all links to other items.
+        line_of_row = np.full(len(self.catalogue) + 1, n, np.int64)
+        line_of_row[rows] = np.arange(n)
+        # The link from past item j to candidate i is cell (i, j), flat i * n_past + j: three times as fast as pairs.
+        cells = line_of_row.take(evidence.targets)
+        cells *= n_past
+        cells += np.arange(n_past)[:, None]
+        table = np.zeros((n + 1) * n_past, np.float32)
+        table[cells.ravel()] = evidence.contributions.ravel()
+        # The seed of a candidate is the past item with the largest contribution in its line.
+        table = table.reshape(n + 1, n_past)[:n]
         best = table.argmax(axis=1)
         present = table[np.arange(n), best] > 0
         return np.where(present, self.catalogue.item_ids[evidence.rows[best]], 0), present

@@ -15,14 +15,14 @@ from recsys.ordering import top_k
 
 
 class LinearChannel(Channel):
-    """Scores every item that has a vector. A subclass says what each past item adds to the user's vector.
+    """Scores every item that has a vector. A subclass defines what each past item adds to the user's vector.
 
     So the score is a sum over past items as well, and the seed of a candidate is the one with the largest term. An
-    item whose vector is 0 is no candidate, nor has a user any whose past items are all unknown.
+    item whose vector is 0 is no candidate, and a user whose past items are all unknown has no candidates.
     """
 
     def __init__(self, catalogue: Catalogue, vectors: NDArray[np.float32]) -> None:
-        """`vectors`: float32[items, dim] by catalogue row; 0 for an item that the channel knows nothing about."""
+        """`vectors`: float32[items, dim] by catalogue row; 0 for an item that the channel does not know."""
         self.catalogue = catalogue
         self.vectors = vectors
         self.unknown: Mask = np.asarray(~vectors.any(axis=1), np.bool_)
@@ -32,12 +32,12 @@ class LinearChannel(Channel):
         """Distinct rows of the m past items that count, and float32[dim, m]: what each adds to the user's vector."""
 
     def user_vector(self, history: History) -> NDArray[np.float32]:
-        """float32[dim]: the vector of whoever has this history; 0 where nothing of it is known."""
+        """float32[dim]: the vector of a user with this history; 0 if no item in it is known."""
         _, influence = self.influence(history)
         return np.asarray(influence.sum(axis=1), np.float32)
 
     def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
-        """Scores everything for each user, masks, and names the strongest past item of each candidate."""
+        """Scores all items for each user, masks, and names the strongest past item of each candidate."""
         return [self._search(query, mask) for query, mask in zip(queries, allowed, strict=True)]
 
     def _search(self, query: RecallQuery, mask: Mask | None) -> RecallResult:
@@ -55,7 +55,7 @@ class LinearChannel(Channel):
     def _seeds(
         self, rows: NDArray[np.int64], past: NDArray[np.int64], influence: NDArray[np.float32]
     ) -> tuple[NDArray[np.int64], Mask]:
-        """For each candidate row the id of the past item that adds most to its score, and whether one adds at all."""
+        """For each candidate row the id of the past item that adds most to its score, and whether any adds to it."""
         terms = self.vectors[rows] @ influence
         best = terms.argmax(axis=1)
         present = np.asarray(terms[np.arange(len(rows)), best] > 0, np.bool_)

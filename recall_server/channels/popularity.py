@@ -1,4 +1,4 @@
-"""Popularity: what most people take lately, for newcomers and for those who come back; and within preferred genres."""
+"""Popularity: what most users have consumed recently, for new and for returning users, and within preferred genres."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ RETURNING_FACTS_FILE = "popularity/returning.json"
 
 
 class ReturningFacts(BaseModel):
-    """Who is asked the list of returning users."""
+    """Who gets the list of returning users."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    after_hours: float = Field(ge=0, description="hours from a user's first event on after which they have come back")
+    after_hours: float = Field(ge=0, description="hours from a user's first event until they count as returning")
 
 
 @dataclass(frozen=True)
-class Charts:
+class PopularityScores:
     """One score per item, and what follows from it."""
 
     scores: Scores
@@ -47,7 +47,7 @@ class Charts:
 
     @classmethod
     def of(cls, scores: Scores, catalogue: Catalogue) -> Self:
-        """The charts of `scores`, float32[items]."""
+        """Computes what follows from `scores`, float32[items]."""
         scales = np.where(catalogue.genres, scores[:, None], 0).max(axis=0, initial=0)
         return cls(scores, scales.astype(np.float32), catalogue.item_ids)
 
@@ -60,11 +60,11 @@ class Charts:
 class PopularityChannel(Channel):
     """Ranks by one score per item.
 
-    A user whose first event lies more than `after_hours` back gets the list of returning users where there is one:
-    newcomers start with what everybody knows, and later take something else.
+    A user whose first event is more than `after_hours` old gets the list of returning users, if there is one: new users
+    begin with what everybody knows, and move on to other items later.
 
     `preferred_genres` come first: an item of them scores 2 plus the mean, over the preferred genres, of its share of
-    the genre's best score, so that a small genre is not drowned by a big one; all other items follow in the global
+    the genre's best score, so that a large genre does not dominate a small one; all other items follow in the global
     order with their scores, which are at most 1, so `count` is still met.
     """
 
@@ -74,30 +74,31 @@ class PopularityChannel(Channel):
     def __init__(
         self,
         catalogue: Catalogue,
-        everybody: Charts,
+        everybody: PopularityScores,
         *,
-        returning: Charts | None = None,
+        returning: PopularityScores | None = None,
         after_hours: float = 0,
     ) -> None:
-        """`returning`: for users whose first event is more than `after_hours` old; None: the same for all."""
+        """`returning`: for users whose first event is more than `after_hours` old; None: `everybody` for all."""
         self.catalogue = catalogue
         self._everybody = everybody
         self._returning = returning
         self._after_seconds = after_hours * 3_600
-        for charts in (everybody, returning):
-            if charts is not None:
-                charts.order  # noqa: B018 - made once, before requests come
+        for popularity in (everybody, returning):
+            if popularity is not None:
+                popularity.order  # noqa: B018 - computed once, before the first request
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Reads the catalogue and what `offline.recall.popularity` wrote below `folder`; raises BundleMismatch."""
         catalogue = Catalogue.load(folder)
         scores = _read(folder / SCORES_FILE, len(catalogue))
-        everybody = Charts(scores, _read(folder / GENRE_SCALES_FILE, len(catalogue.genre_names)), catalogue.item_ids)
+        scales = _read(folder / GENRE_SCALES_FILE, len(catalogue.genre_names))
+        everybody = PopularityScores(scores, scales, catalogue.item_ids)
         if not (folder / RETURNING_FACTS_FILE).is_file():
             return cls(catalogue, everybody)
         after_hours = read_facts(folder / RETURNING_FACTS_FILE, ReturningFacts).after_hours
-        returning = Charts.of(_read(folder / RETURNING_SCORES_FILE, len(catalogue)), catalogue)
+        returning = PopularityScores.of(_read(folder / RETURNING_SCORES_FILE, len(catalogue)), catalogue)
         return cls(catalogue, everybody, returning=returning, after_hours=after_hours)
 
     @classmethod
@@ -112,17 +113,17 @@ class PopularityChannel(Channel):
         return [self._search(query, mask) for query, mask in zip(queries, allowed, strict=True)]
 
     def _search(self, query: RecallQuery, mask: Mask | None) -> RecallResult:
-        charts = self._charts(query)
+        popularity = self._scores_for(query)
         if query.preferred_genres:
-            scores = self._preferring(charts, query.preferred_genres)
+            scores = self._preferring(popularity, query.preferred_genres)
             rows = top_k(scores if mask is None else np.where(mask, scores, np.float32(-np.inf)), query.count)
         else:
-            scores = charts.scores
-            rows = (charts.order if mask is None else charts.order[mask[charts.order]])[: query.count]
+            scores = popularity.scores
+            rows = (popularity.order if mask is None else popularity.order[mask[popularity.order]])[: query.count]
         return RecallResult(self.catalogue.item_ids[rows], scores[rows])
 
-    def _charts(self, query: RecallQuery) -> Charts:
-        """Those of the user's state; events of items that the catalogue does not know say nothing."""
+    def _scores_for(self, query: RecallQuery) -> PopularityScores:
+        """Those of new or of returning users; events of items that the catalogue does not know are ignored."""
         if self._returning is None:
             return self._everybody
         known = self.catalogue.rows(query.history.item_ids) >= 0
@@ -131,14 +132,14 @@ class PopularityChannel(Channel):
         tenure = query.as_of - int(query.history.timestamps[known][0])
         return self._returning if tenure > self._after_seconds else self._everybody
 
-    def _preferring(self, charts: Charts, genres: tuple[str, ...]) -> NDArray[np.float32]:
+    def _preferring(self, popularity: PopularityScores, genres: tuple[str, ...]) -> NDArray[np.float32]:
         """float32[items]: the scores of a user who prefers `genres`."""
         columns = self.catalogue.check_genres(tuple(dict.fromkeys(genres)), "preferred_genres")
         members = self.catalogue.genres[:, columns]
-        scales = charts.genre_scales[columns]
+        scales = popularity.genre_scales[columns]
         per_genre = np.divide(1.0, scales, out=np.zeros_like(scales), where=scales > 0)
-        shares = charts.scores * (members @ per_genre) / np.float32(len(columns))
-        return np.where(members.any(axis=1), 2 + shares, charts.scores).astype(np.float32)
+        shares = popularity.scores * (members @ per_genre) / np.float32(len(columns))
+        return np.where(members.any(axis=1), 2 + shares, popularity.scores).astype(np.float32)
 
 
 def _read(path: Path, expected: int) -> Scores:

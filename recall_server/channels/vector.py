@@ -1,4 +1,4 @@
-"""Vector: the user tower turns the history into a vector, inner products with item vectors rank the items."""
+"""Vector: a user tower turns the history into a vector; its inner products with item vectors score the items."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ TOWER_FILE = "vector/user_tower.onnx"
 FILES = (FACTS_FILE, INDEX_FILE, VECTORS_FILE, TOWER_FILE)
 
 EXACT_ROWS = 10_000
-"""Up to so many allowed items a scan is at least as fast as the index, and exact (measured, 36 dimensions, top 300)."""
+"""Up to this many allowed items a scan is exact and no slower than the index (measured at 36 dimensions, top 300)."""
 _BATCH = 64
 _HEADER = struct.Struct("<6Q")
 _UNREADABLE_GRAPH = (
@@ -48,13 +48,13 @@ class VectorFacts(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     index: IndexFacts
-    ef: int = Field(ge=1, description="width of the index search that met the recall check; most items it returns")
+    ef: int = Field(ge=1, description="width of the index search that passed the recall check; most items it returns")
     recall_at_100: float = Field(ge=0, le=1, description="of the index at that width, against exact search")
-    history_limit: int = Field(ge=1, description="latest events the user tower reads")
+    history_limit: int = Field(ge=1, description="latest events that the user tower reads")
 
 
-class UserTower:
-    """The ONNX user tower: histories in, vectors out. One thread, no spinning: processes share few cores."""
+class OnnxUserTower:
+    """The ONNX user tower: histories in, vectors out. One thread, no spinning, because processes share few cores."""
 
     def __init__(self, path: Path, *, limit: int) -> None:
         options = onnxruntime.SessionOptions()
@@ -66,7 +66,7 @@ class UserTower:
 
     @property
     def dim(self) -> object:
-        """Width of the vectors that the graph declares."""
+        """The vector width that the graph declares."""
         return self._session.get_outputs()[0].shape[-1]
 
     def vectors(self, queries: Sequence[RecallQuery], catalogue: Catalogue) -> NDArray[np.float32]:
@@ -102,7 +102,7 @@ class UserTower:
 
 
 class VectorChannel(Channel):
-    """Searches the index where it returns enough, and exactly where few items are allowed or the index falls short."""
+    """Searches the index, and exactly if few items are allowed or the index returns too few."""
 
     name: ClassVar[str] = "vector"
     history_limit: ClassVar[int | None] = 200
@@ -110,16 +110,16 @@ class VectorChannel(Channel):
     def __init__(
         self,
         catalogue: Catalogue,
-        tower: UserTower,
+        tower: OnnxUserTower,
         vectors: NDArray[np.float32],
         *,
         index: Any = None,
         ef: int = 0,
         exact_rows: int = EXACT_ROWS,
     ) -> None:
-        """`vectors`: float32[items, dim] by catalogue row; `index`: hnswlib's over them, None to search exactly.
+        """`vectors`: float32[items, dim] by catalogue row; `index`: hnswlib's over them; None: search exactly.
 
-        The index answers at most `ef` items, and is asked where more than `exact_rows` items are allowed.
+        The index returns at most `ef` items, and is used if more than `exact_rows` items are allowed.
         """
         self.catalogue = catalogue
         self._tower = tower
@@ -162,7 +162,7 @@ class VectorChannel(Channel):
         return cls.open(bundle.folder)
 
     def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
-        """One run of the tower for the batch, one search per query."""
+        """Runs the tower once for the batch, then one search per query."""
         if not queries:
             return []
         users = self._tower.vectors(queries, self.catalogue)
@@ -172,20 +172,20 @@ class VectorChannel(Channel):
         ]
 
     def _near(self, user: NDArray[np.float32], count: int, mask: Mask | None) -> NDArray[np.int64]:
-        """Allowed rows that hold the best `count`: what the index over-fetches, or all of them."""
+        """Allowed rows among which the best `count` are: over-fetched from the index, or all allowed ones."""
         n_items = len(self.catalogue)
         n_allowed = n_items if mask is None else int(np.count_nonzero(mask))
         fetched = count + n_items - n_allowed
         if self._index is not None and n_allowed > self._exact_rows and fetched <= min(self._ef, n_items):
-            rows = _ask_index(self._index, user, fetched)
+            rows = _query_index(self._index, user, fetched)
             rows = rows if mask is None else rows[mask[rows]]
             if len(rows) >= min(count, n_allowed):
                 return np.sort(rows)
         return np.arange(n_items) if mask is None else np.flatnonzero(mask)
 
     def _result(self, rows: NDArray[np.int64], user: NDArray[np.float32], count: int) -> RecallResult:
-        """The best `count` of `rows`. The score is the inner product itself, so no distance is ever called one."""
-        # Where most rows are wanted, scores of all cost less than a copy of most vectors.
+        """The best `count` of `rows`. The score is the inner product itself, never a distance."""
+        # If most rows are wanted, scoring all of them costs less than copying most vectors.
         most = len(rows) * 2 > len(self.catalogue)
         scores: Scores = (self._vectors @ user)[rows] if most else self._vectors[rows] @ user
         best = top_k(scores, count)
@@ -204,8 +204,8 @@ def read_facts(folder: Path) -> VectorFacts:
 def open_index(path: Path, facts: IndexFacts, vectors: NDArray[np.float32], *, ef: int) -> Any:
     """Opens an hnswlib index after checking that it is what `facts` say and holds `vectors`.
 
-    hnswlib opens a file of another dim or space without complaint. Dim and count are in the file's header; the space is
-    not, so it must be inner products, and what the index answers is compared to the inner products of `vectors`.
+    hnswlib opens a file of another dim or space without complaint. Dim and count are in the file's header. The space is
+    not, so it must be inner products, and what the index returns is compared with the inner products of `vectors`.
 
     Raises:
         BundleDamaged: the file cannot be read.
@@ -242,10 +242,10 @@ def _header(path: Path) -> tuple[int, int]:
     return (label_offset - data_offset) // 4, count
 
 
-def _open_tower(path: Path, facts: VectorFacts) -> UserTower:
-    """The user tower, if its vectors are as wide as those of the items."""
+def _open_tower(path: Path, facts: VectorFacts) -> OnnxUserTower:
+    """The user tower; raises BundleMismatch unless its vectors are as wide as those of the items."""
     try:
-        tower = UserTower(path, limit=facts.history_limit)
+        tower = OnnxUserTower(path, limit=facts.history_limit)
     except _UNREADABLE_GRAPH as error:
         raise BundleDamaged(f"{path}: onnxruntime cannot read it ({error}); train and publish again") from error
     if tower.dim != facts.index.dim:
@@ -255,8 +255,8 @@ def _open_tower(path: Path, facts: VectorFacts) -> UserTower:
     return tower
 
 
-def _ask_index(index: Any, user: NDArray[np.float32], k: int) -> NDArray[np.int64]:
-    """Rows of the `k` nearest items; none where the graph reaches fewer."""
+def _query_index(index: Any, user: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Rows of the `k` nearest items; none if the graph reaches fewer."""
     try:
         labels, _ = index.knn_query(user[None, :], k=k, num_threads=1)
     except RuntimeError:

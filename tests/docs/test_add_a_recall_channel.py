@@ -57,7 +57,7 @@ import numpy as np
 from offline import newest
 from offline.publish.publish import ROLE_FOLDERS
 from recall_server.channels import channel_class
-from recall_server.main import RecallConfig, build
+from recall_server.main import RecallServerConfig, build
 from recsys import convert
 from recsys.bundle import golden
 from offline.local.cluster import Ports, programs
@@ -86,7 +86,7 @@ async def test_the_process_serves_it(tmp_path):
     ready = []
     async with AsyncExitStack() as closing:
         process = Process(Telemetry.create(), closing, ready.append)
-        config = RecallConfig(channel="newest", port=0, metrics_port=0, bundle_root=tmp_path)
+        config = RecallServerConfig(channel="newest", port=0, metrics_port=0, bundle_root=tmp_path)
         services = await build(config, process)
         async with serving(services) as target, grpc.aio.insecure_channel(target) as connection:
             stub = recall_pb2_grpc.RecallServiceStub(connection)

@@ -11,16 +11,16 @@ import pytest
 
 from gateway.config import GatewayConfig
 from offline.commands.cli import VERBS
-from rank_server.main import RankConfig
-from recall_server.main import RecallConfig
+from rank_server.main import RankServerConfig
+from recall_server.main import RecallServerConfig
 from recsys.config import TypedConfig
 from tests.docs.pages import ROOT, blocks
 
 PAGE = (ROOT / "docs/reference/configuration.md").read_text(encoding="utf-8")
 CONFIGS: dict[str, type[TypedConfig]] = {
     "gateway": GatewayConfig,
-    "recall_server": RecallConfig,
-    "rank_server": RankConfig,
+    "recall_server": RecallServerConfig,
+    "rank_server": RankServerConfig,
     **{f"offline {name}": verb.config for name, verb in VERBS.items()},
 }
 

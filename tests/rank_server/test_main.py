@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from rank_server.main import RankConfig, build, main
+from rank_server.main import RankServerConfig, build, main
 from recsys import healthcheck
 from recsys.server import serve
 from tests.waiting import PATIENCE_SECONDS, eventually
@@ -19,7 +19,7 @@ def free_port() -> int:
 
 
 async def test_the_rank_server_waits_for_its_first_bundle_and_drains(tmp_path: Path) -> None:
-    stop, config = asyncio.Event(), RankConfig(port=free_port(), metrics_port=0, bundle_root=tmp_path)
+    stop, config = asyncio.Event(), RankServerConfig(port=free_port(), metrics_port=0, bundle_root=tmp_path)
     life = asyncio.create_task(serve(config, build, stop=stop))
     target = f"127.0.0.1:{config.port}"
 
@@ -37,5 +37,5 @@ def test_a_wrong_setting_is_one_line_and_exit_code_2(capsys: pytest.CaptureFixtu
 
 
 def test_the_ports_are_those_of_the_documentation() -> None:
-    config = RankConfig.from_arguments([], "rank_server")
+    config = RankServerConfig.from_arguments([], "rank_server")
     assert (config.port, config.metrics_port) == (50054, 9154)

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from recall_server.channels.popularity import GENRE_SCALES_FILE, SCORES_FILE, PopularityChannel
-from recall_server.main import RecallConfig, main
+from recall_server.main import RecallServerConfig, main
 from recsys.bundle import golden
 from recsys.errors import CannotStart
 from recsys.testing import release, toy_recall_query, write_bundle
@@ -111,7 +111,7 @@ def test_a_wrong_channel_is_one_line_and_exit_code_2(
 
 def test_ports_follow_the_channel_unless_they_are_given() -> None:
     def ports(*arguments: str) -> tuple[int, int]:
-        config = RecallConfig.from_arguments(arguments, "recall_server")
+        config = RecallServerConfig.from_arguments(arguments, "recall_server")
         return config.port, config.metrics_port
 
     assert ports("--channel", "popularity") == (50051, 9151)

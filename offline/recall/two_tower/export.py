@@ -21,7 +21,7 @@ from offline.recall.two_tower.config import TwoTowerConfig
 from offline.recall.two_tower.corpus import Corpus
 from offline.recall.two_tower.model import Histories, TwoTower
 from offline.recall.two_tower.sequence import SequenceTower
-from recall_server.channels.vector import FACTS_FILE, INDEX_FILE, TOWER_FILE, VECTORS_FILE, UserTower, VectorFacts
+from recall_server.channels.vector import FACTS_FILE, INDEX_FILE, TOWER_FILE, VECTORS_FILE, OnnxUserTower, VectorFacts
 from recsys.bundle import IndexFacts
 from recsys.errors import ContractBroken
 from recsys.ordering import top_k
@@ -124,7 +124,7 @@ def check_parity(tower: ServedUserTower, path: Path, histories: Histories, toler
     """
     empty = Histories(*(part[:1, :1].clone() for part in _tensors(histories)))
     empty.weights.zero_()
-    served = UserTower(path, limit=histories.rows.shape[1])
+    served = OnnxUserTower(path, limit=histories.rows.shape[1])
     largest = 0.0
     for batch in (histories, Histories(*(part[:1] for part in _tensors(histories))), empty):
         inputs = dict(zip(_INPUTS, (part.numpy() for part in _tensors(batch)), strict=True))

@@ -9,7 +9,7 @@ import grpc
 import numpy as np
 import pytest
 
-from recall_server.channels.popularity import Charts, PopularityChannel
+from recall_server.channels.popularity import PopularityChannel, PopularityScores
 from recsys.v1 import recommend_pb2, types_pb2
 from tests.gateway.toy import ADA, CUTOFF, ITEM_IDS, KEYED_ITEM, POPULAR, catalogue, policy
 from tests.gateway.world import World, gateway, ids, recommend
@@ -123,7 +123,7 @@ async def test_exclusions_and_filters_hold_whatever_the_channels_say(world: Worl
 def popularity_channel() -> PopularityChannel:
     """The real one; its scores are in the order of `POPULAR`."""
     scores = np.asarray([1 - POPULAR.index(item_id) / 20 for item_id in ITEM_IDS], np.float32)
-    return PopularityChannel(catalogue(), Charts.of(scores, catalogue()))
+    return PopularityChannel(catalogue(), PopularityScores.of(scores, catalogue()))
 
 
 @pytest.mark.parametrize(
