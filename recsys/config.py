@@ -8,9 +8,9 @@ from __future__ import annotations
 import argparse
 import os
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -63,6 +63,9 @@ class TypedConfig(BaseSettings):
         cli_implicit_flags=True,
     )
 
+    renamed: ClassVar[Mapping[str, str]] = {}
+    """Old dotted key: new one. An old key is refused with an error that names the new one."""
+
     config: Path | None = Field(default=None, description="TOML file with any of these settings")
 
     @classmethod
@@ -83,12 +86,13 @@ class TypedConfig(BaseSettings):
         """Reads flags, environment and the file that `--config` or RECSYS_CONFIG names.
 
         Raises:
-            CannotStart: an unknown key or a wrong value; one line that says where it stands.
+            CannotStart: an unknown or renamed key, or a wrong value; one line that says where it stands.
             SystemExit: `--help` was asked for.
         """
         cls._refuse_unknown_variables()
+        cls._refuse_renamed_flags(arguments)
         file, values = cls._read_file(arguments)
-        values = _merged(cls._preset(arguments, values), values)
+        values = merged(cls._preset(arguments, values), values)
         flags: CliSettingsSource[Any] = CliSettingsSource(
             cls, cli_prog_name=program, cli_parse_args=None, cli_exit_on_error=False
         )
@@ -98,7 +102,7 @@ class TypedConfig(BaseSettings):
         except SettingsError as error:
             raise CannotStart(f"{str(error).removeprefix('error parsing CLI: ')}; see --help") from None
         except ValidationError as error:
-            raise CannotStart(_first(error, file)) from None
+            raise CannotStart(_first(error, file, cls.renamed)) from None
 
     @classmethod
     def _preset(cls, arguments: Sequence[str], file: dict[str, Any]) -> dict[str, Any]:
@@ -133,6 +137,13 @@ class TypedConfig(BaseSettings):
         for name in sorted(os.environ):
             if name.upper().startswith(cls._prefix()) and name.upper() not in known:
                 raise CannotStart(f"environment variable {name}: no such setting; known are {', '.join(sorted(known))}")
+
+    @classmethod
+    def _refuse_renamed_flags(cls, arguments: Sequence[str]) -> None:
+        for word in arguments:
+            key = word.partition("=")[0].removeprefix("--").removeprefix("no-").replace("-", "_")
+            if word.startswith("--") and key in cls.renamed:
+                raise CannotStart(_renamed(key, cls.renamed[key]))
 
     @classmethod
     def _prefix(cls) -> str:
@@ -178,20 +189,26 @@ class ServerConfig(TypedConfig):
     log_format: LogFormat = Field(default="json", description="one JSON object per line, or text for people")
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with the values of `over`, table by table."""
-    merged = dict(base)
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with the values of `over`, table by table at any depth."""
+    result = dict(base)
     for key, value in over.items():
-        below = merged.get(key)
-        merged[key] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
-    return merged
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
 
 
-def _first(error: ValidationError, file: Path | None) -> str:
+def _renamed(old: str, new: str) -> str:
+    return f"{old} was renamed to {new}; change the flag, the variable or the file that sets it"
+
+
+def _first(error: ValidationError, file: Path | None, renamed: Mapping[str, str]) -> str:
     """The first complaint, in one line."""
     first = error.errors()[0]
     name = ".".join(str(part) for part in first["loc"]) or "configuration"
     if first["type"] == "extra_forbidden":
+        if name in renamed:
+            return _renamed(name, renamed[name])
         return f"{file or 'configuration'}: unknown key {name!r}; see --help for the known ones"
     found = "" if first["type"] in ("missing", "value_error") else f", found {first['input']!r}"
     return f"{name}: {first['msg']}{found}; set it with --{name.replace('_', '-')}, in the environment or in the file"

@@ -22,7 +22,7 @@ from offline.recall.content import ContentConfig
 from offline.recall.itemcf import training as itemcf
 from offline.recall.itemcf.training import ItemCFConfig
 from offline.recall.popularity import PopularityConfig
-from offline.recall.two_tower import TwoTowerConfig
+from offline.recall.two_tower.config import PooledConfig, TwoTowerConfig
 from rank_server.scoring import GRAPH_FILE
 from recall_server.channels.vector import read_facts
 from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy
@@ -35,7 +35,9 @@ USERS, ITEMS = 24, 80
 """User u has rated the items of the same parity, 39 or 40 of the 80; ids are 1 to 80."""
 
 TOWERS = TwoTowerConfig(
-    embedding_size=8, heads=2, hidden=16, least_examples=256, batch_size=64, epochs=2, threads=1, device="cpu"
+    threads=1,
+    device="cpu",
+    pooled=PooledConfig(embedding_size=8, heads=2, hidden=16, min_examples=256, batch_size=64, epochs=2),
 )
 
 TRAINERS: dict[str, Callable[[Snapshot, Path], object]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import NoneType
 from typing import Any, get_args
@@ -52,17 +52,8 @@ def offline() -> str:
 
 
 def offline_sections() -> str:
-    """The sections of the offline configuration, one table each."""
-    parts = []
-    for name in OfflineConfig.model_fields:
-        section = _section(OfflineConfig, name)
-        if section is not None:
-            parts += [
-                f"#### [{name}]\n",
-                f"{(section.__doc__ or '').strip().splitlines()[0]}\n",
-                _nested(name, section),
-            ]
-    return "\n".join(parts)
+    """The sections of the offline configuration, one table each; a section within another follows it."""
+    return "\n".join(_sections(OfflineConfig))
 
 
 def verbs() -> str:
@@ -90,6 +81,16 @@ def _section(config: type[BaseModel], name: str) -> type[BaseModel] | None:
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
+def _sections(config: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name in config.model_fields:
+        section = _section(config, name)
+        if section is not None:
+            yield f"#### [{prefix}{name}]\n"
+            yield f"{(section.__doc__ or '').strip().splitlines()[0]}\n"
+            yield _nested(f"{prefix}{name}", section)
+            yield from _sections(section, f"{prefix}{name}.")
+
+
 def _fields(config: type[TypedConfig], names: Iterable[str]) -> str:
     prefix = config.model_config["env_prefix"]
     rows = [
@@ -103,6 +104,7 @@ def _nested(section: str, config: type[BaseModel]) -> str:
     rows = [
         [*_facts(name, field), _flags(f"{section}.{name}", field), _text(config, name)]
         for name, field in config.model_fields.items()
+        if _section(config, name) is None
     ]
     return table([name for name in HEADER if name != "environment"], rows)
 

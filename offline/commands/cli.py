@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+from pydantic import BaseModel
 
 from offline.commands import (
     benchmark,
@@ -86,13 +88,16 @@ def usage() -> str:
 
 def described(config: OfflineConfig) -> str:
     """Every setting, one line per section."""
-    plain, sections = [], []
-    for name, value in config.model_dump(mode="json").items():
-        if isinstance(value, dict):
-            sections.append(f"  [{name}] " + " ".join(f"{key}={inner}" for key, inner in value.items()))
-        else:
-            plain.append(f"{name}={value}")
-    return "\n".join(["  " + " ".join(plain), *sections])
+    return "\n".join(_section_lines("", config))
+
+
+def _section_lines(name: str, section: BaseModel) -> Iterator[str]:
+    """The line of a section, then those of the sections within it."""
+    inner = {key: value for key, value in section if isinstance(value, BaseModel)}
+    plain = section.model_dump(mode="json", exclude=set(inner))
+    yield "  " + " ".join([*([f"[{name}]"] if name else []), *(f"{key}={value}" for key, value in plain.items())])
+    for key, value in inner.items():
+        yield from _section_lines(f"{name}.{key}" if name else key, value)
 
 
 def _fail(message: str) -> None:

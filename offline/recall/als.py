@@ -45,7 +45,7 @@ class ALSConfig(BaseModel):
     history_value_floor: float = Field(
         default=0.1, ge=0, le=1, description="what the lowest rating counts in a user's history; the highest counts 1"
     )
-    least_value: float | None = Field(
+    min_value: float | None = Field(
         default=None, description="a lower rating says nothing, neither in training nor in a history; null: all say"
     )
     half_life_days: float | None = Field(
@@ -58,7 +58,7 @@ class ALSConfig(BaseModel):
 def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:
     """Writes the files of `ALSChannel` below `folder`."""
     low, high = value_range(snapshot.events.values)
-    scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.least_value)
+    scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.min_value)
     factors = item_factors(taste_matrix(snapshot, scale), config)
     products = factors.T.astype(np.float64) @ factors.astype(np.float64)
     if is_one_list(products):
@@ -73,7 +73,7 @@ def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:
         items=len(factors),
         factors=config.factors,
         confidence=config.confidence,
-        value_scale=ValueScale(low=low, high=high, floor=config.history_value_floor, least=config.least_value),
+        value_scale=ValueScale(low=low, high=high, floor=config.history_value_floor, least=config.min_value),
         half_life_days=config.half_life_days,
     )
     (folder / FACTS_FILE).parent.mkdir(parents=True, exist_ok=True)

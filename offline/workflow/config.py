@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -29,6 +29,7 @@ from offline.recall.popularity import PopularityConfig
 from offline.recall.text.config import TextConfig
 from offline.recall.training import CHANNELS, DEFAULT_CHANNELS, RecallConfig
 from offline.recall.two_tower.config import TwoTowerConfig
+from offline.workflow.renamed import RENAMED_SETTINGS
 from recall_server.channels import channel_class
 from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy
 from recsys.config import TypedConfig
@@ -83,6 +84,7 @@ class OfflineConfig(TypedConfig):
     """What every verb is told."""
 
     model_config = SettingsConfigDict(env_prefix="RECSYSOFFLINE_")
+    renamed: ClassVar[Mapping[str, str]] = RENAMED_SETTINGS
 
     dataset: str = Field(
         default="demo",

@@ -37,7 +37,7 @@ def help_of(program: str) -> str:
 def test_every_setting_has_its_row(program: str) -> None:
     config = CONFIGS[program]
     prefix = config.model_config["env_prefix"]
-    sections = set(re.findall(r"^#### \[(\w+)\]$", PAGE, re.MULTILINE))
+    sections = set(re.findall(r"^#### \[([\w.]+)\]$", PAGE, re.MULTILINE))
     missing = [
         name
         for name in config.model_fields

@@ -15,8 +15,8 @@ from offline.workflow.workflow import Workflow
 
 USERS = 700
 QUICK = (
-    "--two-tower.epochs=2",
-    "--two-tower.refit-epochs=0",
+    "--two-tower.pooled.epochs=2",
+    "--two-tower.pooled.refit-epochs=0",
     "--lightgbm.max-rounds=50",
     "--samples.max-users=300",
     "--split.windows=0.65",

@@ -25,7 +25,7 @@ SETTINGS = (
     "--serving.channels=popularity,itemcf,vector",
     "--ranker.candidates=lightgbm",
     "--lightgbm.max-rounds=100",
-    "--two-tower.epochs=4",
+    "--two-tower.pooled.epochs=4",
     "--no-samples.svd-rating",
 )
 """Of the settings that the benchmark chose, fewer models.

@@ -36,8 +36,8 @@ pytestmark = [pytest.mark.integration]
 
 PURPOSES: tuple[Purpose, ...] = ("evaluation", "production")
 TINY = (
-    "--two-tower.epochs=1",
-    "--two-tower.refit-epochs=0",
+    "--two-tower.pooled.epochs=1",
+    "--two-tower.pooled.refit-epochs=0",
     "--lightgbm.max-rounds=10",
     "--samples.max-users=100",
     "--split.windows=0.65",

@@ -12,6 +12,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from offline.recall.two_tower import TwoTowerConfig, train
+from offline.recall.two_tower.config import PooledConfig
 from offline.recall.two_tower.export import build_index
 from recall_server.channels import channel_class
 from recall_server.channels.base import Channel
@@ -29,19 +30,14 @@ from recsys.bundle import Bundle, FileEntry, IndexFacts, Manifest, ServingPolicy
 from recsys.catalogue import Catalogue
 from recsys.domain import History, ItemFilter, RecallQuery
 from recsys.errors import BundleDamaged, BundleError, BundleMismatch
+from tests.offline.recall.two_tower.towers import varied
 from tests.recall_server.conformance import DAY, NOW, ChannelConformance, history_of
 from tests.recall_server.toy import checkerboard
 
 CONFIG = TwoTowerConfig(
-    embedding_size=8,
-    heads=2,
-    hidden=16,
-    least_examples=256,
-    batch_size=64,
-    epochs=4,
-    averaging=0.5,
     threads=1,
     device="cpu",
+    pooled=PooledConfig(embedding_size=8, heads=2, hidden=16, min_examples=256, batch_size=64, epochs=4, averaging=0.5),
 )
 
 
@@ -192,7 +188,7 @@ def large(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     vectors = np.random.default_rng(0).normal(size=(MANY, facts.index.dim)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     np.save(folder / VECTORS_FILE, vectors)
-    small = CONFIG.model_copy(update={"index_links": 8, "index_ef_construction": 60})
+    small = varied(CONFIG, hnsw_m=8, hnsw_ef_construction=60)
     build_index(vectors, small).save_index(str(folder / INDEX_FILE))
     described = facts.model_copy(update={"index": facts.index.model_copy(update={"count": MANY}), "ef": WIDTH})
     (folder / FACTS_FILE).write_text(described.model_dump_json(), encoding="utf-8")
@@ -301,7 +297,7 @@ def test_refuses_vectors_that_do_not_fit_the_catalogue(folder: Path) -> None:
 
 def test_refuses_a_tower_of_another_width(folder: Path, tmp_path: Path) -> None:
     snapshot = checkerboard(6, 16)
-    train(snapshot, CONFIG.model_copy(update={"embedding_size": 4, "epochs": 1}), tmp_path / "other")
+    train(snapshot, varied(CONFIG, pooled={"embedding_size": 4, "epochs": 1}), tmp_path / "other")
     shutil.copy(tmp_path / "other" / TOWER_FILE, folder / TOWER_FILE)
     with pytest.raises(BundleMismatch, match="user vectors of 9 dimensions, items have 13"):
         VectorChannel.open(folder)

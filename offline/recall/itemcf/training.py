@@ -64,7 +64,7 @@ class ItemCFConfig(BaseModel):
     history_value_floor: float = Field(
         default=0.1, ge=0, le=1, description="what the lowest rating counts in a user's history; the highest counts 1"
     )
-    least_value: float | None = Field(
+    min_value: float | None = Field(
         default=None, description="a lower rating says nothing, neither in training nor in a history; null: all say"
     )
     half_life_days: float | None = Field(
@@ -79,7 +79,7 @@ def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
         DataError: not even the cosine fits `max_memory_mib`, or EASE cannot be solved with `reg`.
     """
     low, high = value_range(snapshot.events.values)
-    scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.least_value)
+    scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.min_value)
     users_by_items = csc_array(taste_matrix(snapshot, scale))
     covered = _most_rated(users_by_items, ease_capacity(users_by_items, config))
     _LOG.info("itemcf: EASE for %d of %d items, cosine for the rest", len(covered), len(snapshot.catalogue))
@@ -88,7 +88,7 @@ def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
         items=len(snapshot.catalogue),
         neighbours=weights.shape[1],
         ease_items=len(covered),
-        value_scale=ValueScale(low=low, high=high, floor=config.history_value_floor, least=config.least_value),
+        value_scale=ValueScale(low=low, high=high, floor=config.history_value_floor, least=config.min_value),
         half_life_days=config.half_life_days,
     )
     (folder / FACTS_FILE).parent.mkdir(parents=True, exist_ok=True)

@@ -68,14 +68,15 @@ def draw_epoch(events: TrainingEvents, trend: Trend, config: TwoTowerConfig, rng
     Some examples lose their history, which trains the cold vector.
     """
     n_users = int(np.count_nonzero(np.diff(events.indptr)))
-    n = min(max(n_users * config.examples_per_user, config.least_examples), config.most_examples)
-    n_moment = round(n * config.moment_share)
-    half_life = config.recency_half_life_days * SECONDS_PER_DAY
+    pooled = config.pooled
+    n = min(max(n_users * pooled.examples_per_user, pooled.min_examples), pooled.max_examples)
+    n_moment = round(n * pooled.moment_share)
+    half_life = pooled.recency_half_life_days * SECONDS_PER_DAY
     by_event = _cut_before_events(events, n - n_moment, half_life, rng)
     by_moment = _cut_at_moments(events, trend, n_moment, half_life, rng)
     drawn = Examples(*(np.concatenate(pair) for pair in zip(_arrays(by_event), _arrays(by_moment), strict=True)))
-    cold = rng.random(len(drawn)) < config.cold_fraction
-    return _with_targets(events, replace(drawn, starts=np.where(cold, drawn.cuts, drawn.starts)), config.targets, rng)
+    cold = rng.random(len(drawn)) < pooled.cold_fraction
+    return _with_targets(events, replace(drawn, starts=np.where(cold, drawn.cuts, drawn.starts)), pooled.targets, rng)
 
 
 def cut_at(events: TrainingEvents, moment: int) -> Examples:
@@ -91,7 +92,7 @@ def batches(
     events: TrainingEvents, epoch: Epoch, trend: Trend, *, config: TwoTowerConfig, rng: np.random.Generator
 ) -> Iterator[Batch]:
     """Cuts an epoch into batches in random order; examples of like length share one, so little is padding."""
-    size, order = config.batch_size, rng.permutation(len(epoch.examples))
+    size, order = config.pooled.batch_size, rng.permutation(len(epoch.examples))
     lengths = np.minimum(epoch.examples.cuts - epoch.examples.starts, config.history_limit)
     index: list[NDArray[np.int64]] = []
     for start in range(0, len(order), size * _SORTED_BATCHES):

@@ -9,73 +9,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from offline.recall.two_tower.objectives import ObjectiveName
 
 
-class SequenceConfig(BaseModel):
-    """Shape and training of the sequence tower; what is not named here it shares with the pooled one."""
+class PooledConfig(BaseModel):
+    """Shape and training of the pooled tower, which ranks what a user takes some day and knows trends."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sequence_size: int = Field(default=128, ge=2, description="sequence tower: width of item vectors and of its layers")
-    sequence_blocks: int = Field(default=2, ge=1, description="sequence tower: self-attention layers")
-    sequence_heads: int = Field(default=2, ge=1, description="sequence tower: attention heads; they divide the width")
-    sequence_temperature: float = Field(
-        default=0.06, gt=0, description="sequence tower: scores are cosines divided by this"
-    )
-    sequence_dropout: float = Field(
-        default=0.2, ge=0, lt=1, description="sequence tower: dropout of its input and of each layer's output"
-    )
-    sequence_id_dropout: float = Field(
-        default=0.05, ge=0, lt=1, description="sequence tower: share of items shown without their id in a step"
-    )
-    sequence_text: bool = Field(
-        default=False, description="sequence tower: describe items by the text vectors of the section [text], too"
-    )
-    sequence_loss: ObjectiveName = Field(
-        default="cross-entropy", description="sequence tower: what each position's next item is scored by"
-    )
-    sequence_negatives: int = Field(
-        default=512, ge=1, description="sequence tower: uniform negatives per step, shared by all positions"
-    )
-    sequence_calibration: float = Field(
-        default=0.75, ge=0, le=1, description="sequence tower: gBCE's t, between plain BCE and softmax's scores"
-    )
-    sequence_events: int = Field(
-        default=1_600, ge=1, description="sequence tower: events per step, padding counted; windows are cut to fit"
-    )
-    sequence_learning_rate: float = Field(default=6e-3, gt=0, description="sequence tower: AdamW's largest step size")
-    sequence_reg: float = Field(default=0.01, ge=0, description="sequence tower: AdamW's weight decay")
-    sequence_warmup: float = Field(
-        default=0.04, ge=0, le=1, description="sequence tower: share of the steps in which the step size rises"
-    )
-    sequence_averaging: float = Field(
-        default=0.995, ge=0, lt=1, description="sequence tower: what averaged weights keep per step"
-    )
-    sequence_epochs: int = Field(
-        default=10, ge=1, description="sequence tower: epochs from scratch; the step size falls to 0 over them"
-    )
-    sequence_patience: int = Field(
-        default=3, ge=1, description="sequence tower: epochs without a better validation NDCG before stopping"
-    )
-    sequence_refit_epochs: int = Field(
-        default=1, ge=0, description="sequence tower: epochs on everything, each user's latest event included"
-    )
-    sequence_continue_epochs: int = Field(
-        default=2, ge=1, description="sequence tower: epochs when an earlier cut-off's towers are continued"
-    )
-    precision: Literal["auto", "full", "mixed"] = Field(
-        default="auto", description="sequence tower: 32-bit layers, or 16-bit ones; auto: mixed on CUDA"
-    )
-    sequence_refit_rate: float = Field(
-        default=0.1, gt=0, le=1, description="sequence tower: share of the step size that refits begin with"
-    )
-
-
-class TwoTowerConfig(SequenceConfig):
-    """Shape, training and export of the two towers."""
-
-    tower: Literal["pooled", "sequence"] = Field(
-        default="pooled",
-        description="user tower: pooled ranks what a user takes some day and knows trends, sequence what comes next",
-    )
 
     embedding_size: int = Field(default=64, ge=2, description="width of the id embeddings and of the latent vectors")
     heads: int = Field(default=4, ge=1, description="attention heads that pool the history")
@@ -87,7 +24,6 @@ class TwoTowerConfig(SequenceConfig):
     id_dropout: float = Field(
         default=0.2, ge=0, lt=1, description="share of items shown without their id, so that genres and year carry it"
     )
-    history_limit: int = Field(default=200, ge=1, le=200, description="latest events the user tower reads")
     cold_fraction: float = Field(
         default=0.02, ge=0, lt=1, description="share of examples without history: they train the cold vector"
     )
@@ -104,16 +40,21 @@ class TwoTowerConfig(SequenceConfig):
     )
 
     examples_per_user: int = Field(default=2, ge=1, description="examples drawn per user and epoch, on average")
-    least_examples: int = Field(default=4_000, ge=1, description="fewest examples per epoch, for small data sets")
-    most_examples: int = Field(default=100_000, ge=1, description="most examples per epoch, for large data sets")
+    min_examples: int = Field(default=4_000, ge=1, description="fewest examples per epoch, for small data sets")
+    max_examples: int = Field(default=100_000, ge=1, description="most examples per epoch, for large data sets")
     targets: int = Field(default=16, ge=1, description="later items sampled per example")
     batch_size: int = Field(default=128, ge=1, description="examples per step")
     sampled_negatives: int = Field(
-        default=4_096, ge=1, description="uniform negatives beside the in-batch ones; at least the catalogue: exact"
+        default=4_096,
+        ge=1,
+        description="uniform negatives in addition to the in-batch ones; at least the catalogue: exact",
     )
     learning_rate: float = Field(default=2e-3, gt=0, description="AdamW's step size")
     averaging: float = Field(
-        default=0.997, ge=0, lt=1, description="what averaged weights keep per step; they are validated and exported"
+        default=0.997,
+        ge=0,
+        lt=1,
+        description="decay per step of the averaged weights, which are validated and exported",
     )
     reg: float = Field(default=1.0, ge=0, description="AdamW's weight decay")
     epochs: int = Field(default=10, ge=1, description="most epochs from scratch")
@@ -123,6 +64,61 @@ class TwoTowerConfig(SequenceConfig):
     validation_fraction: float = Field(
         default=0.1, gt=0, lt=1, description="last share of the events that chooses the number of epochs"
     )
+
+
+class SequenceConfig(BaseModel):
+    """Shape and training of the sequence tower, which predicts the next item."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    size: int = Field(default=128, ge=2, description="width of item vectors and of the tower's layers")
+    blocks: int = Field(default=2, ge=1, description="self-attention layers")
+    heads: int = Field(default=2, ge=1, description="attention heads; they divide the width")
+    temperature: float = Field(default=0.06, gt=0, description="scores are cosines divided by this")
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="dropout of the input and of each layer's output")
+    id_dropout: float = Field(default=0.05, ge=0, lt=1, description="share of items shown without their id in a step")
+    text: bool = Field(default=False, description="describe items by the text vectors of the section [text], too")
+    loss: ObjectiveName = Field(
+        default="cross-entropy", description="loss of each position's prediction of the next item"
+    )
+    negatives: int = Field(default=512, ge=1, description="uniform negatives per step, shared by all positions")
+    calibration: float = Field(
+        default=0.75, ge=0, le=1, description="gBCE's t, between plain BCE (0) and the scores of a softmax (1)"
+    )
+    events: int = Field(default=1_600, ge=1, description="events per step, padding counted; windows are cut to fit")
+    precision: Literal["auto", "full", "mixed"] = Field(
+        default="auto", description="32-bit layers, or 16-bit ones; auto: mixed on CUDA"
+    )
+    learning_rate: float = Field(default=6e-3, gt=0, description="AdamW's largest step size")
+    reg: float = Field(default=0.01, ge=0, description="AdamW's weight decay")
+    warmup: float = Field(default=0.04, ge=0, le=1, description="share of the steps in which the step size rises")
+    averaging: float = Field(
+        default=0.995,
+        ge=0,
+        lt=1,
+        description="decay per step of the averaged weights, which are validated and exported",
+    )
+    epochs: int = Field(default=10, ge=1, description="most epochs from scratch; the step size falls to 0 over them")
+    patience: int = Field(default=3, ge=1, description="epochs without a better validation NDCG before stopping")
+    refit_epochs: int = Field(
+        default=1, ge=0, description="further epochs on everything, each user's latest event included"
+    )
+    continue_epochs: int = Field(default=2, ge=1, description="epochs when an earlier cut-off's towers are continued")
+    refit_rate: float = Field(
+        default=0.1, gt=0, le=1, description="share of the step size that refits and continued trainings begin with"
+    )
+
+
+class TwoTowerConfig(BaseModel):
+    """Which towers are trained, and what both kinds share: histories, validation, machine, index."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    tower: Literal["pooled", "sequence"] = Field(
+        default="pooled",
+        description="user tower: pooled ranks what a user takes some day and knows trends, sequence what comes next",
+    )
+    history_limit: int = Field(default=200, ge=1, le=200, description="latest events the user tower reads")
     validation_users: int = Field(default=2_000, ge=1, description="most users in the validation")
 
     seed: int = Field(default=1, ge=0, description="of every random draw")
@@ -131,12 +127,20 @@ class TwoTowerConfig(SequenceConfig):
         default=1, ge=1, description="CPU threads of PyTorch; more are slower where other processes share the cores"
     )
 
-    index_links: int = Field(default=32, ge=2, description="hnswlib M: links per item")
-    index_ef_construction: int = Field(default=300, ge=1, description="hnswlib ef_construction: width while building")
-    index_recall: float = Field(default=0.99, gt=0, le=1, description="least recall@100 against exact search")
+    hnsw_m: int = Field(default=32, ge=2, description="hnswlib M: links per item")
+    hnsw_ef_construction: int = Field(default=300, ge=1, description="hnswlib ef_construction: width while building")
+    index_recall: float = Field(default=0.99, gt=0, le=1, description="lowest recall@100 against exact search")
     parity_tolerance: float = Field(default=1e-4, gt=0, description="largest difference of the ONNX tower to PyTorch's")
+
+    pooled: PooledConfig = PooledConfig()
+    sequence: SequenceConfig = SequenceConfig()
+
+    @property
+    def trained(self) -> PooledConfig | SequenceConfig:
+        """The section of the towers that are trained."""
+        return self.sequence if self.tower == "sequence" else self.pooled
 
     @property
     def reads_text(self) -> bool:
-        """Whether the towers are told what items' texts say."""
-        return self.tower == "sequence" and self.sequence_text
+        """Whether the towers read the text vectors of items."""
+        return self.tower == "sequence" and self.sequence.text

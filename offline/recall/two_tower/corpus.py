@@ -27,8 +27,9 @@ class Corpus:
     def of(cls, events: TrainingEvents, n_items: int, cutoff: int, config: TwoTowerConfig) -> Corpus:
         """The events up to `cutoff` and their trend."""
         events = events_where(events, events.timestamps <= cutoff)
+        pooled = config.pooled
         trend = measure_trend(
-            events, n_items, half_lives_days=config.half_lives_days, n_moments=config.moments, cutoff=cutoff
+            events, n_items, half_lives_days=pooled.half_lives_days, n_moments=pooled.moments, cutoff=cutoff
         )
         return cls(events, trend, n_items)
 

@@ -155,8 +155,8 @@ def build_index(items: NDArray[np.float32], config: TwoTowerConfig) -> Any:
     index = hnswlib.Index(space="ip", dim=items.shape[1])
     index.init_index(
         max_elements=len(items),
-        ef_construction=config.index_ef_construction,
-        M=config.index_links,
+        ef_construction=config.hnsw_ef_construction,
+        M=config.hnsw_m,
         random_seed=config.seed,
     )
     rows = np.arange(len(items))
@@ -176,7 +176,7 @@ def _searchable(
     Cold items of the same genres and decade stand at one place, and few links lead to many of them.
     """
     for factor in _MORE_LINKS:
-        linked = config.model_copy(update={"index_links": config.index_links * factor})
+        linked = config.model_copy(update={"hnsw_m": config.hnsw_m * factor})
         index = build_index(items, linked)
         try:
             return index, *widen_until_exact(index, items, users, config.index_recall)
@@ -203,7 +203,7 @@ def widen_until_exact(
         if ef >= len(items):
             raise ContractBroken(
                 f"hnswlib index: recall@{k} is {recall:.3f} at ef {ef}, expected {least}; "
-                "raise index_links and index_ef_construction"
+                "raise hnsw_m and hnsw_ef_construction"
             )
         ef *= 2
 

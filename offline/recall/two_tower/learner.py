@@ -26,8 +26,9 @@ class Learner:
         self.model = model.to(device)
         self.config = config
         self.device = device
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.reg)
-        average = get_ema_multi_avg_fn(config.averaging)  # type: ignore[no-untyped-call]
+        pooled = config.pooled
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=pooled.learning_rate, weight_decay=pooled.reg)
+        average = get_ema_multi_avg_fn(pooled.averaging)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(model, multi_avg_fn=average)
 
     @property
@@ -42,10 +43,10 @@ class Learner:
         epoch = draw_epoch(corpus.events, corpus.trend, self.config, rng)
         counts = epoch.target_counts(corpus.n_items)
         sampler = NegativeSampler(
-            np.flatnonzero(corpus.known), counts / max(counts.sum(), 1), self.config.sampled_negatives
+            np.flatnonzero(corpus.known), counts / max(counts.sum(), 1), self.config.pooled.sampled_negatives
         )
         self.model.train()
-        steps = -(-len(epoch.examples) // self.config.batch_size)
+        steps = -(-len(epoch.examples) // self.config.pooled.batch_size)
         drawn = batches(corpus.events, epoch, corpus.trend, config=self.config, rng=rng)
         losses = []
         for batch in tqdm(

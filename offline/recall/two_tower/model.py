@@ -71,11 +71,11 @@ class ItemTower(nn.Module):
     def __init__(self, content: Content, config: TwoTowerConfig) -> None:
         super().__init__()
         n_items, n_columns = content.matrix.shape
-        self.identity = nn.Embedding(n_items, config.embedding_size)
+        self.identity = nn.Embedding(n_items, config.pooled.embedding_size)
         self.identity_bias = nn.Embedding(n_items, 1)
-        self.described = nn.Linear(n_columns, config.embedding_size, bias=False)
+        self.described = nn.Linear(n_columns, config.pooled.embedding_size, bias=False)
         self.described_bias = nn.Linear(n_columns, 1, bias=False)
-        self.id_dropout = config.id_dropout
+        self.id_dropout = config.pooled.id_dropout
         self.content: Tensor
         self.register_buffer("content", torch.from_numpy(content.matrix), persistent=False)
         nn.init.normal_(self.identity.weight, std=0.05)
@@ -97,21 +97,24 @@ class UserTower(nn.Module):
 
     def __init__(self, config: TwoTowerConfig, *, mean: float, deviation: float) -> None:
         super().__init__()
-        d, pooled = config.embedding_size, config.embedding_size * config.heads
-        self.event_dropout = config.event_dropout
+        pooled = config.pooled
+        d = pooled.embedding_size
+        self.event_dropout = pooled.event_dropout
         self.value_scale: Tensor
         self.register_buffer("value_scale", torch.tensor([mean, deviation]))
         self.event = nn.Linear(_EVENT_FEATURES, d)
         self.position = nn.Embedding(config.history_limit, d)
-        self.attention = nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, config.heads))
+        self.attention = nn.Sequential(nn.Linear(d, d), nn.Tanh(), nn.Linear(d, pooled.heads))
         self.pooled = nn.Sequential(
-            nn.Dropout(config.dropout), nn.Linear(pooled + _EVENT_FEATURES + 2, config.hidden), nn.GELU()
+            nn.Dropout(pooled.dropout),
+            nn.Linear(d * pooled.heads + _EVENT_FEATURES + 2, pooled.hidden),
+            nn.GELU(),
         )
-        self.taste = nn.Linear(config.hidden, d)
-        self.trend = nn.Linear(config.hidden, len(config.half_lives_days))
+        self.taste = nn.Linear(pooled.hidden, d)
+        self.trend = nn.Linear(pooled.hidden, len(pooled.half_lives_days))
         nn.init.normal_(self.position.weight, std=0.02)
         nn.init.zeros_(self.trend.weight)
-        nn.init.constant_(self.trend.bias, 1.0 / len(config.half_lives_days))
+        nn.init.constant_(self.trend.bias, 1.0 / len(pooled.half_lives_days))
 
     def forward(self, items: Tensor, histories: Histories) -> Tensor:
         """User vectors [q, d + 1 + h]; `items` are the latent vectors [q, L, d] of the events."""

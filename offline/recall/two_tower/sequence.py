@@ -37,12 +37,12 @@ class SequenceItemTower(nn.Module):
     def __init__(self, content: Content, side: ItemSideData, config: TwoTowerConfig) -> None:
         super().__init__()
         n_items, n_columns = content.matrix.shape
-        size = config.sequence_size
+        size = config.sequence.size
         self.identity = nn.Embedding(n_items, size)
         self.identity_bias = nn.Embedding(n_items, 1)
         self.described = nn.Linear(n_columns, size, bias=False)
         self.side = SideTower(side, size)
-        self.id_dropout = config.sequence_id_dropout
+        self.id_dropout = config.sequence.id_dropout
         self.content: Tensor
         self.register_buffer("content", torch.from_numpy(content.matrix), persistent=False)
         nn.init.normal_(self.identity.weight, std=_BIRTH)
@@ -70,7 +70,9 @@ class AttentionBlock(nn.Module):
     def __init__(self, size: int, heads: int, *, limit: int, dropout: float) -> None:
         super().__init__()
         if size % heads:
-            raise CannotStart(f"sequence_heads {heads} does not divide sequence_size {size}; choose one that does")
+            raise CannotStart(
+                f"two_tower.sequence.heads {heads} does not divide two_tower.sequence.size {size}; choose one that does"
+            )
         self.heads = heads
         self.before = nn.LayerNorm(size)
         self.project = nn.Linear(size, 4 * size)
@@ -99,18 +101,19 @@ class SequenceUserTower(nn.Module):
 
     def __init__(self, config: TwoTowerConfig, *, mean: float, deviation: float) -> None:
         super().__init__()
-        size = config.sequence_size
+        sequence = config.sequence
+        size = sequence.size
         self.value_scale: Tensor
         self.register_buffer("value_scale", torch.tensor([mean, deviation]))
         self.cold = nn.Parameter(torch.empty(size))
         self.event = nn.Linear(_EVENT_FEATURES, size)
-        self.begin = nn.Dropout(config.sequence_dropout)
+        self.begin = nn.Dropout(sequence.dropout)
         self.blocks = nn.ModuleList(
-            AttentionBlock(size, config.sequence_heads, limit=config.history_limit, dropout=config.sequence_dropout)
-            for _ in range(config.sequence_blocks)
+            AttentionBlock(size, sequence.heads, limit=config.history_limit, dropout=sequence.dropout)
+            for _ in range(sequence.blocks)
         )
         self.end = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, size))
-        self.temperature = config.sequence_temperature
+        self.temperature = sequence.temperature
         nn.init.normal_(self.cold, std=_BIRTH)
 
     def forward(self, items: Tensor, histories: Histories) -> Tensor:

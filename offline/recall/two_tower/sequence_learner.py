@@ -57,10 +57,11 @@ class SequenceLearner:
         self.config = config
         self.device = device
         self.schedule = schedule
-        self.optimizer = torch.optim.AdamW(_groups(model, config.sequence_reg), lr=schedule.peak, betas=(0.9, 0.98))
-        average = get_ema_multi_avg_fn(config.sequence_averaging)  # type: ignore[no-untyped-call]
+        sequence = config.sequence
+        self.optimizer = torch.optim.AdamW(_groups(model, sequence.reg), lr=schedule.peak, betas=(0.9, 0.98))
+        average = get_ema_multi_avg_fn(sequence.averaging)  # type: ignore[no-untyped-call]
         self.averaged = AveragedModel(model, multi_avg_fn=average)
-        self.mixed = config.precision == "mixed" or (config.precision == "auto" and device.type == "cuda")
+        self.mixed = sequence.precision == "mixed" or (sequence.precision == "auto" and device.type == "cuda")
         half = self.mixed and device.type == "cuda" and not torch.cuda.is_bf16_supported()
         self.type = torch.float16 if half else torch.bfloat16
         self.scaler = torch.amp.GradScaler(device.type, enabled=half)
@@ -75,7 +76,7 @@ class SequenceLearner:
         rng = np.random.default_rng([self.config.seed, phase, number])
         torch.manual_seed(int(rng.integers(2**62)))
         windows = draw_windows(corpus.events, self.config.history_limit, rng)
-        groups = pack(windows, self.config.sequence_events, rng)
+        groups = pack(windows, self.config.sequence.events, rng)
         known = torch.from_numpy(corpus.known)
         self.model.train()
         losses = []
@@ -89,7 +90,7 @@ class SequenceLearner:
         """One gradient step; returns the loss before it. `known` is bool[items], see `Sample`."""
         with torch.autocast(self.device.type, dtype=self.type, enabled=self.mixed):
             sample = self._sample(batch, known)
-        loss = objective_loss(self.config.sequence_loss, sample)
+        loss = objective_loss(self.config.sequence.loss, sample)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         self.scaler.unscale_(self.optimizer)
@@ -124,14 +125,14 @@ class SequenceLearner:
         cold = self.model.users.scaled(self.model.users.cold).expand(len(batch.first_rows), -1)
         targets = torch.cat([batch.targets[batch.present], batch.first_rows]).to(self.device)
         rows = known.nonzero()[:, 0]
-        negatives = rows[torch.randint(len(rows), (self.config.sequence_negatives,))].to(self.device)
+        negatives = rows[torch.randint(len(rows), (self.config.sequence.negatives,))].to(self.device)
         return Sample(
             with_one(torch.cat([states, cold.to(states.dtype)])).float(),
             items.float(),
             targets,
             negatives,
             known.to(self.device),
-            self.config.sequence_calibration,
+            self.config.sequence.calibration,
         )
 
     def _set_rate(self, progress: float) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -136,21 +135,6 @@ def choose_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """How many epochs each phase has."""
-
-    epochs: int
-    patience: int
-    refit_epochs: int
-    continue_epochs: int
-
-    @classmethod
-    def of(cls, config: TwoTowerConfig) -> _Plan:
-        prefix = "sequence_" if config.tower == "sequence" else ""
-        return cls(*(getattr(config, prefix + name) for name in cls.__slots__))
-
-
 class _Training:
     """One training with its checkpoint: phase, epochs done, and the best weights so far."""
 
@@ -159,7 +143,7 @@ class _Training:
     ) -> None:
         self.snapshot = snapshot
         self.config = config
-        self.plan = _Plan.of(config)
+        self.plan = config.trained
         self.checkpoint = folder / CHECKPOINT_FILE
         content = Content.of(snapshot.catalogue)
         self.meaning = Meaning.of(snapshot, content, side)
@@ -179,7 +163,7 @@ class _Training:
         events, config, n_items = self.snapshot.events, self.config, len(self.snapshot.catalogue)
         if config.tower == "sequence":
             return Validation.of_latest(events, n_items, self.snapshot.cutoff, config)
-        moment = int(np.quantile(events.timestamps, 1 - config.validation_fraction, method="lower"))
+        moment = int(np.quantile(events.timestamps, 1 - config.pooled.validation_fraction, method="lower"))
         return Validation.after(Corpus.of(events, n_items, moment, config), events, config)
 
     def search(self) -> None:
@@ -219,12 +203,12 @@ class _Training:
 
     def _schedule(self) -> Schedule:
         """The step size of the phase that begins: towers that know much already take smaller steps."""
-        config, plan = self.config, self.plan
+        config = self.config.sequence
         refits = self.phase == _REFIT and self.best["epoch"] > 0
         if not (self.continued or refits):
-            return Schedule(config.sequence_learning_rate, plan.epochs, config.sequence_warmup)
-        epochs = plan.continue_epochs if self.continued else plan.refit_epochs
-        return Schedule(config.sequence_learning_rate * config.sequence_refit_rate, epochs, config.sequence_warmup)
+            return Schedule(config.learning_rate, config.epochs, config.warmup)
+        epochs = config.continue_epochs if self.continued else config.refit_epochs
+        return Schedule(config.learning_rate * config.refit_rate, epochs, config.warmup)
 
     def _save(self) -> None:
         state = {"fingerprint": self.identity, "phase": self.phase, "epochs": self.epochs, "best": self.best}

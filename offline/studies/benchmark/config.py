@@ -15,6 +15,7 @@ from offline.dataset.splits import Protocol
 from offline.protocols.targets import TargetKind
 from offline.studies.benchmark.spaces import SPACES
 from offline.workflow.config import OfflineConfig
+from recsys.config import merged
 from recsys.errors import CannotStart
 
 SETTINGS = Path("benchmarks/settings")
@@ -112,8 +113,7 @@ def with_chosen(preset: dict[str, Any], arguments: Sequence[str], file: dict[str
     early = _deciding(arguments, file)
     label = Path(early.data_dir).name if early.data_dir else early.dataset
     for path in chosen_files(Path(early.settings) / _place(early.protocol, label, early.targets)):
-        for section, chosen in tomllib.loads(path.read_text("utf-8")).items():
-            preset = {**preset, section: {**preset.get(section, {}), **chosen}}
+        preset = merged(preset, tomllib.loads(path.read_text("utf-8")))
     return preset
 
 

@@ -27,6 +27,7 @@ from offline.studies.benchmark.costs import cost_of
 from offline.studies.benchmark.headlines import measured_group
 from offline.studies.benchmark.loss_result import METRIC, METRICS, LossResult, LossRow
 from offline.studies.benchmark.machine import machine, versions
+from offline.studies.benchmark.spaces import overridden
 from offline.workflow.config import OfflineConfig
 from offline.workflow.workflow import Workflow
 from recsys.domain import Ids
@@ -48,17 +49,19 @@ class Variant:
 
     loss: str
     settings: Mapping[str, object]
-    """What its section `two_tower` has beside what all have."""
+    """What it sets, by dotted key."""
     usual: bool = False
     """Whether it is what the tower is configured with: what the others are compared to."""
 
     def of(self, config: OfflineConfig) -> OfflineConfig:
         """`config` with this tower alone, from scratch, and as many epochs as it is given."""
         towers = config.two_tower
-        every = {"patience": towers.epochs, "sequence_patience": towers.sequence_epochs}
-        return config.model_copy(
+        patience = {
+            "two_tower.pooled.patience": towers.pooled.epochs,
+            "two_tower.sequence.patience": towers.sequence.epochs,
+        }
+        return overridden(config, {**self.settings, **patience}).model_copy(
             update={
-                "two_tower": towers.model_copy(update={**self.settings, **every}),
                 "serving": config.serving.model_copy(update={"channels": (CHANNEL,)}),
                 "split": config.split.model_copy(update={"windows": ()}),
             }
@@ -84,18 +87,23 @@ class Trial:
 
 def variants(config: TwoTowerConfig) -> list[Variant]:
     """Of the sequence tower every loss, of the pooled one its only loss with few negatives, too; usual ones first."""
-    names: list[ObjectiveName] = sorted(get_args(ObjectiveName), key=lambda name: name != config.sequence_loss)
-    counts = dict.fromkeys((config.sampled_negatives, FEW_NEGATIVES))
+    names: list[ObjectiveName] = sorted(get_args(ObjectiveName), key=lambda name: name != config.sequence.loss)
+    usual_negatives = config.pooled.sampled_negatives
+    counts = dict.fromkeys((usual_negatives, FEW_NEGATIVES))
     return [
         *(
-            Variant(name, {"tower": "sequence", "sequence_loss": name}, usual=name == config.sequence_loss)
+            Variant(
+                name,
+                {"two_tower.tower": "sequence", "two_tower.sequence.loss": name},
+                usual=name == config.sequence.loss,
+            )
             for name in names
         ),
         *(
             Variant(
                 "sampled-softmax",
-                {"tower": "pooled", "sampled_negatives": count},
-                usual=count == config.sampled_negatives,
+                {"two_tower.tower": "pooled", "two_tower.pooled.sampled_negatives": count},
+                usual=count == usual_negatives,
             )
             for count in counts
         ),
@@ -156,7 +164,6 @@ def command_of(config: LossesConfig) -> str:
 def _row(trial: Trial, usual: Trial, drawn: BootstrapConfig) -> LossRow:
     ours, theirs, towers = trial.values, usual.values, trial.towers
     difference = paired_interval(ours, theirs, trial.user_ids, resamples=drawn.resamples, seed=drawn.seed)
-    sequence = towers.tower == "sequence"
     return LossRow(
         towers.tower,
         trial.variant.loss,
@@ -165,8 +172,8 @@ def _row(trial: Trial, usual: Trial, drawn: BootstrapConfig) -> LossRow:
         figures={metric: trial.measured.figures[metric] for metric in METRICS},
         share=float(ours.mean() / theirs.mean()) if theirs.mean() else None,
         difference=Figure(*difference[0].tolist()),
-        epochs=towers.sequence_epochs if sequence else towers.epochs,
-        refit_epochs=towers.sequence_refit_epochs if sequence else towers.refit_epochs,
+        epochs=towers.trained.epochs,
+        refit_epochs=towers.trained.refit_epochs,
         cpu_seconds=trial.cpu_seconds,
     )
 
@@ -175,8 +182,9 @@ def _negatives(trial: Trial) -> str:
     """What a chosen item is scored against."""
     towers, loss = trial.towers, trial.variant.loss
     if towers.tower == "pooled":
-        exact = towers.sampled_negatives >= trial.known
-        return "every item" if exact else f"in-batch and {towers.sampled_negatives:,} uniform, logQ"
-    uniform = f"{towers.sequence_negatives:,} uniform"
-    more = {"sampled-softmax": ", logQ", "gbce": f", t = {towers.sequence_calibration:g}"}
-    return "every item" if loss == "cross-entropy" else f"{uniform}{more.get(loss, '')}"
+        uniform = towers.pooled.sampled_negatives
+        return "every item" if uniform >= trial.known else f"in-batch and {uniform:,} uniform, logQ"
+    sequence = towers.sequence
+
+    more = {"sampled-softmax": ", logQ", "gbce": f", t = {sequence.calibration:g}"}
+    return "every item" if loss == "cross-entropy" else f"{sequence.negatives:,} uniform{more.get(loss, '')}"

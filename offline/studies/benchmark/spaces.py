@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from offline.workflow.config import OfflineConfig
@@ -13,7 +14,10 @@ if TYPE_CHECKING:
 
 Value = int | float | str | bool
 Settings = dict[str, Value]
-"""By flat key, `section.field`. Never null, which a TOML file cannot say and so could not set over another file."""
+"""By dotted key, `section.field` or `section.subsection.field`.
+
+Never null, which a TOML file cannot say and so could not set over another file.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +75,8 @@ Space = Mapping[str, Choice | Real | Whole]
 
 _HALF_LIVES = Choice((3.0, 7.0, 14.0, 30.0, 90.0, 365.0, 3_650.0))
 _ALL_RATINGS = 0.0
-"""The least value that leaves none out, as null does."""
-_LEAST = Choice((_ALL_RATINGS, 3.0, 4.0), null=_ALL_RATINGS)
+"""The lowest `min_value`: it leaves no rating out, as null does."""
+_MIN_VALUE = Choice((_ALL_RATINGS, 3.0, 4.0), null=_ALL_RATINGS)
 """Of ratings from 1 to 5."""
 _FLOORS = Choice((0.0, 0.1, 0.2, 0.5, 1.0))
 
@@ -80,7 +84,7 @@ SPACES: dict[str, Space] = {
     "itemcf": {
         "itemcf.reg": Real(30, 10_000),
         "itemcf.n_neighbours": Choice((50, 100, 200, 400)),
-        "itemcf.least_value": _LEAST,
+        "itemcf.min_value": _MIN_VALUE,
         "itemcf.training_value_floor": _FLOORS,
         "itemcf.history_value_floor": _FLOORS,
         "itemcf.half_life_days": _HALF_LIVES,
@@ -90,7 +94,7 @@ SPACES: dict[str, Space] = {
         "als.reg": Real(0.1, 300),
         "als.confidence": Real(0.5, 40),
         "als.iterations": Whole(5, 25, linear=True),
-        "als.least_value": _LEAST,
+        "als.min_value": _MIN_VALUE,
         "als.training_value_floor": _FLOORS,
         "als.history_value_floor": _FLOORS,
         "als.half_life_days": _HALF_LIVES,
@@ -103,11 +107,11 @@ SPACES: dict[str, Space] = {
     },
     "vector": {
         "two_tower.tower": Choice(("pooled", "sequence")),
-        "two_tower.sequence_size": Choice((64, 128)),
-        "two_tower.sequence_dropout": Real(0.05, 0.4, linear=True),
-        "two_tower.sequence_temperature": Real(0.03, 0.15),
-        "two_tower.sequence_negatives": Choice((256, 512, 1_024)),
-        "two_tower.sequence_learning_rate": Real(5e-4, 1e-2),
+        "two_tower.sequence.size": Choice((64, 128)),
+        "two_tower.sequence.dropout": Real(0.05, 0.4, linear=True),
+        "two_tower.sequence.temperature": Real(0.03, 0.15),
+        "two_tower.sequence.negatives": Choice((256, 512, 1_024)),
+        "two_tower.sequence.learning_rate": Real(5e-4, 1e-2),
     },
     "ranker": {
         "lightgbm.learning_rate": Real(0.02, 0.2),
@@ -131,8 +135,7 @@ def present(space: Space, config: OfflineConfig) -> Settings:
     """What `config` has for the keys of the space, where the space holds it: the first trial, as good as any other."""
     found: Settings = {}
     for key, domain in space.items():
-        section, name = key.split(".")
-        value = getattr(getattr(config, section), name)
+        value: Any = reduce(getattr, key.split("."), config)
         if value is None and isinstance(domain, Choice):
             value = domain.null
         if domain.holds(value):
@@ -144,7 +147,10 @@ def overridden(config: Config, settings: Mapping[str, Any]) -> Config:
     """`config` with these settings, checked as if they had been given to it."""
     sections: dict[str, Any] = {}
     for key, value in settings.items():
-        section, name = key.split(".")
-        sections.setdefault(section, getattr(config, section).model_dump())[name] = value
+        section, *inner, name = key.split(".")
+        table = sections.setdefault(section, getattr(config, section).model_dump())
+        for part in inner:
+            table = table[part]
+        table[name] = value
     checked = {name: type(getattr(config, name))(**values) for name, values in sections.items()}
     return config.model_copy(update=checked)

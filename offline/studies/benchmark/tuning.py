@@ -7,6 +7,8 @@ import json
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any
 
@@ -113,8 +115,8 @@ def study_name(config: TuneConfig, model: str, rows: str) -> str:
         sections = {"split", "text", *(key.split(".")[0] for key in SPACES[model])}
     fixed = config.model_dump(mode="json", include={"seed", "max_requests", *sections})
     for key in SPACES[model]:
-        section, name = key.split(".")
-        del fixed[section][name]
+        *sections_of_key, name = key.split(".")
+        del reduce(getitem, sections_of_key, fixed)[name]
     parts = json.dumps([rows, repr(SPACES[model]), fixed], sort_keys=True)
     return f"{config.place}/{model}/{hashlib.sha256(parts.encode()).hexdigest()[:16]}"
 
@@ -133,7 +135,7 @@ def toml_of(settings: Settings) -> str:
     """Sections and values; JSON's numbers, strings and booleans are TOML's. Spaces have no null, for TOML has none."""
     sections: dict[str, list[str]] = {}
     for key, value in settings.items():
-        section, name = key.split(".")
+        section, _, name = key.rpartition(".")
         sections.setdefault(section, []).append(f"{name} = {json.dumps(value)}")
     return "\n".join(f"[{section}]\n" + "\n".join(lines) + "\n" for section, lines in sections.items())
 

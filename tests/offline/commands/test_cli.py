@@ -72,6 +72,10 @@ def test_help_of_a_verb_describes_its_settings(run: Run, verb: str) -> None:
         ),
         (["--dataset", "demo"], "error: no verb '--dataset'; there are: "),
         (["run", "--epochs", "3"], "error: unrecognized arguments: --epochs 3; see --help"),
+        (
+            ["run", "--two-tower.sequence-heads", "4"],
+            "error: two_tower.sequence_heads was renamed to two_tower.sequence",
+        ),
         (["run", "demo"], "error: unrecognized arguments: demo; see --help"),
         (["run", "--seed", "x"], "error: seed: Input should be a valid integer"),
         (["run", "--dataset"], "error: argument --dataset: expected one argument; see --help"),
@@ -158,7 +162,14 @@ def test_every_setting_is_in_the_description() -> None:
     lines = described(config).splitlines()
     plain = [name for name in OfflineConfig.model_fields if f" {name}=" in lines[0]]
     sections = [line.split("]")[0].removeprefix("  [") for line in lines[1:]]
-    assert plain + sections == list(OfflineConfig.model_fields)
+    assert plain + [name for name in sections if "." not in name] == list(OfflineConfig.model_fields)
+    assert [name for name in sections if "." in name] == [
+        "popularity.returning",
+        "two_tower.pooled",
+        "two_tower.sequence",
+    ]
+    (sequence,) = [line for line in lines if line.startswith("  [two_tower.sequence] ")]
+    assert sequence.startswith("  [two_tower.sequence] size=64 blocks=2 heads=2 ")
     (split,) = [line for line in lines if line.startswith("  [split] ")]
     assert split.startswith("  [split] protocol=temporal windows=[0.6, 0.7] validation=0.8 test=0.9 core=5 ")
 

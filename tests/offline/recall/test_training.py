@@ -20,24 +20,21 @@ from offline.recall.popularity import PopularityConfig
 from offline.recall.text.config import TextConfig
 from offline.recall.text.vectors import VECTORS_FILE
 from offline.recall.training import RecallConfig, RecallModels, train_recall
-from offline.recall.two_tower import TwoTowerConfig
 from offline.recall.two_tower.checkpoint import WEIGHTS_FILE
+from offline.recall.two_tower.config import SequenceConfig, TwoTowerConfig
 from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import OfflineConfig
 from offline.workflow.workflow import Workflow
 from recall_server.channels.vector import VectorChannel
 from recsys.domain import RecallQuery
+from tests.offline.recall.two_tower.towers import varied
 from tests.offline.tastes import DAY, DAYS, dataset_of_tastes
 
 TOWERS = TwoTowerConfig(
     tower="sequence",
-    sequence_text=True,
-    sequence_size=8,
-    sequence_epochs=2,
-    sequence_refit_epochs=1,
-    sequence_continue_epochs=1,
     threads=1,
     device="cpu",
+    sequence=SequenceConfig(text=True, size=8, epochs=2, refit_epochs=1, continue_epochs=1),
 )
 
 
@@ -85,7 +82,7 @@ def test_towers_read_the_text_vectors_of_their_cut_off(models: list[RecallModels
         assert not (model.view.folder / VECTORS_FILE).exists()
 
 
-STILL = {"sequence_learning_rate": 1e-9, "learning_rate": 1e-9, "threads": 1, "device": "cpu"}
+STILL = {"learning_rate": 1e-9}
 """Towers that hardly move: where they begin is where they end."""
 
 
@@ -93,10 +90,11 @@ STILL = {"sequence_learning_rate": 1e-9, "learning_rate": 1e-9, "threads": 1, "d
 def test_the_towers_of_a_later_cut_off_begin_where_the_earlier_ones_ended(
     tmp_path: Path, dataset: Dataset, tables: Step, tower: str
 ) -> None:
-    size = {"embedding_size": 8, "heads": 2, "hidden": 16, "least_examples": 64, "continue_epochs": 1, "epochs": 2}
-    swift = {"averaging": 0.0, "learning_rate": 0.02, "sequence_averaging": 0.0, "sequence_learning_rate": 0.02}
-    moving = TOWERS.model_copy(update={**size, **swift, "tower": tower, "refit_epochs": 0, "sequence_text": False})
-    still, workspace = moving.model_copy(update=STILL), Workspace(tmp_path / "work")
+    size = {"embedding_size": 8, "heads": 2, "hidden": 16, "min_examples": 64}
+    phases = {"epochs": 2, "refit_epochs": 0, "continue_epochs": 1}
+    swift = {"averaging": 0.0, "learning_rate": 0.02}
+    moving = varied(TOWERS, tower=tower, pooled=size | phases | swift, sequence=swift | {"text": False})
+    still, workspace = varied(moving, pooled=STILL, sequence=STILL), Workspace(tmp_path / "work")
     found: list[dict[str, np.ndarray]] = []
     earlier: RecallModels | None = None
     for cutoff, towers in ((DAYS * DAY // 2, moving), (DAYS * DAY, still)):
@@ -145,7 +143,7 @@ def test_what_recall_trained_serves(models: list[RecallModels]) -> None:
 
 def test_towers_that_read_no_text_have_no_step_for_it() -> None:
     pooled = TOWERS.model_copy(update={"tower": "pooled"})
-    silent = TOWERS.model_copy(update={"sequence_text": False})
+    silent = varied(TOWERS, sequence={"text": False})
     assert config_of(TOWERS, TextConfig()).reads_text
     assert not config_of(pooled, TextConfig()).reads_text
     assert not config_of(silent, TextConfig()).reads_text

@@ -11,7 +11,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from offline.recall.two_tower import export
 from offline.recall.two_tower.batches import batches, cut_at, draw_epoch, gather_histories
-from offline.recall.two_tower.config import TwoTowerConfig
+from offline.recall.two_tower.config import PooledConfig, TwoTowerConfig
 from offline.recall.two_tower.corpus import Corpus
 from offline.recall.two_tower.export import (
     ServedUserTower,
@@ -26,9 +26,12 @@ from offline.recall.two_tower.model import Content, Histories
 from offline.recall.two_tower.training import new_model
 from offline.recall.two_tower.trend import measure_trend
 from recsys.errors import ContractBroken
+from tests.offline.recall.two_tower.towers import varied
 from tests.recall_server.toy import DAY, NOW, Event, snapshot_of
 
-CONFIG = TwoTowerConfig(embedding_size=8, heads=2, hidden=16, threads=1, device="cpu", moments=8, targets=3)
+CONFIG = TwoTowerConfig(
+    threads=1, device="cpu", pooled=PooledConfig(embedding_size=8, heads=2, hidden=16, moments=8, targets=3)
+)
 
 
 def plain(scores: list[list[float]], targets: list[list[int]], *, seen: list[list[bool]] | None = None) -> float:
@@ -113,7 +116,7 @@ def test_examples_know_what_was_before_and_are_asked_what_came_after() -> None:
     corpus = walks()
     events, epoch = corpus.events, draw_epoch(corpus.events, corpus.trend, CONFIG, np.random.default_rng(1))
     examples = epoch.examples
-    assert len(examples) == CONFIG.least_examples
+    assert len(examples) == CONFIG.pooled.min_examples
     assert (examples.cuts < examples.ends).all()
     assert (examples.as_of <= events.timestamps[examples.cuts]).all()
     warm = examples.starts < examples.cuts
@@ -124,13 +127,13 @@ def test_examples_know_what_was_before_and_are_asked_what_came_after() -> None:
         later = events.item_rows[examples.cuts[at] : examples.ends[at]]
         chosen = epoch.targets[at][epoch.target_weights[at] > 0]
         assert set(chosen.tolist()) <= set(later.tolist())
-        assert len(chosen) == min(len(later), CONFIG.targets)
+        assert len(chosen) == min(len(later), CONFIG.pooled.targets)
     assert (corpus.trend.moments[corpus.trend.before(examples.as_of)] < examples.as_of).all()
 
 
 def test_cuts_at_moments_are_where_the_moment_is() -> None:
     corpus = walks()
-    config = CONFIG.model_copy(update={"moment_share": 1.0, "cold_fraction": 0.0})
+    config = varied(CONFIG, pooled={"moment_share": 1.0, "cold_fraction": 0.0})
     examples = draw_epoch(corpus.events, corpus.trend, config, np.random.default_rng(1)).examples
     assert set(examples.as_of.tolist()) <= set(corpus.trend.moments.tolist())
     for moment in np.unique(examples.as_of):
@@ -145,7 +148,7 @@ def test_recent_examples_are_drawn_more_often() -> None:
     corpus = walks()
     ages = []
     for half_life in (1.0, 10_000.0):
-        config = CONFIG.model_copy(update={"recency_half_life_days": half_life, "moment_share": 1.0})
+        config = varied(CONFIG, pooled={"recency_half_life_days": half_life, "moment_share": 1.0})
         examples = draw_epoch(corpus.events, corpus.trend, config, np.random.default_rng(1)).examples
         ages.append(float((NOW - examples.as_of).mean()))
     assert ages[0] < 0.8 * ages[1]

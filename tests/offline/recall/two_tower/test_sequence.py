@@ -13,6 +13,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from offline.dataset.interactions import Snapshot
 from offline.recall.two_tower import TwoTowerConfig, index_items, train
 from offline.recall.two_tower.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
+from offline.recall.two_tower.config import PooledConfig, SequenceConfig
 from offline.recall.two_tower.model import Content, Histories
 from offline.recall.two_tower.objectives import ObjectiveName
 from offline.recall.two_tower.sequence import SequenceTower
@@ -25,22 +26,25 @@ from recall_server.channels.vector import FILES, VECTORS_FILE, VectorChannel, re
 from recsys.domain import History, RecallQuery
 from recsys.errors import CannotStart, DataMalformed, DataMissing
 from recsys.people import People, Role
+from tests.offline.recall.two_tower.towers import varied
 from tests.recall_server.toy import DAY, NOW, Event, snapshot_of
 
 CONFIG = TwoTowerConfig(
     tower="sequence",
-    sequence_size=16,
-    sequence_dropout=0.0,
-    sequence_id_dropout=0.0,
-    sequence_events=96,
-    sequence_learning_rate=0.02,
-    sequence_averaging=0.5,
-    sequence_epochs=8,
-    sequence_patience=8,
-    sequence_refit_epochs=1,
-    sequence_negatives=8,
     threads=1,
     device="cpu",
+    sequence=SequenceConfig(
+        size=16,
+        dropout=0.0,
+        id_dropout=0.0,
+        events=96,
+        learning_rate=0.02,
+        averaging=0.5,
+        epochs=8,
+        patience=8,
+        refit_epochs=1,
+        negatives=8,
+    ),
 )
 CPU = torch.device("cpu")
 N_ITEMS = 12
@@ -68,8 +72,8 @@ def trained(folder: Path, snapshot: Snapshot, config: TwoTowerConfig = CONFIG, *
 @pytest.fixture(scope="module")
 def towers(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Trained towers of `rounds`; nobody may write here."""
-    longer = {"sequence_epochs": 24, "sequence_patience": 24}
-    return trained(tmp_path_factory.mktemp("towers"), rounds(), CONFIG.model_copy(update=longer))
+    longer = {"epochs": 24, "patience": 24}
+    return trained(tmp_path_factory.mktemp("towers"), rounds(), varied(CONFIG, sequence=longer))
 
 
 def ask(folder: Path, *item_ids: int, count: int = 3) -> list[int]:
@@ -102,8 +106,8 @@ def test_order_decides_not_the_set(tmp_path: Path) -> None:
         for user in range(30)
         for day, item in enumerate((1, 2, 3) if user % 2 else (2, 1, 4))
     ]
-    longer = {"sequence_epochs": 30, "sequence_patience": 30, "sequence_refit_epochs": 20, "sequence_refit_rate": 1.0}
-    folder = trained(tmp_path, snapshot_of(events, dict.fromkeys(range(1, 7), "")), CONFIG.model_copy(update=longer))
+    longer = {"epochs": 30, "patience": 30, "refit_epochs": 20, "refit_rate": 1.0}
+    folder = trained(tmp_path, snapshot_of(events, dict.fromkeys(range(1, 7), "")), varied(CONFIG, sequence=longer))
     assert ask(folder, 1, 2)[0] == 3
     assert ask(folder, 2, 1)[0] == 4
 
@@ -174,7 +178,7 @@ def test_padding_changes_no_vector_and_no_history_is_the_cold_vector() -> None:
 @pytest.mark.parametrize("loss", ["cross-entropy", "sampled-softmax", "gbce", "mse", "bpr", "mse+bpr"])
 def test_overfits_a_small_batch(loss: ObjectiveName) -> None:
     snapshot = rounds(N_ITEMS)
-    config = CONFIG.model_copy(update={"sequence_loss": loss, "sequence_negatives": 64})
+    config = varied(CONFIG, sequence={"loss": loss, "negatives": 64})
     learner = SequenceLearner(model_of(snapshot, config), config, CPU, schedule=Schedule(0.02, 1, 0.0))
     events = snapshot.events
     batch = gather_windows(events, draw_windows(events, 200, np.random.default_rng(0)))
@@ -195,14 +199,14 @@ def test_validation_asks_for_each_latest_event_at_its_time() -> None:
 
 
 def test_an_item_nobody_took_stands_with_its_genre(tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"sequence_id_dropout": 0.3})
+    config = varied(CONFIG, sequence={"id_dropout": 0.3})
     vectors = np.load(trained(tmp_path, rounds(newcomer="Comedy"), config) / VECTORS_FILE)[:, :16]
     similarity = vectors[N_ITEMS] @ vectors[:N_ITEMS].T
     assert similarity[6:].mean() > similarity[:6].mean() + 0.1
 
 
 def test_a_new_item_enters_the_index_without_training(tmp_path: Path) -> None:
-    config = CONFIG.model_copy(update={"sequence_id_dropout": 0.3})
+    config = varied(CONFIG, sequence={"id_dropout": 0.3})
     first = trained(tmp_path / "first", rounds(), config)
     later, folder = rounds(newcomer="Drama"), tmp_path / "later"
     later.catalogue.save(folder)
@@ -218,9 +222,12 @@ def test_a_new_item_enters_the_index_without_training(tmp_path: Path) -> None:
 
 def test_the_pooled_towers_take_a_new_item_in_likewise(tmp_path: Path) -> None:
     config = TwoTowerConfig(
-        embedding_size=8, heads=2, hidden=16, least_examples=256, batch_size=64, epochs=3, averaging=0.5, threads=1
+        threads=1,
+        pooled=PooledConfig(
+            embedding_size=8, heads=2, hidden=16, min_examples=256, batch_size=64, epochs=3, averaging=0.5
+        ),
     )
-    config = config.model_copy(update={"device": "cpu", "id_dropout": 0.3, "learning_rate": 0.02})
+    config = varied(config, device="cpu", pooled={"id_dropout": 0.3, "learning_rate": 0.02})
     first, later = trained(tmp_path / "first", rounds(), config), rounds(newcomer="Comedy")
     index_items(later, config, tmp_path / "later", trained=first)
     vectors = np.load(tmp_path / "later" / VECTORS_FILE)[:, :8]
@@ -245,7 +252,7 @@ def test_a_cold_item_stands_with_its_people_and_its_text(tmp_path: Path, describ
     group = [0] * 6 + [1] * 6 + [1]
     people = {row: [70 + group[row]] for row in range(N_ITEMS + 1)} if described_by == "people" else {}
     text = np.eye(2, dtype=np.float32)[group] if described_by == "text" else None
-    config = CONFIG.model_copy(update={"sequence_id_dropout": 0.3})
+    config = varied(CONFIG, sequence={"id_dropout": 0.3})
     train(rounds(newcomer="None"), config, tmp_path, side=side_of(people, text))
     vectors = np.load(tmp_path / VECTORS_FILE)[:, :16]
     similarity = vectors[N_ITEMS] @ vectors[:N_ITEMS].T
@@ -276,12 +283,12 @@ def test_side_data_are_the_catalogues_people_and_the_folders_text(tmp_path: Path
 
 def test_towers_of_another_shape_are_not_indexed(tmp_path: Path, towers: Path) -> None:
     with pytest.raises(DataMissing, match="this configuration needs"):
-        index_items(rounds(), CONFIG.model_copy(update={"sequence_size": 8}), tmp_path / "b", trained=towers)
+        index_items(rounds(), varied(CONFIG, sequence={"size": 8}), tmp_path / "b", trained=towers)
     with pytest.raises(DataMissing, match="no towers to continue"):
         index_items(rounds(), CONFIG, tmp_path / "b", trained=tmp_path / "nowhere")
 
 
-SHORT = CONFIG.model_copy(update={"sequence_epochs": 2, "sequence_refit_epochs": 2, "sequence_dropout": 0.2})
+SHORT = varied(CONFIG, sequence={"epochs": 2, "refit_epochs": 2, "dropout": 0.2})
 
 
 @pytest.fixture(scope="module")
@@ -333,7 +340,7 @@ def test_a_killed_training_continues_to_the_same_result(
 
 
 def test_towers_continue_those_of_an_earlier_cut_off(tmp_path: Path, towers: Path) -> None:
-    still = CONFIG.model_copy(update={"sequence_learning_rate": 1e-9, "sequence_continue_epochs": 1})
+    still = varied(CONFIG, sequence={"learning_rate": 1e-9, "continue_epochs": 1})
     later = trained(tmp_path, rounds(newcomer="Drama"), still, initial=towers)
     with np.load(towers / WEIGHTS_FILE) as before, np.load(later / WEIGHTS_FILE) as after:
         assert_allclose(after["items.identity.weight"][:N_ITEMS], before["items.identity.weight"], atol=1e-5)
@@ -343,7 +350,7 @@ def test_towers_continue_those_of_an_earlier_cut_off(tmp_path: Path, towers: Pat
 
 def test_layers_in_sixteen_bits_learn_too() -> None:
     snapshot = rounds()
-    config = CONFIG.model_copy(update={"precision": "mixed"})
+    config = varied(CONFIG, sequence={"precision": "mixed"})
     learner = SequenceLearner(model_of(snapshot, config), config, CPU, schedule=Schedule(0.02, 8, 0.04))
     validation = Validation.of_latest(snapshot.events, N_ITEMS, snapshot.cutoff, config)
     for number in range(8):
@@ -353,8 +360,8 @@ def test_layers_in_sixteen_bits_learn_too() -> None:
 
 
 def test_heads_divide_the_width() -> None:
-    with pytest.raises(CannotStart, match="sequence_heads 3 does not divide sequence_size 16"):
-        model_of(rounds(), CONFIG.model_copy(update={"sequence_heads": 3}))
+    with pytest.raises(CannotStart, match=r"two_tower\.sequence\.heads 3 does not divide two_tower\.sequence\.size 16"):
+        model_of(rounds(), varied(CONFIG, sequence={"heads": 3}))
 
 
 def test_trains_where_nobody_can_be_validated(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from offline.dataset.interactions import Snapshot
 from offline.recall.two_tower import TwoTowerConfig, train
 from offline.recall.two_tower.batches import Epoch, batches, draw_epoch
 from offline.recall.two_tower.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
+from offline.recall.two_tower.config import PooledConfig
 from offline.recall.two_tower.corpus import Corpus
 from offline.recall.two_tower.learner import Learner
 from offline.recall.two_tower.loss import NegativeSampler
@@ -28,21 +29,24 @@ from recall_server.channels.vector import FILES, VECTORS_FILE, VectorChannel
 from recsys.catalogue import NO_YEAR
 from recsys.domain import History, RecallQuery
 from recsys.errors import DataMissing
+from tests.offline.recall.two_tower.towers import varied
 from tests.recall_server.toy import DAY, NOW, Event, snapshot_of
 
 CONFIG = TwoTowerConfig(
-    embedding_size=8,
-    heads=2,
-    hidden=32,
-    dropout=0.0,
-    event_dropout=0.0,
-    least_examples=512,
-    batch_size=64,
-    learning_rate=0.02,
-    averaging=0.9,
-    epochs=4,
     threads=1,
     device="cpu",
+    pooled=PooledConfig(
+        embedding_size=8,
+        heads=2,
+        hidden=32,
+        dropout=0.0,
+        event_dropout=0.0,
+        min_examples=512,
+        batch_size=64,
+        learning_rate=0.02,
+        averaging=0.9,
+        epochs=4,
+    ),
 )
 CPU = torch.device("cpu")
 
@@ -94,15 +98,15 @@ def test_the_cold_vector_ranks_by_popularity(tmp_path: Path) -> None:
 
 
 def test_an_item_nobody_took_stands_with_its_genre(tmp_path: Path) -> None:
-    folder = trained(tmp_path, two_tastes(newcomer=True), CONFIG.model_copy(update={"id_dropout": 0.3}))
-    items = np.load(folder / VECTORS_FILE)[:, : CONFIG.embedding_size]
+    folder = trained(tmp_path, two_tastes(newcomer=True), varied(CONFIG, pooled={"id_dropout": 0.3}))
+    items = np.load(folder / VECTORS_FILE)[:, : CONFIG.pooled.embedding_size]
     similarity = items[20] @ items[:20].T
     assert similarity[10:].mean() > similarity[:10].mean()
 
 
 def test_overfits_a_small_batch() -> None:
     snapshot = two_tastes(16)
-    config = CONFIG.model_copy(update={"id_dropout": 0.0, "reg": 0.0, "targets": 1, "moment_share": 0.0})
+    config = varied(CONFIG, pooled={"id_dropout": 0.0, "reg": 0.0, "targets": 1, "moment_share": 0.0})
     corpus = Corpus.of(snapshot.events, 20, NOW, config)
     rng = np.random.default_rng(0)
     drawn = draw_epoch(corpus.events, corpus.trend, config, rng)
@@ -118,7 +122,7 @@ def test_overfits_a_small_batch() -> None:
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_one_does_not(tmp_path: Path) -> None:
-    snapshot, short = two_tastes(), CONFIG.model_copy(update={"epochs": 2})
+    snapshot, short = two_tastes(), varied(CONFIG, pooled={"epochs": 2})
     first, second = (files_of(trained(tmp_path / name, snapshot, short)) for name in "ab")
     assert first == second
     other = files_of(trained(tmp_path / "c", snapshot, short.model_copy(update={"seed": 2})))
@@ -133,7 +137,7 @@ class _Killed(Exception):
 def test_a_killed_training_continues_to_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs_done: int
 ) -> None:
-    snapshot, config = two_tastes(), CONFIG.model_copy(update={"epochs": 3, "patience": 3, "refit_epochs": 2})
+    snapshot, config = two_tastes(), varied(CONFIG, pooled={"epochs": 3, "patience": 3, "refit_epochs": 2})
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     trained(whole, snapshot, config)
     epoch, calls = Learner.epoch, 0
@@ -158,9 +162,11 @@ def test_a_killed_training_continues_to_the_same_result(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"epochs": 20, "patience": 2, "refit_epochs": 0},
-        {"tower": "sequence", "sequence_epochs": 20, "sequence_patience": 2, "sequence_refit_epochs": 0}
-        | {"sequence_size": 16, "sequence_blocks": 1},
+        {"pooled": {"epochs": 20, "patience": 2, "refit_epochs": 0}},
+        {
+            "tower": "sequence",
+            "sequence": {"epochs": 20, "patience": 2, "refit_epochs": 0, "size": 16, "blocks": 1},
+        },
     ],
     ids=["pooled", "sequence"],
 )
@@ -176,7 +182,7 @@ def test_the_search_stops_when_validation_falls_and_keeps_the_weights_of_the_bes
         return scores[len(weights) - 1]
 
     monkeypatch.setattr(Validation, "score", scored)
-    folder = trained(tmp_path, two_tastes(), CONFIG.model_copy(update=dict(changes)))
+    folder = trained(tmp_path, two_tastes(), varied(CONFIG, **changes))
     assert len(weights) == 4
     with np.load(folder / WEIGHTS_FILE) as kept:
         for name, value in weights[1].items():
@@ -185,7 +191,7 @@ def test_the_search_stops_when_validation_falls_and_keeps_the_weights_of_the_bes
 
 
 def test_a_checkpoint_of_another_configuration_is_not_continued(tmp_path: Path) -> None:
-    snapshot, short = two_tastes(), CONFIG.model_copy(update={"epochs": 1})
+    snapshot, short = two_tastes(), varied(CONFIG, pooled={"epochs": 1})
     (tmp_path / "two_tower").mkdir()
     torch.save({"fingerprint": "of something else"}, tmp_path / CHECKPOINT_FILE)
     trained(tmp_path, snapshot, short)
@@ -196,7 +202,7 @@ def test_towers_continue_those_of_an_earlier_cut_off_by_item_id(tmp_path: Path) 
     earlier = trained(tmp_path / "earlier", two_tastes())
     events: list[Event] = [(user, item, 20.0 - item, 4.0) for user in range(40) for item in range(1, 8)]
     genres = {-3: "Western", **dict.fromkeys(range(1, 21), "Drama|Comedy")}
-    still = CONFIG.model_copy(update={"learning_rate": 1e-9})
+    still = varied(CONFIG, pooled={"learning_rate": 1e-9})
     later = trained(tmp_path / "later", snapshot_of(events, genres), still, initial=earlier)
     with np.load(earlier / WEIGHTS_FILE) as before, np.load(later / WEIGHTS_FILE) as after:
         assert after["item_ids"].tolist() == [-3, *range(1, 21)]
@@ -212,9 +218,9 @@ def test_towers_continue_those_of_an_earlier_cut_off_by_item_id(tmp_path: Path) 
 
 
 def test_towers_of_another_shape_or_place_cannot_be_continued(tmp_path: Path) -> None:
-    earlier = trained(tmp_path / "earlier", two_tastes(), CONFIG.model_copy(update={"epochs": 1}))
+    earlier = trained(tmp_path / "earlier", two_tastes(), varied(CONFIG, pooled={"epochs": 1}))
     with pytest.raises(DataMissing, match="this configuration needs"):
-        trained(tmp_path / "wide", two_tastes(), CONFIG.model_copy(update={"embedding_size": 4}), initial=earlier)
+        trained(tmp_path / "wide", two_tastes(), varied(CONFIG, pooled={"embedding_size": 4}), initial=earlier)
     with pytest.raises(DataMissing, match="no towers to continue"):
         trained(tmp_path / "none", two_tastes(), initial=tmp_path / "nowhere")
 
@@ -232,7 +238,7 @@ def test_says_that_there_are_no_events(tmp_path: Path) -> None:
 
 def test_all_vectors_come_as_parquet(tmp_path: Path) -> None:
     snapshot = two_tastes(4)
-    folder = trained(tmp_path, snapshot, CONFIG.model_copy(update={"epochs": 1}))
+    folder = trained(tmp_path, snapshot, varied(CONFIG, pooled={"epochs": 1}))
     items, users = (pq.read_table(folder / "two_tower" / f"{name}.parquet") for name in ("items", "users"))
     assert_array_equal(items["item_id"].to_numpy(), snapshot.items.item_ids)
     assert_array_equal(np.asarray(items["vector"].to_pylist(), np.float32), np.load(folder / VECTORS_FILE))
@@ -275,7 +281,7 @@ def test_content_is_genres_and_decade() -> None:
 
 def test_id_dropout_hides_ids_in_training_only() -> None:
     snapshot = two_tastes(4)
-    tower = ItemTower(Content.of(snapshot.catalogue), CONFIG.model_copy(update={"id_dropout": 0.5}))
+    tower = ItemTower(Content.of(snapshot.catalogue), varied(CONFIG, pooled={"id_dropout": 0.5}))
     torch.manual_seed(0)
     described = tower.described(tower.content)
     latent, _ = tower.train()(torch.arange(20))

@@ -10,7 +10,7 @@ import pytest
 from offline.studies.benchmark.command import command_of
 from offline.studies.benchmark.config import BenchmarkConfig, TuneConfig
 from offline.studies.benchmark.runs import chosen_models
-from offline.studies.benchmark.spaces import SPACES, present
+from offline.studies.benchmark.spaces import SPACES, Settings, present
 from offline.studies.benchmark.tuning import Tuned, toml_of
 from offline.workflow.config import OfflineConfig
 from recall_server.channels.evidence import ValueScale
@@ -61,16 +61,30 @@ def test_a_search_leaves_what_people_chose_alone_and_goes_before_it(tmp_path: Pa
     assert config.lightgbm.max_rounds != OfflineConfig().lightgbm.max_rounds
 
 
+def test_a_search_keeps_what_people_chose_within_a_section_of_a_section(tmp_path: Path) -> None:
+    common = ["--protocol", "time-to-split", "--dataset", "shop", "--settings", str(tmp_path)]
+    config = TuneConfig.from_arguments(common, "test")
+    (tmp_path / config.place).mkdir()
+    by_hand = "[two_tower]\nhistory_limit = 50\n\n[two_tower.sequence]\nblocks = 3\ndropout = 0.3\n"
+    (tmp_path / config.place / "base.toml").write_text(by_hand)
+    chosen: Settings = {"two_tower.tower": "sequence", "two_tower.sequence.dropout": 0.1}
+    assert toml_of(chosen) == '[two_tower]\ntower = "sequence"\n\n[two_tower.sequence]\ndropout = 0.1\n'
+    Tuned("vector", "ndcg@10", chosen, 0.1, 3.0, []).save(tmp_path / config.place)
+    towers = BenchmarkConfig.from_arguments(common, "test").two_tower
+    assert (towers.tower, towers.history_limit) == ("sequence", 50)
+    assert (towers.sequence.blocks, towers.sequence.dropout) == (3, 0.1)
+
+
 def test_a_search_that_chose_all_ratings_goes_before_people_who_left_some_out(tmp_path: Path) -> None:
     """TOML has no null: what means it is a number, and is written."""
     common = ["--protocol", "time-to-split", "--dataset", "shop", "--settings", str(tmp_path)]
     config = TuneConfig.from_arguments(common, "test")
     start = present(SPACES["als"], config)
     (tmp_path / config.place).mkdir()
-    (tmp_path / config.place / "base.toml").write_text("[als]\nleast_value = 4.0\n")
-    assert TuneConfig.from_arguments(common, "test").als.least_value == 4.0
+    (tmp_path / config.place / "base.toml").write_text("[als]\nmin_value = 4.0\n")
+    assert TuneConfig.from_arguments(common, "test").als.min_value == 4.0
     Tuned("als", "ndcg@10", start, 0.1, 3.0, []).save(tmp_path / config.place)
-    assert BenchmarkConfig.from_arguments(common, "test").als.least_value == 0.0
+    assert BenchmarkConfig.from_arguments(common, "test").als.min_value == 0.0
     ratings = np.asarray([np.nan, 1.0, 3.5, 5.0], np.float32)
     scales = [ValueScale(low=1.0, high=5.0, floor=0.2, least=least) for least in (0.0, None)]
     assert scales[0].evidence(ratings).tolist() == scales[1].evidence(ratings).tolist()

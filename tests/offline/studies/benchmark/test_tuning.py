@@ -26,7 +26,7 @@ def test_every_search_starts_from_what_is_configured(model: str) -> None:
     assert set(start) == set(SPACES[model]), "a default outside of its space is never tried"
     assert None not in start.values(), "a file cannot say null"
     tried = overridden(config, start).model_dump()
-    for key in (key for key in start if key.endswith(".least_value")):
+    for key in (key for key in start if key.endswith(".min_value")):
         section, name = key.split(".")
         assert tried[section].pop(name) == 0.0, "no rating is lower, which is what null means"
         tried[section][name] = None
