@@ -28,7 +28,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Two targets that install would be in each other's way.
 .NOTPARALLEL:
 
-.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline docs check images bench peers clean
+.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline docs site check images bench peers clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -50,7 +50,7 @@ $(VENV)/.serve: pyproject.toml constraints.txt $(VENV)/.torch
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo "installing the project and the development tools"
-	@$(PIP_INSTALL) -c constraints.txt -e '.[itemcf,vector,rank,offline,bench,dev]'
+	@$(PIP_INSTALL) -c constraints.txt -e '.[itemcf,vector,rank,offline,bench,docs,dev]'
 	@touch $(VENV)/.serve $@
 
 setup: $(VENV)/.serve ## Creates the environment and installs the project.
@@ -106,7 +106,10 @@ proto-baseline: setup-dev ## Takes the protos as released: what later changes mu
 docs: setup-dev ## Renews the parts of the documentation that are made from the code.
 	$(BIN)/python docs/generate.py
 
-check: lint types imports proto-check ## Every check that is not a test.
+site: setup-dev ## Builds the site of docs/ in build/site; a broken link or anchor is an error.
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --fresh-env --quiet docs build/site
+
+check: lint types imports proto-check site ## Every check that is not a test.
 	$(BIN)/hadolint docker/Dockerfile
 
 images: ## Builds, starts and tries every container image.

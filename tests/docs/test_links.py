@@ -37,6 +37,6 @@ def test_files_that_are_named_exist(page: Path) -> None:
 
 
 def test_every_page_is_in_the_index() -> None:
-    index = ROOT / "docs/README.md"
+    index = ROOT / "docs/index.md"
     linked = {(index.parent / target.partition("#")[0]).resolve() for target in _LINK.findall(prose(index))}
     assert {page for page in PAGES if page.is_relative_to(index.parent)} - linked == {index}
