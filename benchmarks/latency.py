@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from gateway.bundle.state import StoredHistories
-from offline.evaluation.open_loop import Sample, percentiles, send_at_rate, stage_shares
+from offline.evaluation.open_loop import TimedAnswer, percentiles, send_at_rate, stage_shares
 from offline.local.serve import served
 from recsys.bundle import BundleStore
 from recsys.v1.recommend_pb2 import RecommendRequest
@@ -41,7 +41,7 @@ def requests_of(histories: StoredHistories, n: int, count: int, seed: int) -> li
     return [RecommendRequest(user_id=int(user), count=count, debug=True) for user in users]
 
 
-def candidates(samples: Sequence[Sample], stage: str, side: str) -> dict[str, float]:
+def candidates(samples: Sequence[TimedAnswer], stage: str, side: str) -> dict[str, float]:
     """Median and least number of candidates that went in to or came out of a stage."""
     found = [
         getattr(report, f"candidates_{side}")

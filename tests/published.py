@@ -13,7 +13,7 @@ from onnx import TensorProto, helper
 from gateway.bundle.state import StoredHistories, write_gateway_files
 from gateway.pipeline.request import Request
 from offline.dataset.interactions import Snapshot
-from offline.publish.golden import write_golden
+from offline.publish.golden_requests import write_golden
 from offline.publish.publish import BundleFacts, publish
 from offline.ranking.samples import feature_store
 from offline.recall import als, content, popularity, two_tower

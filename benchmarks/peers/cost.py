@@ -26,7 +26,7 @@ def peak_memory_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-class Meter:
+class BudgetMeter:
     """The CPU seconds of one run against its budget; `before` is what earlier, interrupted runs of it have used."""
 
     def __init__(self, budget_seconds: float, *, before: float = 0.0) -> None:

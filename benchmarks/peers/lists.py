@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from peers.rows import Requests, Rows
+from peers.rows import Requests, RowsFolder
 
 Scorer = Callable[[Requests], np.ndarray]
 """Requests → scores, requests × vocabulary, higher is better; not finite where the peer has no score."""
@@ -30,7 +30,7 @@ def best_items(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     return np.where(np.isfinite(best), order, -1), best
 
 
-def list_items(scorer: Scorer, requests: Requests, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def list_items(scorer: Scorer, requests: Requests, rows: RowsFolder) -> tuple[np.ndarray, np.ndarray]:
     """Positions and scores, requests × list_length. Seen items and items outside the catalogue are never listed."""
     positions, scores = [], []
     for start in range(0, len(requests.ids), BLOCK):

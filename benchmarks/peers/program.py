@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import optuna
 
-from peers.cost import Meter, cpu_seconds, peak_memory_bytes
+from peers.cost import BudgetMeter, cpu_seconds, peak_memory_bytes
 from peers.lists import Scorer, list_items, measure, write_lists
 from peers.models import PEERS, Peer
 from peers.race import run_race
-from peers.rows import Requests, Rows, read_rows
+from peers.rows import Requests, RowsFolder, read_rows
 from peers.trials import Settings, best_of, open_study, seconds_of, table, told, tune
 
 JUDGED_REQUESTS = 2000
@@ -27,9 +27,9 @@ class Run:
 
     name: str
     peer: Peer
-    rows: Rows
+    rows: RowsFolder
     study: optuna.Study
-    meter: Meter
+    meter: BudgetMeter
 
     @property
     def seed(self) -> int:
@@ -153,7 +153,7 @@ def describe(run: Run, settings: Settings, note: str, *, finished: bool) -> dict
     }
 
 
-def study_name(options: argparse.Namespace, rows: Rows) -> str:
+def study_name(options: argparse.Namespace, rows: RowsFolder) -> str:
     """Which trials count for a run: those on its rows. A race is run for one budget, and its contestants learn for a
     share of it, so another budget races anew; other searches go on where a smaller budget ended. A run with given
     settings has no trials.
@@ -168,7 +168,7 @@ def run_peer(options: argparse.Namespace) -> dict[str, Any]:
     """Tunes, refits, writes lists.parquet and run.json; returns what run.json holds."""
     rows = read_rows(options.rows)
     study = open_study(options.out, study_name(options, rows), int(rows.facts["seed"]))
-    meter = Meter(options.budget_minutes * 60, before=seconds_of(study))
+    meter = BudgetMeter(options.budget_minutes * 60, before=seconds_of(study))
     run = Run(options.model, PEERS[options.model], rows, study, meter)
     learned = None
     if options.settings:

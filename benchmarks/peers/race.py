@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import optuna
 from optuna.trial import Trial
 
-from peers.cost import Meter, cpu_seconds
+from peers.cost import BudgetMeter, cpu_seconds
 from peers.trials import Settings, Space, ask, best_of, tell, told
 
 QUALIFYING_SHARE = 0.06
@@ -19,7 +19,7 @@ PATIENCE = 5
 RESERVE = 0.03
 
 
-class Learner(Protocol):
+class EpochLearner(Protocol):
     """What is trained by epochs."""
 
     def epoch(self) -> None:
@@ -38,7 +38,7 @@ class Contestant:
 
     trial: Trial
     settings: Settings
-    learner: Learner
+    learner: EpochLearner
     curve: list[float] = field(default_factory=list)
     seconds: float = 0.0
     epoch_seconds: float = 0.0
@@ -73,9 +73,9 @@ def contestants_for(budget_seconds: float, published: int) -> int:
 
 def qualify(
     study: optuna.Study,
-    meter: Meter,
+    meter: BudgetMeter,
     *,
-    build: Callable[[Settings], Learner],
+    build: Callable[[Settings], EpochLearner],
     judge: Callable[[Any], float],
     offer: tuple[list[Settings], Space],
 ) -> Contestant:
@@ -96,7 +96,7 @@ def qualify(
     return leader
 
 
-def may_learn(leader: Contestant, meter: Meter, rows_ratio: float, *, epochs: int) -> bool:
+def may_learn(leader: Contestant, meter: BudgetMeter, rows_ratio: float, *, epochs: int) -> bool:
     """Whether one more epoch leaves room for the refit, one pass, and patience and `epochs` allow it."""
     step = leader.seconds / len(leader.curve)
     refit = leader.epoch_seconds * rows_ratio
@@ -104,7 +104,9 @@ def may_learn(leader: Contestant, meter: Meter, rows_ratio: float, *, epochs: in
     return room and leader.rested < PATIENCE and len(leader.curve) < epochs
 
 
-def train(leader: Contestant, meter: Meter, judge: Callable[[Any], float], *, rows_ratio: float, epochs: int) -> bool:
+def train(
+    leader: Contestant, meter: BudgetMeter, judge: Callable[[Any], float], *, rows_ratio: float, epochs: int
+) -> bool:
     """Trains the leader on; True where validation stopped it (or `epochs`), False where the budget did."""
     while may_learn(leader, meter, rows_ratio, epochs=epochs):
         leader.advance(judge)
@@ -113,9 +115,9 @@ def train(leader: Contestant, meter: Meter, judge: Callable[[Any], float], *, ro
 
 def run_race(
     study: optuna.Study,
-    meter: Meter,
+    meter: BudgetMeter,
     *,
-    build: Callable[[Settings], Learner],
+    build: Callable[[Settings], EpochLearner],
     judge: Callable[[Any], float],
     offer: tuple[list[Settings], Space],
     rows_ratio: float,

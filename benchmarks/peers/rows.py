@@ -96,7 +96,7 @@ class Requests:
 
 
 @dataclass(frozen=True)
-class Rows:
+class RowsFolder:
     """A rows folder. `items[i]` is the id at vocabulary position i, ascending; `listable` marks the catalogue."""
 
     facts: dict[str, Any]
@@ -189,14 +189,14 @@ def read_facts(folder: Path) -> dict[str, Any]:
     return facts
 
 
-def read_rows(folder: Path) -> Rows:
+def read_rows(folder: Path) -> RowsFolder:
     """Reads and checks a whole folder. Raises RowsError with the file at fault."""
     facts = read_facts(folder)
     fit, refit = read_events(folder / "fit.parquet"), read_events(folder / "refit.parquet")
     catalogue = read_table(folder / "catalogue.parquet", {"item_id": "int64"})["item_id"]
     items = np.unique(np.concatenate([catalogue, fit["item_id"], refit["item_id"]]))
     validation = read_requests(folder, "validation", items)
-    return Rows(
+    return RowsFolder(
         facts=facts,
         items=items,
         listable=np.isin(items, catalogue),

@@ -52,11 +52,11 @@ def replay(config: ReplayConfig) -> None:
     )
     say(f"bundle {result.bundle_version}, through {address}\n{measured.table()}\n\n{result.latency.table()}")
     if config.compare:
-        agreement = compare(served_lists(models, targets), result.lists, targets)
+        parity = compare(served_lists(models, targets), result.lists, targets)
         say(
-            f"against the same lists made in this process: {agreement.equal_entries:.2%} of the first ten places are "
-            f"equal, scores differ by {agreement.score_difference:.1e} at most, "
-            f"NDCG@10 by {agreement.ndcg_difference:.1e}"
+            f"against the same lists made in this process: {parity.equal_entries:.2%} of the first ten places are "
+            f"equal, scores differ by {parity.score_difference:.1e} at most, "
+            f"NDCG@10 by {parity.ndcg_difference:.1e}"
         )
 
 

@@ -20,7 +20,7 @@ SAMPLE_ROWS = 1 << 20
 """How many timestamps are looked at to choose ranges of about equal size."""
 
 
-class TimeOrder:
+class ExternalSorter:
     """Collects interactions in any order, gives them back in order of time.
 
     At most `rows_in_memory` rows are held at once, unless more than that share one timestamp.

@@ -18,7 +18,7 @@ from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.rerank import Reranker
 from offline.dataset.interactions import Snapshot
-from offline.evaluation.results import FEWEST_WARM_USERS, Evaluation, Figure, Row
+from offline.evaluation.results import FEWEST_WARM_USERS, Evaluation, Figure, SystemRow
 from offline.metrics.ranking import CUTS, LONGEST, coverage, hits_of, intervals, mean_popularity, padded, per_request
 from offline.protocols.targets import Targets
 from offline.ranking.in_process import ChannelSource, RankerSource, no_fallback, run_pipeline
@@ -126,7 +126,7 @@ def row_of(
     snapshot: Snapshot,
     targets: Targets,
     config: BootstrapConfig,
-) -> Row:
+) -> SystemRow:
     """The figures of one system on the requests `chosen`, bool[requests], which `group` names."""
     values = {metric: figures[chosen] for metric, figures in request_values(made, targets).items()}
     table = np.stack(list(values.values()), axis=1)
@@ -134,7 +134,7 @@ def row_of(
     bounds = intervals(table, user_ids, resamples=config.resamples, seed=config.seed)
     means = table.mean(axis=0)
     counts = np.bincount(snapshot.events.item_rows, minlength=len(snapshot.catalogue))
-    return Row(
+    return SystemRow(
         system,
         group,
         users=len(np.unique(user_ids)),

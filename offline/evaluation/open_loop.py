@@ -24,7 +24,7 @@ _TIMER_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class TimedAnswer:
     """One request of a run."""
 
     due: float
@@ -43,7 +43,7 @@ async def send_at_rate(
     rate: float,
     deadline_seconds: float = 2.0,
     ready_seconds: float = 30.0,
-) -> list[Sample]:
+) -> list[TimedAnswer]:
     """Sends `requests` at `rate` per second to `target`; returns a sample per request, in order.
 
     A request is taken when the one before it has been sent, so `requests` may end the run when something has happened.
@@ -60,14 +60,14 @@ async def send_at_rate(
             ) from None
         start = time.perf_counter() + 0.05
 
-        async def send(due: float, request: RecommendRequest) -> Sample:
+        async def send(due: float, request: RecommendRequest) -> TimedAnswer:
             try:
                 # grpc.aio may return None where the answer arrives just as the deadline passes
                 response = await stub.Recommend(request, timeout=deadline_seconds)
                 error = "" if response is not None else "DEADLINE_EXCEEDED: no answer"
             except grpc.aio.AioRpcError as failure:
                 response, error = None, f"{failure.code().name}: {failure.details()}"
-            return Sample(due, time.perf_counter() - start - due, error, response)
+            return TimedAnswer(due, time.perf_counter() - start - due, error, response)
 
         async with asyncio.TaskGroup() as group:
             sent = []
@@ -84,13 +84,13 @@ async def _until(moment: float) -> None:
         await asyncio.sleep(max(0.0, left - _TIMER_SECONDS))
 
 
-def percentiles(samples: Sequence[Sample], levels: Sequence[float] = (50, 90, 95, 99, 100)) -> dict[str, float]:
+def percentiles(samples: Sequence[TimedAnswer], levels: Sequence[float] = (50, 90, 95, 99, 100)) -> dict[str, float]:
     """Latency in milliseconds by percentile, errors included."""
     latencies = np.asarray([sample.latency for sample in samples]) * 1e3
     return {f"p{level:g}": round(float(np.percentile(latencies, level)), 2) for level in levels}
 
 
-def stage_shares(samples: Sequence[Sample]) -> dict[str, float]:
+def stage_shares(samples: Sequence[TimedAnswer]) -> dict[str, float]:
     """Median microseconds of each stage over the answers that carry stages (`debug`)."""
     times: dict[str, list[int]] = {}
     for sample in samples:

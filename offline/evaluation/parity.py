@@ -15,7 +15,7 @@ TOP = 10
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
+class Parity:
     """How alike two sets of lists are."""
 
     equal_entries: float
@@ -28,7 +28,7 @@ class Agreement:
     """Absolute difference of the mean NDCG@10 over all requests."""
 
 
-def compare(first: Lists, second: Lists, targets: Targets) -> Agreement:
+def compare(first: Lists, second: Lists, targets: Targets) -> Parity:
     """Compares lists of the same targets, request by request.
 
     Raises ContractBroken where the numbers of requests differ.
@@ -41,7 +41,7 @@ def compare(first: Lists, second: Lists, targets: Targets) -> Agreement:
     filled = (first.item_ids != NO_ITEM) | (second.item_ids != NO_ITEM)
     top = filled[:, :TOP]
     differences = np.abs(first.scores.astype(np.float64) - second.scores)[same & filled]
-    return Agreement(
+    return Parity(
         float(same[:, :TOP][top].mean()) if top.any() else 1.0,
         float(same.all(axis=1).mean()) if len(same) else 1.0,
         float(differences.max(initial=0.0)),

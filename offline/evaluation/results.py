@@ -28,7 +28,7 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SystemRow:
     """One system on one group of users."""
 
     system: str
@@ -56,11 +56,11 @@ class Evaluation:
     kind: str
     cutoff: int
     catalogue_size: int
-    rows: tuple[Row, ...]
+    rows: tuple[SystemRow, ...]
     choice: RankerChoice | None = None
     """Which ranker validation chose; None where the lists are not those of a workflow."""
 
-    def row(self, system: str, group: str = "warm") -> Row:
+    def row(self, system: str, group: str = "warm") -> SystemRow:
         """The row of one system and group; raises KeyError where there is none."""
         for row in self.rows:
             if (row.system, row.group) == (system, group):
@@ -114,7 +114,7 @@ class Evaluation:
     def _head(self) -> list[str]:
         return ["system", "users", "n", *HEADLINE, "coverage@10", "popularity@10", "seconds"]
 
-    def _cells(self, row: Row) -> list[str]:
+    def _cells(self, row: SystemRow) -> list[str]:
         first = row.figures[HEADLINE[0]]
         figures = [str(first)]
         figures += [f"{row.figures[metric].mean:.4f}" for metric in HEADLINE[1:]]

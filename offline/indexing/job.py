@@ -17,7 +17,7 @@ from offline.indexing.parts import Indexing
 from offline.indexing.towers import index_texts
 from offline.ingest.prepare import prepare_tables
 from offline.publish import gateway_files
-from offline.publish.golden import golden_requests, write_golden
+from offline.publish.golden_requests import golden_requests, write_golden
 from offline.publish.publish import BundleFacts, publish
 from offline.ranking.rankers import graph
 from offline.ranking.samples import collection

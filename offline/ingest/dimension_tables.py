@@ -14,7 +14,7 @@ from offline.dataset.ids import IdTable
 from offline.dataset.tables import SCHEMAS, IdTables
 from offline.ingest.datasets.findings import MAX_EXAMPLES, Findings
 from offline.ingest.datasets.records import Rows
-from offline.ingest.interactions import IdSet, numbers_of
+from offline.ingest.interaction_reader import IdSet, numbers_of
 from offline.ingest.validity import drop_invalid, id_checks, time_checks, truth
 
 NO_GENRE = ("", "(no genres listed)", "unknown")

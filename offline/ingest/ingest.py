@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from offline.dataset.external_sort import TimeOrder, repeated
+from offline.dataset.external_sort import ExternalSorter, repeated
 from offline.dataset.tables import (
     IdTables,
     RatingsWriter,
@@ -36,7 +36,7 @@ from offline.ingest.dimension_tables import (
     complete_items,
     complete_users,
 )
-from offline.ingest.interactions import Intake, ValueRules
+from offline.ingest.interaction_reader import InteractionReader, ValueRules
 from offline.ingest.report import IngestReport, findings_of
 from recsys.errors import DataMalformed
 
@@ -58,14 +58,14 @@ def ingest(
     with new_generation(tables) as folder:
         ids = IdTables.load(tables)
         rules = ValueRules(source.rating_range, source.requires_value)
-        with closing(TimeOrder(folder, rows_in_memory=max(memory_limit // BYTES_PER_ROW, 1))) as order:
-            intake = Intake(rules, ids, order, findings)
+        with closing(ExternalSorter(folder, rows_in_memory=max(memory_limit // BYTES_PER_ROW, 1))) as sorter:
+            reader = InteractionReader(rules, ids, sorter, findings)
             for rows in source.interactions(findings):
                 _warn_of_end(rows, findings)
-                intake.take(rows)
-            span = _write_ratings(order, folder, findings, source.name)
-        counts = _write_dimensions(source, folder, ids, intake, findings)
-        _compare(source, intake, findings)
+                reader.take(rows)
+            span = _write_ratings(sorter, folder, findings, source.name)
+        counts = _write_dimensions(source, folder, ids, reader, findings)
+        _compare(source, reader, findings)
         report = _report(source, findings, span, counts)
         _finish(folder, ids, report)
     return report
@@ -88,14 +88,14 @@ def append_interactions(
     with new_generation(tables) as folder:
         before = IngestReport.load(tables)
         findings, ids = findings_of(before), IdTables.load(tables)
-        with closing(TimeOrder(folder, rows_in_memory=max(memory_limit // BYTES_PER_ROW, 1))) as order:
+        with closing(ExternalSorter(folder, rows_in_memory=max(memory_limit // BYTES_PER_ROW, 1))) as sorter:
             for batch in pq.ParquetFile(table_path(tables, "ratings")).iter_batches(1 << 18, use_threads=False):
-                order.add(records_of(batch))
-            intake = Intake(ValueRules(before.rating_range, requires_value=False), ids, order, findings)
+                sorter.add(records_of(batch))
+            reader = InteractionReader(ValueRules(before.rating_range, requires_value=False), ids, sorter, findings)
             for rows in _event_rows(events):
-                intake.take(rows)
-            span = _write_ratings(order, folder, findings, "events")
-        counts = _extend_dimensions(tables, folder, ids, intake, findings)
+                reader.take(rows)
+            span = _write_ratings(sorter, folder, findings, "events")
+        counts = _extend_dimensions(tables, folder, ids, reader, findings)
         appended = before.appended + span[2] - before.rows["ratings"]
         report = replace(
             before,
@@ -132,14 +132,14 @@ def _watched(source: Iterable[Rows], findings: Findings) -> Iterator[Rows]:
         yield rows
 
 
-def _write_ratings(order: TimeOrder, folder: Path, findings: Findings, name: str) -> tuple[int, int, int]:
+def _write_ratings(sorter: ExternalSorter, folder: Path, findings: Findings, name: str) -> tuple[int, int, int]:
     """Writes ratings.parquet; returns first and last timestamp and the rows written. Raises DataMalformed for none."""
-    if not len(order):
+    if not len(sorter):
         reasons = ", ".join(f"{reason} ({finding.count:,})" for reason, finding in findings.dropped.items())
         raise DataMalformed(f"{name}: not one valid interaction; dropped: {reasons or 'nothing, the file has no rows'}")
     first, last, written = -1, -1, 0
-    with RatingsWriter(folder) as writer, tqdm(total=len(order), unit=" rows", desc="sort", disable=None) as progress:
-        for records in order.sorted():
+    with RatingsWriter(folder) as writer, tqdm(total=len(sorter), unit=" rows", desc="sort", disable=None) as progress:
+        for records in sorter.sorted():
             again = repeated(records)
             examples = (_quote(record) for record in records[again][:MAX_EXAMPLES])
             findings.drop("ratings: the same row again", int(again.sum()), examples)
@@ -158,11 +158,11 @@ def _quote(record: np.void) -> str:
 
 
 def _write_dimensions(
-    source: DatasetSource, folder: Path, ids: IdTables, intake: Intake, findings: Findings
+    source: DatasetSource, folder: Path, ids: IdTables, reader: InteractionReader, findings: Findings
 ) -> dict[str, int]:
     tags, tag_users, tag_items = build_tags(_watched(source.tags(findings), findings), ids, findings)
-    items_seen = np.union1d(intake.items.ids(), tag_items)
-    users_seen = np.union1d(intake.users.ids(), tag_users)
+    items_seen = np.union1d(reader.items.ids(), tag_items)
+    users_seen = np.union1d(reader.users.ids(), tag_users)
     items = build_items(_watched(source.items(findings), findings), ids, items_seen, findings)
     users = build_users(_watched(source.users(findings), findings), ids, users_seen, findings)
     links = build_links(_watched(source.links(findings), findings), ids, findings)
@@ -172,25 +172,27 @@ def _write_dimensions(
     return {name: table.num_rows for name, table in written.items()}
 
 
-def _extend_dimensions(tables: Path, folder: Path, ids: IdTables, intake: Intake, findings: Findings) -> dict[str, int]:
+def _extend_dimensions(
+    tables: Path, folder: Path, ids: IdTables, reader: InteractionReader, findings: Findings
+) -> dict[str, int]:
     """Adds rows for new items and users; the other tables are linked, not copied."""
     for name in ("item_genres", "item_people", "item_texts", "tags", "links"):
         try:
             os.link(table_path(tables, name), table_path(folder, name))
         except OSError:
             shutil.copyfile(table_path(tables, name), table_path(folder, name))
-    items = complete_items(add_missing(read_table(tables, "items"), "item", intake.items.ids()), ids.items, findings)
-    users = complete_users(add_missing(read_table(tables, "users"), "user", intake.users.ids()), ids.users)
+    items = complete_items(add_missing(read_table(tables, "items"), "item", reader.items.ids()), ids.items, findings)
+    users = complete_users(add_missing(read_table(tables, "users"), "user", reader.users.ids()), ids.users)
     write_table(folder, "items", items)
     write_table(folder, "users", users)
     return {"items": items.num_rows, "users": users.num_rows}
 
 
-def _compare(source: DatasetSource, intake: Intake, findings: Findings) -> None:
+def _compare(source: DatasetSource, reader: InteractionReader, findings: Findings) -> None:
     """Warns where counts are not those of the data set as its owner ships it."""
     found = {
         "ratings": findings.rows_read.get("ratings", 0),
-        "users": len(intake.users.ids()),
+        "users": len(reader.users.ids()),
         "items": findings.rows_read.get("items", 0),
         "tags": findings.rows_read.get("tags", 0),
     }

@@ -21,8 +21,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline.ingest.datasets.beside import WithFile
 from offline.ingest.datasets.columnar import read_parquet
+from offline.ingest.datasets.companion import WithCompanionFile
 from offline.ingest.datasets.container import DataFile
 from offline.ingest.datasets.delimited import read_delimited
 from offline.ingest.datasets.findings import Findings
@@ -57,7 +57,7 @@ COMMA = re.compile(r",\s+(?!(?:Jr|Sr|II|III|IV)\b)")
 REMARK = re.compile(r"\s*\([^()]*\)")
 
 
-class Described(WithFile):
+class Described(WithCompanionFile):
     """A data set whose items are completed from a file of metadata; what the data set says itself stays."""
 
     label = "metadata"

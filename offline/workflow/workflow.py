@@ -39,7 +39,7 @@ from offline.protocols import BundleFit, Fold, Plan, TrainingView, held_out, pla
 from offline.protocols.targets import TargetKind, Targets
 from offline.publish import gateway_files
 from offline.publish.gateway_files import export_gateway
-from offline.publish.golden import golden_requests, write_golden
+from offline.publish.golden_requests import golden_requests, write_golden
 from offline.publish.publish import REPORT_FOLDER, BundleFacts, publish
 from offline.ranking import blend, samples
 from offline.ranking.rankers import choice as choosing

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from peers.lists import best_items, list_items, measure, write_lists
-from peers.rows import Events, Requests, Rows
+from peers.rows import Events, Requests, RowsFolder
 from scipy import sparse
 
 RELEVANT = sparse.csr_matrix(np.array([[0, 1, 0, 1, 1], [1, 0, 0, 0, 0], [0, 0, 0, 0, 0]], dtype=np.float32))
@@ -14,13 +14,13 @@ TOP = np.array([[3, 0, 1], [1, 2, -1], [0, 1, 2]])
 GAIN = 1 / np.log2(np.array([2, 3, 4]))
 
 
-def toy() -> Rows:
+def toy() -> RowsFolder:
     """Four items, of which the last is outside the catalogue; request 40 has seen item 1, request 50 nothing."""
     history = Events(np.array([0]), np.array([1]), np.array([3]), np.array([4.0]), 2, 4)
     requests = Requests(np.array([40, 50]), np.array([9, 9]), history)
     listable = np.array([True, True, True, False])
     facts = {"list_length": 3}
-    return Rows(facts, np.array([11, 12, 13, 14]), listable, history, history, requests, requests, RELEVANT, "")
+    return RowsFolder(facts, np.array([11, 12, 13, 14]), listable, history, history, requests, requests, RELEVANT, "")
 
 
 def test_ties_go_to_the_lower_position_and_gaps_stay_empty() -> None:

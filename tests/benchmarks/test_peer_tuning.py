@@ -10,10 +10,10 @@ import optuna
 import pytest
 from optuna.distributions import FloatDistribution
 from peers import race
-from peers.cost import Meter, cpu_seconds, peak_memory_bytes
+from peers.cost import BudgetMeter, cpu_seconds, peak_memory_bytes
 from peers.program import study_name
 from peers.race import contestants_for, run_race
-from peers.rows import Events, Requests, Rows
+from peers.rows import Events, Requests, RowsFolder
 from peers.trials import Settings, ask, best_of, open_study, seconds_of, table, tell, tune
 from scipy import sparse
 
@@ -26,13 +26,13 @@ def study(tmp_path: Path) -> optuna.Study:
     return open_study(tmp_path, "toy", 3)
 
 
-def toy() -> Rows:
+def toy() -> RowsFolder:
     """Rows without an event."""
     nothing = np.zeros(0, dtype=np.int64)
     events = Events(nothing, nothing, nothing, nothing.astype(np.float32), 0, 0)
     requests = Requests(nothing, nothing, events)
     relevant = sparse.csr_matrix((0, 1))
-    return Rows({}, nothing, nothing.astype(bool), events, events, requests, requests, relevant, "")
+    return RowsFolder({}, nothing, nothing.astype(bool), events, events, requests, requests, relevant, "")
 
 
 class Clock:
@@ -83,7 +83,7 @@ def test_an_interrupted_trial_is_repeated_and_not_counted(tmp_path: Path) -> Non
 
 
 def test_what_earlier_runs_used_counts_against_the_budget() -> None:
-    meter = Meter(100, before=60)
+    meter = BudgetMeter(100, before=60)
     assert meter.left() == pytest.approx(40, abs=5)
     assert peak_memory_bytes() > 2**20
 
@@ -105,7 +105,7 @@ class Toy:
         self.passes = self.kept
 
 
-class Budget(Meter):
+class Budget(BudgetMeter):
     """A meter on a test's clock."""
 
     def __init__(self, budget_seconds: float, clock: Clock) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 import grpc
 
 from gateway.bundle.state import StoredHistories
-from offline.evaluation.open_loop import Sample, percentiles, send_at_rate
+from offline.evaluation.open_loop import TimedAnswer, percentiles, send_at_rate
 from offline.local.cluster import LocalCluster, Ports, programs
 from offline.local.serve import wait_complete
 from offline.local.watchdog import HANG_SECONDS
@@ -155,7 +155,7 @@ def stage_of(role: str) -> str:
 
 
 def _outcome(
-    samples: Sequence[Sample], load: _Load, rejoin_seconds: float, role: str, number: signal.Signals, terms: Terms
+    samples: Sequence[TimedAnswer], load: _Load, rejoin_seconds: float, role: str, number: signal.Signals, terms: Terms
 ) -> Outcome:
     harmed, quiet = (load.quiet - 1) / RATE, load.quiet  # at the earliest: the next request was asked for by then
     before = [sample for sample in samples[:quiet] if sample.due + sample.latency < harmed]
@@ -180,13 +180,13 @@ def _outcome(
     )
 
 
-def _status(sample: Sample, role: str) -> int | None:
+def _status(sample: TimedAnswer, role: str) -> int | None:
     """How the stage of `role` went; None where there is no answer, or no such stage in it."""
     stages = () if sample.response is None else sample.response.stages
     return next((stage.status for stage in stages if stage.name == stage_of(role)), None)
 
 
-def _sent_knowing(samples: Sequence[Sample], role: str) -> list[Sample]:
+def _sent_knowing(samples: Sequence[TimedAnswer], role: str) -> list[TimedAnswer]:
     """Those of `samples` that were sent when the gateway knew that `role` is lost.
 
     It knew when the first answer that skipped it had come back, or plenty that waited in vain, whatever overtook what
@@ -198,12 +198,12 @@ def _sent_knowing(samples: Sequence[Sample], role: str) -> list[Sample]:
     return [sample for sample in samples if known and sample.due > min(known)]
 
 
-def _returns(samples: Sequence[Sample], role: str, status: int) -> list[float]:
+def _returns(samples: Sequence[TimedAnswer], role: str, status: int) -> list[float]:
     """When the answers came back in which the stage of `role` has that status."""
     return sorted(sample.due + sample.latency for sample in samples if _status(sample, role) == status)
 
 
-def _degraded(samples: Sequence[Sample]) -> int:
+def _degraded(samples: Sequence[TimedAnswer]) -> int:
     return sum(sample.response is not None and sample.response.degraded for sample in samples)
 
 

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from offline.evaluation.open_loop import Sample, send_at_rate
+from offline.evaluation.open_loop import TimedAnswer, send_at_rate
 from offline.local.cluster import LocalCluster, Ports, programs
 from offline.local.supervision import Program, log_file
 from offline.publish.publish import BundleFacts, publish
@@ -201,7 +201,9 @@ def flip_bit(path: Path) -> None:
     path.write_bytes(content)
 
 
-async def under_load(running: System, change: Callable[[], T], settled: Callable[[T], bool]) -> tuple[list[Sample], T]:
+async def under_load(
+    running: System, change: Callable[[], T], settled: Callable[[T], bool]
+) -> tuple[list[TimedAnswer], T]:
     """Samples of a steady load during a change, and what `change` returned.
 
     `change` is called `CHANGE_AT` seconds after the first request. The load goes on until `settled` holds for what it

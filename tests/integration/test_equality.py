@@ -16,7 +16,7 @@ import pytest
 
 from offline.commands.cli import main
 from offline.evaluation.evaluate import Models, served_lists
-from offline.evaluation.parity import Agreement, compare
+from offline.evaluation.parity import Parity, compare
 from offline.evaluation.replay import PacingConfig, Replayed, active_version, replay
 from offline.local.cluster import LocalCluster, Ports, programs
 from offline.local.serve import HEALTHY_SECONDS, served
@@ -92,7 +92,7 @@ def replayed(workflow: Workflow, address: str, targets: Targets, kind: TargetKin
     return replay(address, targets, kind=kind, bundle=bundle, first_event=start, config=PACING)
 
 
-def agreement(models: Models, answers: Replayed, targets: Targets) -> Agreement:
+def parity(models: Models, answers: Replayed, targets: Targets) -> Parity:
     return compare(served_lists(models, targets), answers.lists, targets)
 
 
@@ -101,7 +101,7 @@ def test_five_processes_answer_what_one_does(asked: Asked, models: Models, kind:
     targets, answers = asked(kind)
     assert answers.latency.errors == {}
     assert answers.latency.degraded == 0
-    found = agreement(models, answers, targets)
+    found = parity(models, answers, targets)
     assert found.equal_lists == 1.0, found
     assert found.score_difference <= 1e-5, found
     assert found.ndcg_difference == 0.0
@@ -115,14 +115,14 @@ def test_one_broken_feature_is_seen(trained: Workflow, gateway: str, models: Mod
     items[:, column] = np.roll(items[:, column], 1)
     wrong = replace(models, ranker=Ranker(replace(store, items=items), open_session(folder / GRAPH_FILE)))
     assert trained.policy.ranking == "ranked"
-    assert agreement(wrong, answers, targets).equal_entries < 0.99
+    assert parity(wrong, answers, targets).equal_entries < 0.99
 
 
 def test_a_broken_seen_filter_is_seen(models: Models, asked: Asked, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process only, and nothing else: channels and features see the same histories."""
     targets, answers = asked("all")
     monkeypatch.setattr(History, "seen_item_ids", lambda history: NO_IDS)
-    assert agreement(models, answers, targets).equal_entries < 0.99
+    assert parity(models, answers, targets).equal_entries < 0.99
 
 
 def test_the_verb_says_that_all_places_are_equal(

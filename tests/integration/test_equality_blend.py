@@ -32,7 +32,7 @@ from recsys.domain import History, RankQuery
 from recsys.features import FeatureStore
 from recsys.features.store import RATING_NAME
 from tests.integration.conftest import QUICK
-from tests.integration.test_equality import PATIENT, agreement, first, replayed
+from tests.integration.test_equality import PATIENT, first, parity, replayed
 from tests.integration.test_rerank import copied
 from tests.waiting import PATIENCE_SECONDS, eventually
 
@@ -131,7 +131,7 @@ def check_equal(models: Models, targets: Targets, answered: Replayed) -> None:
     """All channels and the ranker were asked, and the lists are those of `models`."""
     assert (answered.latency.errors, answered.latency.degraded) == ({}, 0)
     assert {*(f"recall:{name}" for name in CHANNELS), "rank"} <= set(answered.latency.stages)
-    found = agreement(models, answered, targets)
+    found = parity(models, answered, targets)
     assert found.equal_lists == 1.0, found
     assert found.score_difference <= 1e-5, found
     assert found.ndcg_difference == 0.0
@@ -206,7 +206,7 @@ def test_one_broken_part_is_seen(
     models: Models, bundle: Bundle, answers: Answers, broken: Callable[[Models, Path, Path], Models], tmp_path: Path
 ) -> None:
     targets, answered = answers["all"]
-    found = agreement(broken(models, bundle.folder, tmp_path), answered, targets)
+    found = parity(broken(models, bundle.folder, tmp_path), answered, targets)
     assert found.equal_lists < 0.5, found
 
 
@@ -220,4 +220,4 @@ def test_re_ranked_lists_are_equal_too(blend: Workflow, gateway: str, answers: A
     models, (targets, _) = workflow.models(), answers["all"]
     answered = replayed(workflow, gateway, targets, "all")
     check_equal(models, targets, answered)
-    assert agreement(replace(models, reranker=None), answered, targets).equal_entries < 0.99, "a broken one is seen"
+    assert parity(replace(models, reranker=None), answered, targets).equal_entries < 0.99, "a broken one is seen"

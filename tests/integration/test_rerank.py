@@ -18,7 +18,7 @@ from offline.local.serve import served
 from offline.studies.rerank.curve import WEIGHTS
 from offline.studies.rerank.result import RerankResult
 from offline.workflow.workflow import Workflow
-from tests.integration.test_equality import MOST_REQUESTS, PATIENT, agreement, first, replayed
+from tests.integration.test_equality import MOST_REQUESTS, PATIENT, first, parity, replayed
 from tests.integration.work import finished_steps, stages
 
 pytestmark = [pytest.mark.integration]
@@ -60,12 +60,12 @@ def test_five_processes_re_rank_as_one_does(reranked: Workflow, gateway: str) ->
     models, targets = reranked.models(), first(reranked.test_targets("all"), MOST_REQUESTS)
     answers = replayed(reranked, gateway, targets, "all")
     assert (answers.latency.errors, answers.latency.degraded) == ({}, 0)
-    found = agreement(models, answers, targets)
+    found = parity(models, answers, targets)
     assert found.equal_lists == 1.0, found
     assert found.score_difference <= 1e-5, found
     assert found.ndcg_difference == 0.0
-    assert agreement(replace(models, reranker=None), answers, targets).equal_entries < 0.99, "a broken one is seen"
-    again = agreement(models, replayed(reranked, gateway, targets, "all"), targets)
+    assert parity(replace(models, reranker=None), answers, targets).equal_entries < 0.99, "a broken one is seen"
+    again = parity(models, replayed(reranked, gateway, targets, "all"), targets)
     assert again.equal_lists == 1.0, "and the same again"
 
 

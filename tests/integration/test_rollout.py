@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from offline.evaluation.open_loop import Sample
+from offline.evaluation.open_loop import TimedAnswer
 from offline.publish.publish import rollback
 from recsys.v1.recommend_pb2 import RecommendResponse
 from tests.integration.live import CHANGE_AT, System, publish_again, stage, system, under_load
@@ -34,7 +34,7 @@ def running(checkerboard_store: Path, tmp_path_factory: pytest.TempPathFactory) 
         yield started
 
 
-def answers(samples: Sequence[Sample]) -> list[RecommendResponse]:
+def answers(samples: Sequence[TimedAnswer]) -> list[RecommendResponse]:
     """Every answer, in order; a request without one fails the test."""
     assert [sample.error for sample in samples if sample.error] == []
     return [sample.response for sample in samples if sample.response is not None]

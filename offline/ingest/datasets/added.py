@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline.ingest.datasets.beside import WithFile
+from offline.ingest.datasets.companion import WithCompanionFile
 from offline.ingest.datasets.container import DataFile
 from offline.ingest.datasets.findings import Findings
 from offline.ingest.datasets.own import read_items
@@ -18,7 +18,7 @@ from offline.ingest.datasets.records import DatasetSource, Rows
 LISTS = ("genres", "directors", "cast", "writers")
 
 
-class WithItems(WithFile):
+class WithItems(WithCompanionFile):
     """A data set with further items; one that it describes itself stays as it is."""
 
     label = "items"

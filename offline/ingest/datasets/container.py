@@ -52,7 +52,7 @@ class ZipMember(io.RawIOBase):
         super().close()
 
 
-class Container:
+class FileContainer:
     """Finds and opens a data set's files in a folder or a .zip, at the top or in a sub folder (as GroupLens has it)."""
 
     def __init__(self, path: Path) -> None:

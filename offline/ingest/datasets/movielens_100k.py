@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from offline.ingest.datasets.container import Container
+from offline.ingest.datasets.container import FileContainer
 from offline.ingest.datasets.delimited import read_delimited
 from offline.ingest.datasets.findings import Findings
 from offline.ingest.datasets.layout import Column, Layout
@@ -64,7 +64,7 @@ def genres_of_flags(table: pa.Table) -> pa.Table:
 class MovieLens100k(DatasetSource):
     """u.data and u.item; u.user where it is there."""
 
-    def __init__(self, name: str, container: Container, facts: Facts) -> None:
+    def __init__(self, name: str, container: FileContainer, facts: Facts) -> None:
         """Raises DataMissing unless the required files are there."""
         container.require(["u.data", "u.item"])
         self.name, self.container, self.facts = name, container, facts

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from offline.ingest.datasets.container import Container
+from offline.ingest.datasets.container import FileContainer
 from offline.ingest.datasets.delimited import read_delimited
 from offline.ingest.datasets.findings import Findings
 from offline.ingest.datasets.layout import Column, Layout
@@ -32,7 +32,7 @@ def with_years(table: pa.Table) -> pa.Table:
 class MovieLensCsv(DatasetSource):
     """ratings.csv and movies.csv; tags.csv and links.csv where they are there."""
 
-    def __init__(self, name: str, container: Container, facts: Facts) -> None:
+    def __init__(self, name: str, container: FileContainer, facts: Facts) -> None:
         """Raises DataMissing unless the required files are there."""
         container.require(["ratings.csv", "movies.csv"])
         self.name, self.container, self.facts = name, container, facts

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import pyarrow as pa
 
-from offline.ingest.datasets.container import Container
+from offline.ingest.datasets.container import FileContainer
 from offline.ingest.datasets.delimited import read_delimited
 from offline.ingest.datasets.findings import Findings
 from offline.ingest.datasets.layout import Column, Layout
@@ -35,7 +35,7 @@ USERS = _layout(
 class MovieLensDat(DatasetSource):
     """ratings.dat and movies.dat; users.dat or tags.dat, as the data set has it."""
 
-    def __init__(self, name: str, container: Container, facts: Facts) -> None:
+    def __init__(self, name: str, container: FileContainer, facts: Facts) -> None:
         """Raises DataMissing unless the required files are there."""
         container.require(["ratings.dat", "movies.dat"])
         self.name, self.container, self.facts = name, container, facts

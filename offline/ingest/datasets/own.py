@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from offline.ingest.datasets.columnar import read_parquet
-from offline.ingest.datasets.container import Container, DataFile
+from offline.ingest.datasets.container import DataFile, FileContainer
 from offline.ingest.datasets.delimited import read_delimited
 from offline.ingest.datasets.findings import Findings
 from offline.ingest.datasets.layout import Column, Layout
@@ -122,7 +122,7 @@ class OwnInteractions(DatasetSource):
     rating_range = (0.0, 10.0)
     requires_value = False
 
-    def __init__(self, name: str, container: Container) -> None:
+    def __init__(self, name: str, container: FileContainer) -> None:
         """Raises DataMissing unless there are interactions."""
         self.name, self.container = name, container
         interactions = self._choose("interactions")

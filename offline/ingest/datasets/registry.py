@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from offline.ingest.datasets.container import Container
+from offline.ingest.datasets.container import FileContainer
 from offline.ingest.datasets.demo import Demo
 from offline.ingest.datasets.movielens_100k import MovieLens100k
 from offline.ingest.datasets.movielens_csv import MovieLensCsv
@@ -23,7 +23,7 @@ BASE_URL = "https://files.grouplens.org/datasets/movielens/"
 class PublishedDataset:
     """A data set that its owner offers for download."""
 
-    reader: Callable[[str, Container, Facts], DatasetSource]
+    reader: Callable[[str, FileContainer, Facts], DatasetSource]
     facts: Facts
 
 
@@ -54,7 +54,7 @@ def open_dataset(name: str, path: Path | None = None) -> DatasetSource:
         return Demo()
     if path is None:
         raise DataMissing(f"{name}: name the folder or zip that holds it; known data sets are {', '.join(NAMES)}")
-    container = Container(path)
+    container = FileContainer(path)
     if name in PUBLISHED:
         return PUBLISHED[name].reader(name, container, PUBLISHED[name].facts)
     own = any(container.find(f"interactions.{ending}") for ending in ("csv", "parquet"))

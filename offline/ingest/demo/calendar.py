@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from offline.ingest.demo.catalogue import GENRES, Catalogue
+from offline.ingest.demo.catalogue import GENRES, DemoCatalogue
 
 FIRST_YEAR = 2022
 YEARS = 3
@@ -26,7 +26,7 @@ GENRE_DRIFT = 0.07
 """Standard deviation of a genre's weekly step; over three years its appeal wanders by about 0.9."""
 
 
-def draw_arrivals(rng: np.random.Generator, catalogue: Catalogue) -> npt.NDArray[np.int64]:
+def draw_arrivals(rng: np.random.Generator, catalogue: DemoCatalogue) -> npt.NDArray[np.int64]:
     """Return the day (from 0) on which each film joins the service: a film of the three years in its own year.
 
     The oldest film is there from day 0, so that there is always one to choose.
@@ -42,7 +42,7 @@ def draw_arrivals(rng: np.random.Generator, catalogue: Catalogue) -> npt.NDArray
 
 
 def draw_appeal(
-    rng: np.random.Generator, catalogue: Catalogue, arrivals: npt.NDArray[np.int64]
+    rng: np.random.Generator, catalogue: DemoCatalogue, arrivals: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float32]:
     """Return the log-appeal of every film in every week, float32[WEEKS, n]; -inf until the week after its arrival.
 
@@ -65,7 +65,7 @@ def draw_appeal(
     return appeal.astype(np.float32)
 
 
-def membership(catalogue: Catalogue) -> npt.NDArray[np.float64]:
+def membership(catalogue: DemoCatalogue) -> npt.NDArray[np.float64]:
     """Return each film's share in each genre, float64[n, len(GENRES)]; rows sum to 1."""
     shares = np.zeros((len(catalogue), len(GENRES)))
     for row, genres in enumerate(catalogue.genres):

@@ -36,7 +36,7 @@ COLUMNS = ("item_id", "title", "year", "genres", "director", "cast")
 
 
 @dataclass(frozen=True, slots=True)
-class Catalogue:
+class DemoCatalogue:
     """n films in the order of `item_id`, which runs from 1 to n; every column has length n.
 
     `title` carries no year; `genres` are names of `GENRES`; `director` and `cast` hold at least one name per film.
@@ -54,14 +54,14 @@ class Catalogue:
         return len(self.title)
 
 
-def read_catalogue() -> Catalogue:
+def read_catalogue() -> DemoCatalogue:
     """Return the shipped catalogue."""
     path = resources.files("offline.ingest.demo") / "catalogue.csv"
     with path.open(encoding="utf-8") as lines:
         return parse_catalogue(lines)
 
 
-def parse_catalogue(lines: Iterable[str]) -> Catalogue:
+def parse_catalogue(lines: Iterable[str]) -> DemoCatalogue:
     """Parse csv lines with the header `COLUMNS`; several genres, directors and names are separated by `|`.
 
     Raises:
@@ -73,7 +73,7 @@ def parse_catalogue(lines: Iterable[str]) -> Catalogue:
     if header != COLUMNS:
         raise DataMalformed(f"catalogue: the header is {header}, expected {COLUMNS}; reinstall the package")
     rows = [_checked(row, expected_id) for expected_id, row in enumerate(reader, start=1)]
-    return Catalogue(
+    return DemoCatalogue(
         item_id=np.arange(1, len(rows) + 1, dtype=np.int64),
         title=tuple(row[1] for row in rows),
         year=np.array([int(row[2]) for row in rows], dtype=np.int64),

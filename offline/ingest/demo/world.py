@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from offline.ingest.demo.calendar import DAYS, FIRST_YEAR, SECONDS_PER_DAY, START, draw_appeal, draw_arrivals
-from offline.ingest.demo.catalogue import Catalogue
-from offline.ingest.demo.taste import Taste, draw_taste
+from offline.ingest.demo.catalogue import DemoCatalogue
+from offline.ingest.demo.preferences import Preferences, draw_preferences
 from offline.ingest.demo.visits import Visits, draw_visits
 from recsys.errors import InvalidRequest
 
@@ -31,7 +31,7 @@ class DemoWorld:
     `value` lies between 0.5 and 5 in half steps. No user rates a film twice, or before the film has arrived.
     """
 
-    catalogue: Catalogue
+    catalogue: DemoCatalogue
     user_id: npt.NDArray[np.int64]
     item_id: npt.NDArray[np.int64]
     timestamp: npt.NDArray[np.int64]
@@ -39,7 +39,7 @@ class DemoWorld:
 
 
 def generate(
-    catalogue: Catalogue, *, seed: int = 20220101, users: int = 2_400, events_per_user: float = 80.0
+    catalogue: DemoCatalogue, *, seed: int = 20220101, users: int = 2_400, events_per_user: float = 80.0
 ) -> DemoWorld:
     """Generate the users' ratings of the three years from 2022-01-01 to 2024-12-31 (UTC).
 
@@ -53,7 +53,7 @@ def generate(
     films, timing, people, scores, names = np.random.default_rng(seed).spawn(5)
     arrivals = draw_arrivals(films, catalogue)
     appeal = draw_appeal(films, catalogue, arrivals)
-    taste = draw_taste(people, catalogue, users)
+    taste = draw_preferences(people, catalogue, users)
     most = min(max(1, int(LARGEST_SHARE * np.count_nonzero(arrivals == 0))), DAYS // 2)
     visits = draw_visits(timing, users, events_per_user=events_per_user, most=most)
     chosen, affinity = _choose(films, visits, taste, appeal)
@@ -64,7 +64,7 @@ def generate(
     return DemoWorld(catalogue, user_id[order], item_id[order], visits.timestamp[order], value[order])
 
 
-def _check(catalogue: Catalogue, *, users: int, events_per_user: float) -> None:
+def _check(catalogue: DemoCatalogue, *, users: int, events_per_user: float) -> None:
     if users < 1:
         raise InvalidRequest(f"users is {users}, expected at least 1; ask for one user or more")
     if not events_per_user >= 1:
@@ -74,7 +74,7 @@ def _check(catalogue: Catalogue, *, users: int, events_per_user: float) -> None:
 
 
 def _choose(
-    rng: np.random.Generator, visits: Visits, taste: Taste, appeal: npt.NDArray[np.float32]
+    rng: np.random.Generator, visits: Visits, taste: Preferences, appeal: npt.NDArray[np.float32]
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
     """Return the catalogue row of every event's film, and the user's affinity to it, in the order of `visits`.
 

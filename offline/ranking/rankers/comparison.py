@@ -23,7 +23,7 @@ _RESAMPLES = 1_000
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class RankerRow:
     """One ranker on validation."""
 
     ranker: str
@@ -39,7 +39,7 @@ class Row:
     """NDCG@10 by rounds or epochs."""
 
 
-def compare(rankers: Rankers, inputs: RankerInputs, validation: FoldSamples) -> list[Row]:
+def compare(rankers: Rankers, inputs: RankerInputs, validation: FoldSamples) -> list[RankerRow]:
     """LightGBM, the network, the network without each of its parts, and the rating model, each a step of its own;
     first the blended order that they start from. Rankers that found nothing to learn from are left out."""
     kinds = ["lightgbm", "network", *(["svd"] if inputs.rating else [])]
@@ -51,7 +51,7 @@ def compare(rankers: Rankers, inputs: RankerInputs, validation: FoldSamples) -> 
     return rows_of({name: trial for name, trial in trials.items() if trial is not None}, validation.open())
 
 
-def rows_of(trials: Mapping[str, RankerTrial], held_out: LabelledWindow) -> list[Row]:
+def rows_of(trials: Mapping[str, RankerTrial], held_out: LabelledWindow) -> list[RankerRow]:
     """One row per trial, and the blended order's before them."""
     warm = warm_part(held_out).samples
     kept = np.repeat(held_out.samples.warm, held_out.samples.groups)
@@ -63,7 +63,7 @@ def rows_of(trials: Mapping[str, RankerTrial], held_out: LabelledWindow) -> list
     return [_row(name, values, reference, trials.get(name)) for name, values in figures.items()]
 
 
-def table(rows: list[Row]) -> str:
+def table(rows: list[RankerRow]) -> str:
     """The rows as lines of text under a heading."""
     lines = [f"{'ranker':<24}{'ndcg@10':>9}{'share':>8}  {'minus lightgbm (95 %)':<24}settings"]
     for row in rows:
@@ -73,9 +73,11 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, values: NDArray[np.float64], reference: NDArray[np.float64], trial: RankerTrial | None) -> Row:
+def _row(
+    name: str, values: NDArray[np.float64], reference: NDArray[np.float64], trial: RankerTrial | None
+) -> RankerRow:
     requests = np.arange(len(values))
     low, high = intervals((values - reference)[:, None], requests, resamples=_RESAMPLES, seed=1)[0].tolist()
     share = float(values.mean() / reference.mean()) if reference.mean() else float("nan")
     settings, curve = (trial.settings, trial.curve) if trial else ({}, {})
-    return Row(name, float(values.mean()), share, (low, high), settings, curve)
+    return RankerRow(name, float(values.mean()), share, (low, high), settings, curve)

@@ -50,7 +50,7 @@ class RankerKind(ABC):
 
 
 @dataclass(frozen=True, slots=True)
-class Trees(RankerKind):
+class TreeRanker(RankerKind):
     """LightGBM LambdaRank."""
 
     name: ClassVar[str] = "lightgbm"
@@ -67,7 +67,7 @@ class Trees(RankerKind):
 
 
 @dataclass(frozen=True, slots=True)
-class Network(RankerKind):
+class NetworkRanker(RankerKind):
     """DIN + DCN-V2 + MMoE."""
 
     name: ClassVar[str] = "network"
@@ -84,7 +84,7 @@ class Network(RankerKind):
 
 
 @dataclass(frozen=True, slots=True)
-class Rating(RankerKind):
+class RatingRanker(RankerKind):
     """The rating model, which is trained elsewhere, as a baseline."""
 
     name: ClassVar[str] = "svd"
@@ -103,9 +103,9 @@ class Rating(RankerKind):
 def kind_of(name: str, configs: RankerConfigs) -> RankerKind:
     """The ranker of one name of `RankerConfig.candidates`."""
     kinds: dict[str, RankerKind] = {
-        Trees.name: Trees(configs.lightgbm),
-        Network.name: Network(configs.network),
-        Rating.name: Rating(configs.rating),
+        TreeRanker.name: TreeRanker(configs.lightgbm),
+        NetworkRanker.name: NetworkRanker(configs.network),
+        RatingRanker.name: RatingRanker(configs.rating),
     }
     return kinds[name]
 

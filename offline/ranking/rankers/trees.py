@@ -79,7 +79,7 @@ def train(dataset: RankingDataset, path: Path, config: LightGBMConfig, *, rounds
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class WindowRows:
     """The requests of one window that the ranker learns from."""
 
     features: NDArray[np.float32]
@@ -87,16 +87,20 @@ class Part:
     groups: NDArray[np.int64]
 
 
-def parts_of(dataset: RankingDataset) -> list[Part]:
+def parts_of(dataset: RankingDataset) -> list[WindowRows]:
     """The requests of each window that are learned from; raises DataError without any."""
     parts = []
     for window, chosen in zip(dataset.windows, dataset.training_requests(), strict=True):
         rows = np.repeat(chosen, window.samples.groups)
-        parts.append(Part(window.samples.features[rows], window.samples.labels[rows], window.samples.groups[chosen]))
+        parts.append(
+            WindowRows(window.samples.features[rows], window.samples.labels[rows], window.samples.groups[chosen])
+        )
     return parts
 
 
-def boost(parts: Sequence[Part], rounds: int, config: LightGBMConfig, *, feature_names: Sequence[str]) -> lgb.Booster:
+def boost(
+    parts: Sequence[WindowRows], rounds: int, config: LightGBMConfig, *, feature_names: Sequence[str]
+) -> lgb.Booster:
     """A booster of `rounds` trees on top of the fused order; the same input gives the same trees."""
     features = np.concatenate([part.features for part in parts])
     parameters = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from offline.evaluation.evaluate import BLENDED, RANKED, BootstrapConfig
 from offline.metrics.ranking import paired_interval
 from offline.studies.benchmark.ours import WHOLE
-from offline.studies.benchmark.results import Difference
+from offline.studies.benchmark.results import PairedDifference
 from recsys.domain import Ids
 
 Values = Mapping[str, NDArray[np.float64]]
@@ -19,7 +19,7 @@ Values = Mapping[str, NDArray[np.float64]]
 
 def differences(
     own: Values, theirs: Values, metrics: Sequence[str], user_ids: Ids, bootstrap: BootstrapConfig
-) -> list[Difference]:
+) -> list[PairedDifference]:
     """By metric, the pairs of `compared`. `user_ids` are those of the requests."""
     found, values = [], {**theirs, **own}
     for column, metric in enumerate(metrics):
@@ -28,7 +28,7 @@ def differences(
             (interval,) = paired_interval(
                 columns[0], columns[1], user_ids, resamples=bootstrap.resamples, seed=bootstrap.seed
             )
-            found.append(Difference(ours, other, metric, *interval.tolist()))
+            found.append(PairedDifference(ours, other, metric, *interval.tolist()))
     return found
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from offline.evaluation.evaluate import BootstrapConfig, produce_lists, request_values, row_of
-from offline.evaluation.results import Figure, Row
+from offline.evaluation.results import Figure, SystemRow
 from offline.metrics.ranking import paired_interval
 from offline.recall.two_tower.config import TwoTowerConfig
 from offline.recall.two_tower.objectives import ObjectiveName
@@ -69,12 +69,12 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class LossTrial:
     """What one variant reached on the requests of the validation window."""
 
     variant: Variant
     towers: TwoTowerConfig
-    measured: Row
+    measured: SystemRow
     catalogue: int
     known: int
     """Items of the catalogue with an event: those that can be negatives."""
@@ -131,7 +131,7 @@ def compare_losses(config: LossesConfig) -> LossResult:
     )
 
 
-def judge(config: OfflineConfig, variant: Variant) -> Trial:
+def judge(config: OfflineConfig, variant: Variant) -> LossTrial:
     """Trains a variant, unless it is there, and asks it what the validation window asks."""
     own = variant.of(config)
     workflow = Workflow(own)
@@ -140,7 +140,7 @@ def judge(config: OfflineConfig, variant: Variant) -> Trial:
     asked = fold.ask(models.snapshot, kind)
     group, chosen = measured_group(workflow.plan, kind, asked)
     made = produce_lists(models, asked, [CHANNEL])[CHANNEL]
-    return Trial(
+    return LossTrial(
         variant,
         own.two_tower,
         row_of(CHANNEL, group, made, chosen, snapshot=models.snapshot, targets=asked, config=config.bootstrap),
@@ -161,7 +161,7 @@ def command_of(config: LossesConfig) -> str:
     return shlex.join(["python", "benchmarks/losses.py", *words, *flags, "--out", str(out)])
 
 
-def _row(trial: Trial, usual: Trial, drawn: BootstrapConfig) -> LossRow:
+def _row(trial: LossTrial, usual: LossTrial, drawn: BootstrapConfig) -> LossRow:
     ours, theirs, towers = trial.values, usual.values, trial.towers
     difference = paired_interval(ours, theirs, trial.user_ids, resamples=drawn.resamples, seed=drawn.seed)
     return LossRow(
@@ -178,7 +178,7 @@ def _row(trial: Trial, usual: Trial, drawn: BootstrapConfig) -> LossRow:
     )
 
 
-def _negatives(trial: Trial) -> str:
+def _negatives(trial: LossTrial) -> str:
     """What a chosen item is scored against."""
     towers, loss = trial.towers, trial.variant.loss
     if towers.tower == "pooled":

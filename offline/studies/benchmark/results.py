@@ -49,7 +49,7 @@ class GroupRows:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class PairedDifference:
     """Ours less another's over the same users: the best peer's, our best channel's, or our blended order's."""
 
     ours: str
@@ -89,7 +89,7 @@ class BenchmarkResult:
     machine: dict[str, str | int | float]
     versions: dict[str, str]
     rows: tuple[BenchmarkRow, ...]
-    differences: tuple[Difference, ...]
+    differences: tuple[PairedDifference, ...]
     remarks: tuple[str, ...] = ()
     """What a reader must know beside the figures."""
     moment: str = ""
@@ -106,7 +106,7 @@ class BenchmarkResult:
         """Whether training and tuning of a system cost more than the budget."""
         return row.cpu_seconds is not None and row.cpu_seconds > self.budget_minutes * 60
 
-    def ratio(self, difference: Difference) -> float | None:
+    def ratio(self, difference: PairedDifference) -> float | None:
         """How many times the other system's figure ours is; None where that is 0."""
         made = {row.system: row.figures for row in self.rows if row.origin not in QUOTED and row.figures}
         ours, other = (made[system][difference.metric].mean for system in difference.pair)
@@ -125,7 +125,7 @@ class BenchmarkResult:
         Raises DataError where a result is there that has figures of systems which this one has none of.
         """
         path = folder / f"{self.name}.json"
-        refuse_to_lose(path, measured_systems(self.rows))
+        check_no_rows_lost(path, measured_systems(self.rows))
         return save_result(path, asdict(self), number=FORMAT)
 
     @classmethod
@@ -136,7 +136,7 @@ class BenchmarkResult:
     @classmethod
     def _of(cls, content: dict[str, Any]) -> BenchmarkResult:
         content["rows"] = tuple(_row(row) for row in content["rows"])
-        content["differences"] = tuple(Difference(**difference) for difference in content["differences"])
+        content["differences"] = tuple(PairedDifference(**difference) for difference in content["differences"])
         content["apart"] = tuple(_group(group) for group in content.get("apart", ()))
         return cls(**{**content, "metrics": tuple(content["metrics"]), "remarks": tuple(content["remarks"])})
 
@@ -168,7 +168,7 @@ def measured_systems(rows: Sequence[BenchmarkRow]) -> frozenset[tuple[Origin, st
     )
 
 
-def refuse_to_lose(path: Path, systems: Collection[tuple[Origin, str]]) -> None:
+def check_no_rows_lost(path: Path, systems: Collection[tuple[Origin, str]]) -> None:
     """Raises DataError where the result saved as `path` has figures of others than `systems`.
 
     A file that is no result of this format has nothing to lose: whoever reads it is told to run its command again.

@@ -34,11 +34,11 @@ from offline.studies.benchmark.published import published_rows
 from offline.studies.benchmark.results import (
     BenchmarkResult,
     BenchmarkRow,
-    Difference,
     GroupRows,
     Origin,
+    PairedDifference,
+    check_no_rows_lost,
     moment_suffix,
-    refuse_to_lose,
     result_name,
 )
 from offline.studies.benchmark.rows import export_rows
@@ -128,7 +128,7 @@ class Bench:
         tuned = tuning_seconds(self.config.settings / self.config.place, run.system)
         return round(run.cost.cpu_seconds + tuned, 3), run.cost.peak_memory_bytes
 
-    def differences(self, runs: Sequence[OwnRun | PeerRun]) -> list[Difference]:
+    def differences(self, runs: Sequence[OwnRun | PeerRun]) -> list[PairedDifference]:
         """Ours against the best peers, and the ranked order against our others."""
         made = [(run, self._values(run.lists)) for run in runs if run.lists is not None]
         own = {run.system: values for run, values in made if isinstance(run, OwnRun)}
@@ -149,7 +149,7 @@ def run_benchmark(config: BenchmarkConfig) -> BenchmarkResult:
     """
     bench = Bench.of(config)
     peers, ours = chosen_models(config, names_of_ours(bench.workflow))
-    refuse_to_lose(bench.saved_as, {("peer", name) for name in peers} | {(origin_of(name), name) for name in ours})
+    check_no_rows_lost(bench.saved_as, {("peer", name) for name in peers} | {(origin_of(name), name) for name in ours})
     peer_runs = run_peers(bench, peers)
     own_runs = run_ours(bench.workflow, bench.targets, ours)
     runs: list[OwnRun | PeerRun] = [*peer_runs, *own_runs]

@@ -21,7 +21,7 @@ Never null, which a TOML file cannot say and so could not set over another file.
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Categorical:
     """One of these."""
 
     options: tuple[Value, ...]
@@ -55,7 +55,7 @@ class Real:
 
 
 @dataclass(frozen=True, slots=True)
-class Whole:
+class Integer:
     """A whole number between two, on a logarithmic scale unless `linear`."""
 
     low: int
@@ -71,29 +71,29 @@ class Whole:
         return trial.suggest_int(key, self.low, self.high, log=not self.linear)
 
 
-Space = Mapping[str, Choice | Real | Whole]
+Space = Mapping[str, Categorical | Real | Integer]
 
-_HALF_LIVES = Choice((3.0, 7.0, 14.0, 30.0, 90.0, 365.0, 3_650.0))
+_HALF_LIVES = Categorical((3.0, 7.0, 14.0, 30.0, 90.0, 365.0, 3_650.0))
 _ALL_RATINGS = 0.0
 """The lowest `min_value`: it leaves no rating out, as null does."""
-_MIN_VALUE = Choice((_ALL_RATINGS, 3.0, 4.0), null=_ALL_RATINGS)
+_MIN_VALUE = Categorical((_ALL_RATINGS, 3.0, 4.0), null=_ALL_RATINGS)
 """Of ratings from 1 to 5."""
-_FLOORS = Choice((0.0, 0.1, 0.2, 0.5, 1.0))
+_FLOORS = Categorical((0.0, 0.1, 0.2, 0.5, 1.0))
 
 SPACES: dict[str, Space] = {
     "itemcf": {
         "itemcf.reg": Real(30, 10_000),
-        "itemcf.n_neighbours": Choice((50, 100, 200, 400)),
+        "itemcf.n_neighbours": Categorical((50, 100, 200, 400)),
         "itemcf.min_value": _MIN_VALUE,
         "itemcf.training_value_floor": _FLOORS,
         "itemcf.history_value_floor": _FLOORS,
         "itemcf.half_life_days": _HALF_LIVES,
     },
     "als": {
-        "als.factors": Choice((32, 64, 128, 256)),
+        "als.factors": Categorical((32, 64, 128, 256)),
         "als.reg": Real(0.1, 300),
         "als.confidence": Real(0.5, 40),
-        "als.iterations": Whole(5, 25, linear=True),
+        "als.iterations": Integer(5, 25, linear=True),
         "als.min_value": _MIN_VALUE,
         "als.training_value_floor": _FLOORS,
         "als.history_value_floor": _FLOORS,
@@ -106,19 +106,19 @@ SPACES: dict[str, Space] = {
         "content.half_life_days": _HALF_LIVES,
     },
     "vector": {
-        "two_tower.tower": Choice(("pooled", "sequence")),
-        "two_tower.sequence.size": Choice((64, 128)),
+        "two_tower.tower": Categorical(("pooled", "sequence")),
+        "two_tower.sequence.size": Categorical((64, 128)),
         "two_tower.sequence.dropout": Real(0.05, 0.4, linear=True),
         "two_tower.sequence.temperature": Real(0.03, 0.15),
-        "two_tower.sequence.negatives": Choice((256, 512, 1_024)),
+        "two_tower.sequence.negatives": Categorical((256, 512, 1_024)),
         "two_tower.sequence.learning_rate": Real(5e-4, 1e-2),
     },
     "ranker": {
         "lightgbm.learning_rate": Real(0.02, 0.2),
-        "lightgbm.leaves": Whole(3, 63),
-        "lightgbm.min_leaf_rows": Whole(50, 1_000),
+        "lightgbm.leaves": Integer(3, 63),
+        "lightgbm.min_leaf_rows": Integer(50, 1_000),
         "lightgbm.feature_share": Real(0.3, 1.0, linear=True),
-        "lightgbm.truncation": Whole(10, 100),
+        "lightgbm.truncation": Integer(10, 100),
     },
 }
 """By channel, or `ranker`; further settings can be tuned by an entry here."""
@@ -136,7 +136,7 @@ def present(space: Space, config: OfflineConfig) -> Settings:
     found: Settings = {}
     for key, domain in space.items():
         value: Any = reduce(getattr, key.split("."), config)
-        if value is None and isinstance(domain, Choice):
+        if value is None and isinstance(domain, Categorical):
             value = domain.null
         if domain.holds(value):
             found[key] = value

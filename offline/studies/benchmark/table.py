@@ -7,7 +7,7 @@ from dataclasses import replace
 from offline.evaluation.evaluate import RANKED
 from offline.evaluation.results import FEWEST_WARM_USERS, Figure
 from offline.metrics.text_table import aligned, markdown
-from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, GroupRows, of_origin
+from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, GroupRows, PairedDifference, of_origin
 
 _TITLES = {"normalised_recall": "recall (normalised)", "hit_rate": "HR", "ndcg": "NDCG", "mrr": "MRR"}
 
@@ -46,7 +46,7 @@ def counts(result: BenchmarkResult) -> str:
     return f"{result.users:,} {result.group}, {result.requests:,} requests, {result.catalogue:,} items"
 
 
-def deciding_differences(result: BenchmarkResult) -> list[Difference]:
+def deciding_differences(result: BenchmarkResult) -> list[PairedDifference]:
     """Of the first two metrics: `ranked` and our best channel, against the best peer and each other."""
     channels = {row.system for row in of_origin(result.rows, "channel")}
     best = {found.metric: found.peer for found in result.differences if found.ours == RANKED and found.peer in channels}
@@ -159,7 +159,7 @@ def _few(result: BenchmarkResult) -> list[str]:
     return [few] if few else []
 
 
-def _difference(found: Difference, result: BenchmarkResult) -> str:
+def _difference(found: PairedDifference, result: BenchmarkResult) -> str:
     ratio = result.ratio(found)
     times = "" if ratio is None else f", {ratio:.2f} times"
     return (

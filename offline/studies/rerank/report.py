@@ -9,7 +9,7 @@ from pathlib import Path
 
 from offline.evaluation.evaluate import RERANKED, measure, produce_lists
 from offline.evaluation.reranking.lists import RerankConfig
-from offline.evaluation.results import Row
+from offline.evaluation.results import SystemRow
 from offline.protocols.targets import TargetKind
 from offline.studies.rerank.curve import CUT, Point, choose, curve, save_curve
 from offline.studies.rerank.result import CurvePoint, RerankRow
@@ -95,6 +95,6 @@ def _chosen_row(validation: Point, test: Point) -> RerankRow:
     return RerankRow(RERANKED, test.ndcg, test.hit_rate, test.coverage, test.popularity, note)
 
 
-def _reference_row(row: Row) -> RerankRow:
+def _reference_row(row: SystemRow) -> RerankRow:
     figures = (row.figures[f"ndcg@{CUT}"], row.figures[f"hit_rate@{CUT}"])
     return RerankRow(row.system, *figures, row.coverage[CUT], row.popularity[CUT])

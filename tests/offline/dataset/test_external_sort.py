@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offline.dataset.external_sort import INTERACTION, Records, TimeOrder, repeated
+from offline.dataset.external_sort import INTERACTION, ExternalSorter, Records, repeated
 
 
 def _records(timestamps: list[int]) -> Records:
@@ -20,42 +20,42 @@ def _records(timestamps: list[int]) -> Records:
 @pytest.mark.parametrize("rows_in_memory", [1, 10, 333, 10_000])
 def test_order_is_that_of_a_stable_sort(tmp_path: Path, rows_in_memory: int) -> None:
     records = _records(np.random.default_rng(0).integers(0, 50, 2_000).tolist())
-    order = TimeOrder(tmp_path, rows_in_memory=rows_in_memory)
+    sorter = ExternalSorter(tmp_path, rows_in_memory=rows_in_memory)
     for start in range(0, len(records), 300):
-        order.add(records[start : start + 300])
-    parts = list(order.sorted())
-    assert len(order) == 2_000
+        sorter.add(records[start : start + 300])
+    parts = list(sorter.sorted())
+    assert len(sorter) == 2_000
     assert len(parts) > 1 or rows_in_memory == 10_000
     assert np.concatenate(parts).tolist() == records[np.argsort(records["timestamp"], kind="stable")].tolist()
-    order.close()
+    sorter.close()
     assert list(tmp_path.iterdir()) == []
 
 
 def test_equal_times_stand_in_one_array(tmp_path: Path) -> None:
-    order = TimeOrder(tmp_path, rows_in_memory=4)
-    order.add(_records([5, 1, 5, 9, 5, 5, 1, 5]))
-    parts = [part["timestamp"].tolist() for part in order.sorted()]
+    sorter = ExternalSorter(tmp_path, rows_in_memory=4)
+    sorter.add(_records([5, 1, 5, 9, 5, 5, 1, 5]))
+    parts = [part["timestamp"].tolist() for part in sorter.sorted()]
     assert [time for part in parts for time in part] == [1, 1, 5, 5, 5, 5, 5, 9]
     assert sum(5 in part for part in parts) == 1
     assert len(parts) > 1
 
 
 def test_ranges_are_of_about_equal_size(tmp_path: Path) -> None:
-    order = TimeOrder(tmp_path, rows_in_memory=1_000)
-    order.add(_records(np.random.default_rng(1).permutation(10_000).tolist()))
-    assert max(len(part) for part in order.sorted()) <= 1_000
+    sorter = ExternalSorter(tmp_path, rows_in_memory=1_000)
+    sorter.add(_records(np.random.default_rng(1).permutation(10_000).tolist()))
+    assert max(len(part) for part in sorter.sorted()) <= 1_000
 
 
 def test_nothing_added_gives_nothing(tmp_path: Path) -> None:
-    order = TimeOrder(tmp_path, rows_in_memory=4)
-    assert list(order.sorted()) == []
+    sorter = ExternalSorter(tmp_path, rows_in_memory=4)
+    assert list(sorter.sorted()) == []
 
 
 def test_closing_early_removes_temporary_files(tmp_path: Path) -> None:
-    order = TimeOrder(tmp_path, rows_in_memory=2)
-    order.add(_records([3, 2, 1, 0]))
-    next(order.sorted())
-    order.close()
+    sorter = ExternalSorter(tmp_path, rows_in_memory=2)
+    sorter.add(_records([3, 2, 1, 0]))
+    next(sorter.sorted())
+    sorter.close()
     assert list(tmp_path.iterdir()) == []
 
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 import grpc
 import pytest
 
-from offline.evaluation.open_loop import Sample, percentiles, send_at_rate, stage_shares
+from offline.evaluation.open_loop import TimedAnswer, percentiles, send_at_rate, stage_shares
 from recsys.errors import Unreachable
 from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceServicer, add_RecommendationServiceServicer_to_server
@@ -54,9 +54,9 @@ def _requests(n: int) -> list[RecommendRequest]:
     return [RecommendRequest(user_id=number) for number in range(n)]
 
 
-def _samples(*latencies: float, responses: Sequence[RecommendResponse | None] | None = None) -> list[Sample]:
+def _samples(*latencies: float, responses: Sequence[RecommendResponse | None] | None = None) -> list[TimedAnswer]:
     answers = responses or [None] * len(latencies)
-    return [Sample(0.0, latency, "", answer) for latency, answer in zip(latencies, answers, strict=True)]
+    return [TimedAnswer(0.0, latency, "", answer) for latency, answer in zip(latencies, answers, strict=True)]
 
 
 async def test_samples_are_in_the_order_of_the_requests() -> None:

@@ -23,7 +23,7 @@ from gateway.pipeline.stages import Budget
 from offline.dataset.splits import Window
 from offline.evaluation.evaluate import Models, served_lists
 from offline.evaluation.latency import Timing, latency_of
-from offline.evaluation.parity import Agreement, compare
+from offline.evaluation.parity import Parity, compare
 from offline.evaluation.replay import PacingConfig, Replayed, active_version, check_cutoff, message_of, replay
 from offline.metrics.ranking import NO_ITEM
 from offline.protocols.targets import TargetKind, Targets, targets_of
@@ -144,13 +144,13 @@ def replayed(gateway: ToyGateway, kind: TargetKind = "all", asked: Bundle | None
         )
 
 
-def agreement(gateway: ToyGateway, kind: TargetKind) -> Agreement:
+def parity(gateway: ToyGateway, kind: TargetKind) -> Parity:
     return compare(served_lists(models(), targets(kind)), replayed(gateway, kind).lists, targets(kind))
 
 
 @pytest.mark.parametrize("kind", get_args(TargetKind))
 def test_replay_finds_what_evaluate_found(kind: TargetKind) -> None:
-    found = agreement(ToyGateway(models()), kind)
+    found = parity(ToyGateway(models()), kind)
     assert (found.equal_entries, found.equal_lists, found.ndcg_difference) == (1, 1, 0)
     assert found.score_difference <= 1e-5
 
@@ -158,12 +158,12 @@ def test_replay_finds_what_evaluate_found(kind: TargetKind) -> None:
 @pytest.mark.parametrize("feature", ["item_count_7d", "user_events", "cross_genre_affinity", "taste_rank"])
 def test_one_broken_feature_is_found(feature: str) -> None:
     """A feature of the user alone moves scores, the others the order as well."""
-    found = agreement(ToyGateway(models(feature)), "all")
+    found = parity(ToyGateway(models(feature)), "all")
     assert found.score_difference > 1e-5
 
 
 def test_a_broken_seen_filter_is_found() -> None:
-    assert agreement(ToyGateway(models(), forgets_seen=True), "all").equal_entries < 0.99
+    assert parity(ToyGateway(models(), forgets_seen=True), "all").equal_entries < 0.99
 
 
 def test_latency_is_that_of_the_same_requests() -> None:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 
 from offline.ingest.demo.calendar import DAYS, SECONDS_PER_DAY, START, membership
-from offline.ingest.demo.catalogue import COLUMNS, GENRES, Catalogue, parse_catalogue, read_catalogue
+from offline.ingest.demo.catalogue import COLUMNS, GENRES, DemoCatalogue, parse_catalogue, read_catalogue
 from offline.ingest.demo.world import DemoWorld, generate
 from recsys.errors import DataMalformed, InvalidRequest
 
@@ -30,40 +30,40 @@ print(hashlib.sha256(b"".join(column.tobytes() for column in columns)).hexdigest
 
 
 @pytest.fixture(scope="module")
-def catalogue() -> Catalogue:
+def catalogue() -> DemoCatalogue:
     return read_catalogue()
 
 
 @pytest.fixture(scope="module")
-def world(catalogue: Catalogue) -> DemoWorld:
+def world(catalogue: DemoCatalogue) -> DemoWorld:
     return generate(catalogue)
 
 
 class TestCatalogue:
-    def test_it_has_many_films_of_every_decade(self, catalogue: Catalogue) -> None:
+    def test_it_has_many_films_of_every_decade(self, catalogue: DemoCatalogue) -> None:
         assert len(catalogue) >= 430
         decades, films = np.unique(catalogue.year // 10 * 10, return_counts=True)
         assert decades.tolist() == [1930, 1940, 1950, 1960, 1970, 1980, 1990, 2000, 2010, 2020]
         assert films.min() >= 20
         assert 1900 <= catalogue.year.min() <= catalogue.year.max() <= 2025
 
-    def test_ids_run_from_one_and_films_are_unique(self, catalogue: Catalogue) -> None:
+    def test_ids_run_from_one_and_films_are_unique(self, catalogue: DemoCatalogue) -> None:
         assert catalogue.item_id.tolist() == list(range(1, len(catalogue) + 1))
         films = list(zip(catalogue.title, catalogue.year.tolist(), strict=True))
         assert len(set(films)) == len(films)
 
-    def test_every_film_has_clean_names(self, catalogue: Catalogue) -> None:
+    def test_every_film_has_clean_names(self, catalogue: DemoCatalogue) -> None:
         assert not [title for title in catalogue.title if title != title.strip() or not title or title.endswith(")")]
         for names, most in ((catalogue.director, 3), (catalogue.cast, 4)):
             assert not [film for film in names if not 1 <= len(film) <= most or len(set(film)) < len(film)]
             assert not [name for film in names for name in film if name != name.strip() or not name]
 
-    def test_genres_are_known_and_all_used(self, catalogue: Catalogue) -> None:
+    def test_genres_are_known_and_all_used(self, catalogue: DemoCatalogue) -> None:
         assert not [film for film in catalogue.genres if len(set(film)) < len(film)]
         assert {genre for film in catalogue.genres for genre in film} == set(GENRES)
         assert np.count_nonzero(membership(catalogue), axis=0).min() >= 20
 
-    def test_known_facts(self, catalogue: Catalogue) -> None:
+    def test_known_facts(self, catalogue: DemoCatalogue) -> None:
         row = catalogue.title.index("Seven Samurai")
         assert catalogue.year[row] == 1954
         assert catalogue.director[row] == ("Akira Kurosawa",)
@@ -123,14 +123,14 @@ class TestDeterminism:
         assert len(hashes) == 1
         assert len(hashes.pop().strip()) == 64
 
-    def test_another_seed_is_another_world(self, catalogue: Catalogue) -> None:
+    def test_another_seed_is_another_world(self, catalogue: DemoCatalogue) -> None:
         first, again, other = (generate(catalogue, seed=seed, users=50) for seed in (1, 1, 2))
         assert np.array_equal(first.item_id, again.item_id)
         assert np.array_equal(first.value, again.value)
         assert not np.array_equal(first.timestamp[:100], other.timestamp[:100])
 
     @pytest.mark.parametrize("arguments", [{"users": 0}, {"events_per_user": 0.5}, {"events_per_user": float("nan")}])
-    def test_bad_sizes_are_refused(self, catalogue: Catalogue, arguments: dict[str, float]) -> None:
+    def test_bad_sizes_are_refused(self, catalogue: DemoCatalogue, arguments: dict[str, float]) -> None:
         with pytest.raises(InvalidRequest, match="expected at least 1"):
             generate(catalogue, **arguments)  # type: ignore[arg-type]
 

@@ -12,7 +12,7 @@ import pytest
 
 from offline.dataset.tables import read_table
 from offline.ingest.datasets.blocks import read_blocks
-from offline.ingest.datasets.container import Container, DataFile
+from offline.ingest.datasets.container import DataFile, FileContainer
 from offline.ingest.datasets.delimited import read_delimited
 from offline.ingest.datasets.findings import Findings
 from offline.ingest.datasets.own import ITEMS
@@ -284,7 +284,7 @@ def test_blocks_of_any_size_give_the_same_rows_and_lines(tmp_path: Path, block_b
     text = 'id,title\n1,"a\nb"\n2,c\n3,"say ""x"""\nbroken\n4,d\n'
     (tmp_path / "items.csv").write_text(text)
     findings = Findings(max_bad_lines=1)
-    with Container(tmp_path).open("items.csv") as file:
+    with FileContainer(tmp_path).open("items.csv") as file:
         parts = list(read_delimited(file, ITEMS, findings, block_bytes=block_bytes))
     assert [title for rows in parts for title in rows.table["title"].to_pylist()] == ["a\nb", "c", 'say "x"', "d"]
     assert findings.bad_lines.examples[0].startswith(f"{tmp_path}/items.csv:6: ")

@@ -76,7 +76,7 @@ def parts(tmp_path: Path) -> Callable[..., list[Path]]:
 
 
 def golden(folder: Path) -> None:
-    """What `offline.publish.golden.write_golden` leaves, without models."""
+    """What `offline.publish.golden_requests.write_golden` leaves, without models."""
     (folder / "golden").mkdir()
     for role in ROLE_FOLDERS:
         (folder / "golden" / f"{role}.json").write_text("{}")

@@ -15,9 +15,9 @@ from offline.ranking.rankers.graph import PARITY
 from offline.ranking.rankers.network import ranker, training
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.network.export import ServedNetwork, export_network
-from offline.ranking.rankers.network.inputs import Requests, all_batches, training_batches
-from offline.ranking.rankers.network.model import KNOTS, TASKS, Attention, FeatureScaling, Histories, Scales
-from offline.ranking.rankers.network.training import Training, Validation, listwise
+from offline.ranking.rankers.network.inputs import WindowRequests, all_batches, training_batches
+from offline.ranking.rankers.network.model import KNOTS, TASKS, Attention, FeatureScaling, HistoryEncoder, Scales
+from offline.ranking.rankers.network.training import NetworkValidation, Training, listwise
 from offline.ranking.rankers.ranking_dataset import RankingDataset, blended_quality, quality, warm_part
 from rank_server.scoring import GRAPH_FILE, MENU
 from recsys.errors import ContractBroken, DataError
@@ -63,7 +63,7 @@ def test_the_exported_graph_serves_with_and_without_each_part(
     (tmp_path / GRAPH_FILE).parent.mkdir(parents=True)
     ranker.train(last(data.dataset), tmp_path / GRAPH_FILE, config, settings=settings)
     trained = Training(last(data.dataset), config).fit(1)
-    requests = Requests(data.held_out, data.dataset.item_ids)
+    requests = WindowRequests(data.held_out, data.dataset.item_ids)
     expected = training.predict(trained.network, requests) @ np.asarray([1.0, 0.75, 0.5, 0.25], np.float32)
     found = np.concatenate(ranking_datasets.served(tmp_path).score(ranking_datasets.queries()))
     assert np.abs(found - expected).max() < 1e-3, "the features of samples and of the server differ by rounding"
@@ -77,7 +77,7 @@ def test_the_exported_attention_works_out_its_linear_parts_per_candidate_and_per
     """Not per pair of them: what comes out of each matrix product has one row per candidate, or one per event."""
     config = CONFIG.model_copy(update={"attention_size": 5, "history_limit": 6})
     trained = Training(last(data.dataset), config).fit(1)
-    batch = next(all_batches(Requests(data.held_out, data.dataset.item_ids), 3))
+    batch = next(all_batches(WindowRequests(data.held_out, data.dataset.item_ids), 3))
     export_network(ServedNetwork(trained.network, (1.0, 1.0, 0.0, 0.0)), tmp_path / "ranker.onnx", [batch])
     model = onnx.load(tmp_path / "ranker.onnx")
     weights = {one.name for one in model.graph.initializer if sorted(one.dims) == [config.embedding_size, 2 * 5]}
@@ -94,7 +94,7 @@ def test_a_graph_that_scores_otherwise_is_an_error(
 ) -> None:
     trained = Training(last(data.dataset), CONFIG).fit(1)
     served = ServedNetwork(trained.network, (1.0, 1.0, 0.0, 0.0))
-    probe = next(all_batches(Requests(data.held_out, data.dataset.item_ids), 3))
+    probe = next(all_batches(WindowRequests(data.held_out, data.dataset.item_ids), 3))
     assert export_network(served, tmp_path / "honest.onnx", [probe]) <= PARITY
     monkeypatch.setattr("offline.ranking.rankers.network.export.export_graph", lambda *_, **__: None)
     served.weights *= 1.01
@@ -118,7 +118,7 @@ def test_a_killed_training_continues_and_ends_in_the_same_network(data: RankingD
     def judge(said: np.ndarray) -> float:
         return quality(data.held_out.samples, (said[:, 0] + said[:, 1]).astype(np.float64))
 
-    validation = Validation(Requests(data.held_out, data.dataset.item_ids), judge)
+    validation = NetworkValidation(WindowRequests(data.held_out, data.dataset.item_ids), judge)
     whole = Training(last(data.dataset), CONFIG).fit(2, validation=validation)
 
     class Killed(Exception):
@@ -148,9 +148,11 @@ def test_a_killed_training_continues_and_ends_in_the_same_network(data: RankingD
 
 def test_training_stops_when_validation_does_not_improve(data: RankingData) -> None:
     falling = iter([0.5, 0.6, 0.4, 0.3, 0.2, 0.1])
-    requests = Requests(data.held_out, data.dataset.item_ids)
+    requests = WindowRequests(data.held_out, data.dataset.item_ids)
     config = CONFIG.model_copy(update={"patience": 2, "batch_size": 64})
-    trained = Training(last(data.dataset), config).fit(6, validation=Validation(requests, lambda _: next(falling)))
+    trained = Training(last(data.dataset), config).fit(
+        6, validation=NetworkValidation(requests, lambda _: next(falling))
+    )
     assert trained.curve == (0.5, 0.6, 0.4, 0.3)
     assert trained.epochs == 2
 
@@ -165,7 +167,7 @@ def test_nothing_to_learn_from_is_an_error(data: RankingData) -> None:
 def test_rows_of_an_earlier_catalogue_become_those_of_the_served_one(data: RankingData) -> None:
     window = data.dataset.windows[0]
     served = np.concatenate([[-5], window.item_ids])
-    batch = Requests(window, served).batch(np.asarray([0, 2]))
+    batch = WindowRequests(window, served).batch(np.asarray([0, 2]))
     n = window.samples.groups[[0, 2]]
     assert batch.menu[2].tolist() == [0] * n[0] + [1] * n[1]
     first = window.samples.item_rows[: n[0]]
@@ -176,7 +178,7 @@ def test_histories_are_left_aligned(data: RankingData) -> None:
     histories = data.held_out.samples.histories
     lengths = np.diff(histories.indptr)
     chosen = np.asarray([int(lengths.argmin()), int(lengths.argmax())])
-    menu = Requests(data.held_out, data.held_out.item_ids).batch(chosen).menu
+    menu = WindowRequests(data.held_out, data.held_out.item_ids).batch(chosen).menu
     assert menu[6].sum(dim=1).tolist() == lengths[chosen].tolist()
     longest = slice(histories.indptr[chosen[1]], histories.indptr[chosen[1] + 1])
     assert menu[3][1].tolist() == histories.rows[longest].tolist()
@@ -184,7 +186,7 @@ def test_histories_are_left_aligned(data: RankingData) -> None:
 
 
 def test_training_shows_relevant_candidates_and_compares_with_all(data: RankingData) -> None:
-    requests = Requests(data.dataset.windows[-1], data.dataset.item_ids)
+    requests = WindowRequests(data.dataset.windows[-1], data.dataset.item_ids)
     chosen = np.flatnonzero(data.dataset.training_requests()[-1])
     batches = list(training_batches([requests], [chosen], CONFIG, np.random.default_rng(1)))
     assert sum(batch.menu[3].shape[0] for batch in batches) == len(chosen)
@@ -212,7 +214,7 @@ def test_features_are_relative_to_the_request() -> None:
 
 
 def test_only_the_latest_events_are_read() -> None:
-    histories = Histories(CONFIG.model_copy(update={"history_limit": 2}), (3.0, 1.0))
+    histories = HistoryEncoder(CONFIG.model_copy(update={"history_limit": 2}), (3.0, 1.0))
     mask = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 0.0, 0.0]])
     present, rows = histories.latest(mask, torch.tensor([[7, 8, 9], [5, 0, 0], [0, 0, 0]]))
     assert rows[0].tolist() == [8, 9]

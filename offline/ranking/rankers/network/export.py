@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from offline.ranking.rankers.graph import PARITY, export_graph
-from offline.ranking.rankers.network.inputs import Batch
-from offline.ranking.rankers.network.model import OUTPUTS, Network
+from offline.ranking.rankers.network.inputs import RankingBatch
+from offline.ranking.rankers.network.model import OUTPUTS, RankingNetwork
 from rank_server.scoring import MENU, open_session
 from recsys.errors import ContractBroken
 
@@ -18,7 +18,7 @@ from recsys.errors import ContractBroken
 class ServedNetwork(nn.Module):
     """The network as one score: a weighted sum of its outputs."""
 
-    def __init__(self, network: Network, weights: tuple[float, ...]) -> None:
+    def __init__(self, network: RankingNetwork, weights: tuple[float, ...]) -> None:
         """`weights` has one number per `OUTPUTS`."""
         super().__init__()
         self.network = network
@@ -31,7 +31,7 @@ class ServedNetwork(nn.Module):
         return score
 
 
-def export_network(served: ServedNetwork, path: Path, probes: list[Batch]) -> float:
+def export_network(served: ServedNetwork, path: Path, probes: list[RankingBatch]) -> float:
     """Writes the graph menu → `score[n]`, free in candidates, queries and length of histories; returns the largest
     difference to PyTorch on `probes`, on their first candidate alone, and on it without a history.
 

@@ -19,7 +19,7 @@ Menu = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class RankingBatch:
     """q requests with n candidates in all, m of which are shown."""
 
     menu: Menu
@@ -31,7 +31,7 @@ class Batch:
     """float32[m]; NaN where the candidate was not taken or not rated."""
 
 
-class Requests:
+class WindowRequests:
     """The requests of one window, with rows of the catalogue `item_ids`. Items that it lacks are row 0: a network
     has not learned of them."""
 
@@ -40,7 +40,7 @@ class Requests:
         self.starts = np.cumsum(self.samples.groups) - self.samples.groups
         self._rows = np.maximum(window.rows_in(item_ids), 0)
 
-    def batch(self, chosen: NDArray[np.int64], drawn: Sequence[NDArray[np.int64]] | None = None) -> Batch:
+    def batch(self, chosen: NDArray[np.int64], drawn: Sequence[NDArray[np.int64]] | None = None) -> RankingBatch:
         """The requests at `chosen` with all their candidates; `drawn` says per request which are shown, absent: all."""
         samples, groups = self.samples, self.samples.groups[chosen]
         spans = zip(self.starts[chosen], groups, strict=True)
@@ -57,7 +57,9 @@ class Requests:
             *self._history(chosen),
         )
         labels = torch.from_numpy(samples.labels[joined[shown]].astype(np.float32))
-        return Batch(menu, torch.from_numpy(shown), labels, torch.from_numpy(np.array(samples.ratings[joined[shown]])))
+        return RankingBatch(
+            menu, torch.from_numpy(shown), labels, torch.from_numpy(np.array(samples.ratings[joined[shown]]))
+        )
 
     def _history(self, chosen: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """row, value, age, mask [q, L], left-aligned, zeros where there is no event."""
@@ -76,8 +78,11 @@ class Requests:
 
 
 def training_batches(
-    requests: Sequence[Requests], chosen: Sequence[NDArray[np.int64]], config: NetworkConfig, rng: np.random.Generator
-) -> Iterator[Batch]:
+    requests: Sequence[WindowRequests],
+    chosen: Sequence[NDArray[np.int64]],
+    config: NetworkConfig,
+    rng: np.random.Generator,
+) -> Iterator[RankingBatch]:
     """One pass over the `chosen` requests of each window, in random order, each batch from one window.
 
     A request shows its relevant candidates, at most half of `config.candidates`, and others drawn from the rest.
@@ -94,14 +99,14 @@ def training_batches(
         yield window.batch(part, [_drawn(window, request, config.candidates, rng) for request in part])
 
 
-def all_batches(requests: Requests, size: int) -> Iterator[Batch]:
+def all_batches(requests: WindowRequests, size: int) -> Iterator[RankingBatch]:
     """All candidates of all requests that have any, in order."""
     some = np.flatnonzero(requests.samples.groups)
     for first in range(0, len(some), size):
         yield requests.batch(some[first : first + size])
 
 
-def _drawn(window: Requests, request: int, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _drawn(window: WindowRequests, request: int, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Places within the request, ascending."""
     start, count = int(window.starts[request]), int(window.samples.groups[request])
     relevant = window.samples.labels[start : start + count] > 0

@@ -98,7 +98,7 @@ class FeatureScaling(nn.Module):
         return torch.cat([relative, means[query_index, : features.shape[1]]], dim=1)
 
 
-class Histories(nn.Module):
+class HistoryEncoder(nn.Module):
     """Events as vectors [q, L, d]: the item's, moved by the rating and by how long ago it was."""
 
     def __init__(self, config: NetworkConfig, values: tuple[float, float]) -> None:
@@ -195,7 +195,7 @@ class Experts(nn.Module):
         return torch.cat(said, dim=1)
 
 
-class Network(nn.Module):
+class RankingNetwork(nn.Module):
     """All of it: from the menu's inputs to one number per task."""
 
     def __init__(self, n_items: int, scales: Scales, config: NetworkConfig, *, fused_column: int) -> None:
@@ -204,7 +204,7 @@ class Network(nn.Module):
         self.fused_column = fused_column
         self.items = nn.Embedding(n_items, d)
         self.scaling = FeatureScaling(scales)
-        self.histories = Histories(config, scales.values)
+        self.histories = HistoryEncoder(config, scales.values)
         self.attention = Attention(config) if config.attention else None
         width = 3 * n_features + 3 * d
         self.crosses = Crosses(width, config) if config.crosses else None

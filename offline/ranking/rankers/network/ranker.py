@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.network.export import ServedNetwork, export_network
-from offline.ranking.rankers.network.inputs import Requests, all_batches
+from offline.ranking.rankers.network.inputs import WindowRequests, all_batches
 from offline.ranking.rankers.network.model import TASKS
-from offline.ranking.rankers.network.training import CHECKPOINT_FILE, Training, Validation, predict
+from offline.ranking.rankers.network.training import CHECKPOINT_FILE, NetworkValidation, Training, predict
 from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, RankingDataset, quality, warm_part
 from offline.ranking.samples import Samples
 
@@ -33,8 +33,8 @@ def choose_epochs(
     `folder` keeps a checkpoint, from which a killed run continues. Raises DataError where there is nothing to learn.
     """
     judged = warm_part(held_out)
-    validation = Validation(
-        Requests(judged, dataset.item_ids), lambda said: _choose_share(judged.samples, said.astype(np.float64))[1]
+    validation = NetworkValidation(
+        WindowRequests(judged, dataset.item_ids), lambda said: _choose_share(judged.samples, said.astype(np.float64))[1]
     )
     trained = Training(dataset, config).fit(
         config.epochs, validation=validation, checkpoint=folder / CHECKPOINT_FILE if folder else None
@@ -43,7 +43,7 @@ def choose_epochs(
         shutil.rmtree((folder / CHECKPOINT_FILE).parent)
     said = predict(trained.network, validation.requests).astype(np.float64)
     weights = _choose_weights(judged.samples, said, several=config.experts > 1)
-    whole = predict(trained.network, Requests(held_out, dataset.item_ids)).astype(np.float64)
+    whole = predict(trained.network, WindowRequests(held_out, dataset.item_ids)).astype(np.float64)
     settings: dict[str, int | float] = {"epochs": trained.epochs} | dict(zip(TASKS, weights, strict=True))
     curve = {str(epoch + 1): value for epoch, value in enumerate(trained.curve)}
     return RankerTrial(settings, whole @ np.asarray([1.0, *weights]), curve)
@@ -58,7 +58,7 @@ def train(dataset: RankingDataset, path: Path, config: NetworkConfig, *, setting
     trained = Training(dataset, config).fit(int(settings["epochs"]), checkpoint=checkpoint)
     served = ServedNetwork(trained.network, (1.0, *(float(settings[task]) for task in TASKS)))
     newest = [window for window in dataset.windows if window.samples.groups.any()][-_PROBES:]
-    probes = [next(all_batches(Requests(window, dataset.item_ids), _PROBED)) for window in newest]
+    probes = [next(all_batches(WindowRequests(window, dataset.item_ids), _PROBED)) for window in newest]
     export_network(served, path, probes)
     checkpoint.unlink(missing_ok=True)
 

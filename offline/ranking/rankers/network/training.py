@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from offline.ranking.rankers.network.config import NetworkConfig
-from offline.ranking.rankers.network.inputs import Batch, Requests, all_batches, training_batches
-from offline.ranking.rankers.network.model import OUTPUTS, Network, Scales
+from offline.ranking.rankers.network.inputs import RankingBatch, WindowRequests, all_batches, training_batches
+from offline.ranking.rankers.network.model import OUTPUTS, RankingNetwork, Scales
 from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankingDataset
 from offline.recall.two_tower.checkpoint import load_checkpoint, save_checkpoint
 from recsys.features import FUSED
@@ -33,10 +33,10 @@ _EVALUATION_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Validation:
+class NetworkValidation:
     """Held-out requests, and the figure that decides."""
 
-    requests: Requests
+    requests: WindowRequests
     judge: Callable[[NDArray[np.float32]], float]
     """From float32[n, len(OUTPUTS)] of all their candidates; higher is better."""
 
@@ -45,7 +45,7 @@ class Validation:
 class Trained:
     """A network, and how it got there."""
 
-    network: Network
+    network: RankingNetwork
     epochs: int
     curve: tuple[float, ...]
     """Validation after each epoch; empty without validation."""
@@ -64,18 +64,20 @@ class Training:
         torch.manual_seed(config.seed)
         torch.set_num_threads(config.threads)
         self._config = config
-        self._requests = [Requests(window, dataset.item_ids) for window in dataset.windows]
+        self._requests = [WindowRequests(window, dataset.item_ids) for window in dataset.windows]
         self._chosen = [np.flatnonzero(mask) for mask in dataset.training_requests()]
         self._rng = np.random.default_rng(config.seed)
         scales = _scales([window for window in dataset.windows if len(window.samples.labels)], self._rng)
         column = dataset.feature_names.index(FUSED)
-        self.network = Network(len(dataset.item_ids), scales, config, fused_column=column)
+        self.network = RankingNetwork(len(dataset.item_ids), scales, config, fused_column=column)
         if vectors is not None:
             self.network.items.weight.data.copy_(vectors)
         self._optimizer = _optimizer(self.network, config)
         self._of_values = scales.values
 
-    def fit(self, epochs: int, *, validation: Validation | None = None, checkpoint: Path | None = None) -> Trained:
+    def fit(
+        self, epochs: int, *, validation: NetworkValidation | None = None, checkpoint: Path | None = None
+    ) -> Trained:
         """Trains for `epochs`, or until validation was not better for `patience` of them; the best epoch is kept.
 
         The learning rate falls as if there were `config.epochs`, so that a refit with fewer sees what the chosen
@@ -148,7 +150,7 @@ class Training:
         return digest.hexdigest()
 
 
-def loss_of(said: Tensor, batch: Batch, config: NetworkConfig, of_values: tuple[float, float]) -> Tensor:
+def loss_of(said: Tensor, batch: RankingBatch, config: NetworkConfig, of_values: tuple[float, float]) -> Tensor:
     """Softmax over each request's candidates for the taken ones, plus a logistic loss of likes and a squared one of
     ratings, each weighted as `config` says."""
     index, labels = batch.menu[2][batch.shown], batch.labels
@@ -178,7 +180,7 @@ def listwise(logits: Tensor, labels: Tensor, index: Tensor, q: int) -> Tensor:
 
 
 @torch.no_grad()
-def predict(network: Network, requests: Requests) -> NDArray[np.float32]:
+def predict(network: RankingNetwork, requests: WindowRequests) -> NDArray[np.float32]:
     """float32[n, len(OUTPUTS)] of all candidates."""
     network.eval()
     parts = [network(*batch.menu).numpy() for batch in all_batches(requests, _EVALUATION_BATCH)]
@@ -192,7 +194,7 @@ def _scales(windows: Sequence[LabelledWindow], rng: np.random.Generator) -> Scal
     return Scales.of(np.concatenate(features), np.concatenate(values))
 
 
-def _optimizer(network: Network, config: NetworkConfig) -> torch.optim.Optimizer:
+def _optimizer(network: RankingNetwork, config: NetworkConfig) -> torch.optim.Optimizer:
     items = [network.items.weight]
     others = [parameter for name, parameter in network.named_parameters() if name != "items.weight"]
     groups = [{"params": others, "weight_decay": config.weight_decay}, {"params": items, "weight_decay": 0.0}]

@@ -7,7 +7,7 @@ from pathlib import Path
 from offline.evaluation.results import Figure
 from offline.protocols import Plan
 from offline.protocols.targets import Targets
-from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, GroupRows
+from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, GroupRows, PairedDifference
 from offline.studies.benchmark.rows import export_rows
 
 
@@ -29,5 +29,5 @@ def a_result() -> BenchmarkResult:
     return BenchmarkResult(
         "leave-one-out", "tastes", "last", "all users", ("ndcg@10",), 160, 160, 60, "python -m offline benchmark",
         "2026-01-02", 60.0, {"cpu": "toy", "cores": 2, "memory_gib": 8.0, "system": "x"}, {"python": "3.11"}, rows,
-        (Difference("ranked", "ease (toy 1)", "ndcg@10", 0.2, 0.1, 0.3),), ("imputed times",), apart=(cold,),
+        (PairedDifference("ranked", "ease (toy 1)", "ndcg@10", 0.2, 0.1, 0.3),), ("imputed times",), apart=(cold,),
     )  # fmt: skip

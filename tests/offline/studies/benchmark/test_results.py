@@ -16,7 +16,7 @@ from offline.protocols import plan_of
 from offline.studies.benchmark.headlines import measured_group, shown_metrics
 from offline.studies.benchmark.published import published_rows
 from offline.studies.benchmark.report import results_page
-from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, Difference, measured_systems
+from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, PairedDifference, measured_systems
 from offline.studies.benchmark.runs import absent_peers
 from offline.studies.benchmark.table import deciding_differences, text_table
 from offline.studies.benchmark.tracking import track_result
@@ -123,8 +123,8 @@ def test_a_page_shows_the_differences_that_decide_and_the_screen_all() -> None:
     result = a_result()
     found = [
         *result.differences,
-        *(Difference(ours, other, "ndcg@10", 0.1, 0.0, 0.2) for ours, other in pairs),
-        Difference("ranked", "ease (toy 1)", "recall@10", 0.1, 0.0, 0.2),
+        *(PairedDifference(ours, other, "ndcg@10", 0.1, 0.0, 0.2) for ours, other in pairs),
+        PairedDifference("ranked", "ease (toy 1)", "recall@10", 0.1, 0.0, 0.2),
     ]
     result = replace(result, rows=(*result.rows, *channels), differences=tuple(found), metrics=("ndcg@10",))
     assert [difference.pair for difference in deciding_differences(result)] == [

@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from offline.commands.cli import main
 from offline.studies.benchmark import tuning
 from offline.studies.benchmark.config import TuneConfig
-from offline.studies.benchmark.spaces import SPACES, Settings, Whole, overridden, present
+from offline.studies.benchmark.spaces import SPACES, Integer, Settings, overridden, present
 from offline.studies.benchmark.tracking import track_result
 from offline.studies.benchmark.tuning import search, study_name, toml_of
 from offline.workflow.config import OfflineConfig
@@ -34,7 +34,7 @@ def test_every_search_starts_from_what_is_configured(model: str) -> None:
 
 
 def test_a_search_finds_the_best_and_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SPACES, "itemcf", {"itemcf.n_neighbours": Whole(1, 400)})  # type: ignore[misc]
+    monkeypatch.setitem(SPACES, "itemcf", {"itemcf.n_neighbours": Integer(1, 400)})  # type: ignore[misc]
     arguments = ["--root", str(tmp_path), "--dataset", "shop", "--max-trials", "3", "--settings", str(tmp_path / "s")]
     config = TuneConfig.from_arguments(arguments, "test")
     tried: list[int] = []

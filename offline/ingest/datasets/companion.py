@@ -10,7 +10,7 @@ from offline.ingest.datasets.findings import Findings
 from offline.ingest.datasets.records import DatasetSource, Rows
 
 
-class WithFile(DatasetSource):
+class WithCompanionFile(DatasetSource):
     """Everything but the items is the data set's own; a subclass says what its items are with the file."""
 
     label: str

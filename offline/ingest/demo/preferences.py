@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offline.ingest.demo.calendar import membership
-from offline.ingest.demo.catalogue import Catalogue
+from offline.ingest.demo.catalogue import DemoCatalogue
 
 HIDDEN = 6
 """Dimensions that no attribute shows: only collaborative models can learn them."""
@@ -23,7 +23,7 @@ TURN = 1.2
 
 
 @dataclass(frozen=True, slots=True)
-class Taste:
+class Preferences:
     """The affinity of every user to every film, float32[users, n], at the `start` and the `end` of the three years.
 
     `traits`, float32[n, d], are the vectors of the films: unit length, so that their product is a cosine.
@@ -34,7 +34,7 @@ class Taste:
     end: npt.NDArray[np.float32]
 
 
-def draw_taste(rng: np.random.Generator, catalogue: Catalogue, users: int) -> Taste:
+def draw_preferences(rng: np.random.Generator, catalogue: DemoCatalogue, users: int) -> Preferences:
     """Draw the films' hidden traits and the users' tastes; affinities have mean 0 and standard deviation 1 per user."""
     traits = _draw_traits(rng, catalogue)
     shape = traits.shape[1]
@@ -43,10 +43,10 @@ def draw_taste(rng: np.random.Generator, catalogue: Catalogue, users: int) -> Ta
     other = circles[rng.integers(CIRCLES, size=users)] + 0.8 * rng.normal(size=(users, shape))
     angle = rng.uniform(0.0, TURN, size=(users, 1))
     last = np.cos(angle) * first + np.sin(angle) * other
-    return Taste(traits.astype(np.float32), _affinity(first, traits), _affinity(last, traits))
+    return Preferences(traits.astype(np.float32), _affinity(first, traits), _affinity(last, traits))
 
 
-def _draw_traits(rng: np.random.Generator, catalogue: Catalogue) -> npt.NDArray[np.float64]:
+def _draw_traits(rng: np.random.Generator, catalogue: DemoCatalogue) -> npt.NDArray[np.float64]:
     """Return the films' vectors, float64[n, d]: genres, era, and hidden traits that films of one director share."""
     genres = membership(catalogue)
     eras = np.exp(-(((catalogue.year[:, None] - np.array(ERAS)) / ERA_WIDTH) ** 2) / 2.0)

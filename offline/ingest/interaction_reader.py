@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from offline.dataset.external_sort import INTERACTION, TimeOrder
+from offline.dataset.external_sort import INTERACTION, ExternalSorter
 from offline.dataset.ids import IdTable
 from offline.dataset.tables import IdTables
 from offline.ingest.datasets.findings import Findings
@@ -54,11 +54,11 @@ def numbers_of(column: pa.ChunkedArray, ids: IdTable) -> NDArray[np.int64]:
     return ids.numbers(column)
 
 
-class Intake:
-    """Feeds interactions of one data set into a `TimeOrder`."""
+class InteractionReader:
+    """Feeds interactions of one data set into an `ExternalSorter`."""
 
-    def __init__(self, rules: ValueRules, ids: IdTables, order: TimeOrder, findings: Findings) -> None:
-        self._rules, self._ids, self._order, self._findings = rules, ids, order, findings
+    def __init__(self, rules: ValueRules, ids: IdTables, sorter: ExternalSorter, findings: Findings) -> None:
+        self._rules, self._ids, self._sorter, self._findings = rules, ids, sorter, findings
         self._earliest: int | None = None
         self.users, self.items = IdSet(), IdSet()
 
@@ -83,7 +83,7 @@ class Intake:
         records["user_id"] = numbers_of(table["user"], self._ids.users)
         records["item_id"] = numbers_of(table["item"], self._ids.items)
         records["value"], records["type"] = values[kept], types[kept]
-        self._order.add(records)
+        self._sorter.add(records)
         self.users.add(records["user_id"])
         self.items.add(records["item_id"])
 
