@@ -1,4 +1,4 @@
-"""Work that goes on beside the requests, for as long as the process lives."""
+"""Tasks that run in the background for as long as the process lives."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 def start(name: str, step: Callable[[], Awaitable[None]], pause: Callable[[], float], until: AsyncExitStack) -> None:
-    """Runs `step` again and again with `pause()` seconds in between, until the stack closes.
+    """Runs `step` repeatedly with `pause()` seconds in between, until the stack closes.
 
     A step that fails is logged and tried again: a gateway that silently stopped probing would never recover.
     """
@@ -21,7 +21,7 @@ def start(name: str, step: Callable[[], Awaitable[None]], pause: Callable[[], fl
             try:
                 await step()
             except Exception:
-                logger.exception("%s failed; it is tried again", name)
+                logger.exception("%s failed; it will be tried again", name)
             await asyncio.sleep(pause())
 
     task = asyncio.create_task(repeat(), name=name)

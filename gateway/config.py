@@ -22,7 +22,7 @@ def _local(role: str) -> str:
 
 
 class GatewayConfig(ServerConfig):
-    """What the gateway is told besides what every process is told."""
+    """Settings of the gateway, besides those of every process."""
 
     port: int = Field(default=PORTS["gateway"], ge=0, le=65_535, description="gRPC port; 0 picks a free one")
     metrics_port: int = Field(
@@ -34,45 +34,45 @@ class GatewayConfig(ServerConfig):
     recall: dict[str, Target] = Field(
         default={name: _local(name) for name in ("popularity", "itemcf", "vector", "als", "content")},
         description="where each recall channel listens: NAME=HOST:PORT, separated by commas; a JSON object in "
-        "the environment, a table in the file; those that the bundle's policy does not name are left alone",
+        "the environment, a table in the file; those that the bundle's policy does not name are not called",
     )
     rank: Target = Field(default=_local(RANKER), description="where the rank server listens: HOST:PORT")
     events_file: Path = Field(
-        default=Path("data/demo/events/events.sqlite"), description="SQLite file that recorded events go to"
+        default=Path("data/demo/events/events.sqlite"), description="SQLite file of the recorded events"
     )
     answers_file: Path = Field(
-        default=Path("data/demo/events/answers.sqlite"), description="SQLite file that every answer is logged to"
+        default=Path("data/demo/events/answers.sqlite"), description="SQLite file to which every answer is logged"
     )
     answers_keep_days: int = Field(default=30, ge=1, description="older answers are deleted from the log")
     hidden_items: Path | None = Field(
-        default=None, description="text file of item keys or numbers, one a line, that are never shown; re-read live"
+        default=None, description="text file of item keys or numbers that are never shown, one per line; re-read live"
     )
     budget_seconds: float = Field(
-        default=0.25, gt=0, description="time for one answer; the caller's deadline counts where it is shorter"
+        default=0.25, gt=0, description="time budget of one answer; the caller's deadline counts if it is shorter"
     )
     deadline_margin_seconds: float = Field(
-        default=0.01, ge=0, description="part of the caller's deadline that is kept for the way back"
+        default=0.01, ge=0, description="part of the caller's deadline that is reserved for sending the answer"
     )
-    recall_share: float = Field(default=0.5, gt=0, lt=1, description="part of the budget that recall may use")
-    rank_share: float = Field(default=0.8, gt=0, lt=1, description="part of what recall leaves that ranking may use")
+    recall_share: float = Field(default=0.5, gt=0, lt=1, description="share of the budget that recall may use")
+    rank_share: float = Field(default=0.8, gt=0, lt=1, description="share of the remaining budget that ranking may use")
     similar_channels: tuple[str, ...] = Field(
-        default=("itemcf", "vector"), description="channels that SimilarItems asks"
+        default=("itemcf", "vector"), description="channels that SimilarItems queries"
     )
     rollout_timeout_seconds: float = Field(
-        default=30.0, ge=0, description="longest wait for a backend that does not have the released bundle ready"
+        default=30.0, ge=0, description="longest wait for backends to have the released bundle ready"
     )
-    probe_seconds: float = Field(default=0.5, gt=0, description="how often each backend is asked for its status")
+    probe_seconds: float = Field(default=0.5, gt=0, description="how often each backend is probed for its status")
     reprobe_seconds: float = Field(
-        default=0.25, gt=0, description="the same, while the backend is skipped because it failed"
+        default=0.25, gt=0, description="the same while the backend is skipped after failures"
     )
     probe_timeout_seconds: float = Field(default=0.5, gt=0, description="deadline of a probe")
     load_timeout_seconds: float = Field(
-        default=30.0, gt=0, description="deadline of a backend that is asked to load a version it does not hold"
+        default=30.0, gt=0, description="deadline for a backend to load a version that it has not loaded"
     )
-    breaker_failures: int = Field(default=3, ge=1, description="failures in a row after which a backend is skipped")
+    breaker_failures: int = Field(default=3, ge=1, description="consecutive failures after which a backend is skipped")
     breaker_window_seconds: float = Field(
-        default=10.0, gt=0, description="failures further apart than this do not add up"
+        default=10.0, gt=0, description="failures further apart than this are not counted together"
     )
-    fair_seconds: float = Field(
-        default=0.05, ge=0, description="a backend that was given less time than this and was late has not failed"
+    min_counted_timeout_seconds: float = Field(
+        default=0.05, ge=0, description="timeouts of calls that were given less than this do not count as failures"
     )

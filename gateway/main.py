@@ -10,7 +10,7 @@ import grpc
 from gateway import background
 from gateway.api.servicer import GatewayServicer
 from gateway.backends.backends import Backend, RankBackend, RecallBackend
-from gateway.bundle.golden import check_gateway
+from gateway.bundle.gateway_golden import check_gateway
 from gateway.bundle.hidden import HiddenItems
 from gateway.config import RANKER, GatewayConfig
 from gateway.events.answers import AnswerLog
@@ -29,15 +29,15 @@ ROLE = "gateway"
 SERVICE = "recsys.v1.RecommendationService"
 
 _TICK_SECONDS = 0.25
-"""How often the gateway looks whether it may move to the next bundle, and whether the hidden items changed."""
+"""How often the gateway checks whether it may move to the next bundle, and whether the hidden items have changed."""
 
 
 async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
     """Everything between the configuration and the service; see `recsys.server.serve`."""
     if config.workers > 1:
         raise CannotStart(
-            f"workers: {config.workers}; a gateway remembers recorded events, a second process on its port would not "
-            "show them; set --workers 1, and run gateways beside each other with events files of their own"
+            f"workers: {config.workers}; a gateway keeps recorded events in memory, which a second process on its port "
+            "would not know; set --workers 1, and run several gateways with an events file each"
         )
     hidden = HiddenItems(config.hidden_items)
     recorder, answers = _open_files(config, process)
@@ -70,7 +70,7 @@ async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
 
 
 def _open_files(config: GatewayConfig, process: Process) -> tuple[EventRecorder, AnswerLog]:
-    """Opens what the gateway writes; the last entries are written when the process has drained."""
+    """Opens the files that the gateway writes; the last entries are written after the process has drained."""
     recorder = EventRecorder(SQLiteEventStore(config.events_file))
     process.closing.push_async_callback(asyncio.to_thread, recorder.close)
     dropped = process.telemetry.answers_dropped
@@ -89,11 +89,11 @@ def _connect(config: GatewayConfig, process: Process) -> tuple[list[RecallBacken
 
 
 def _probe(backends: Sequence[Backend], rollout: Rollout, process: Process) -> None:
-    """Begins to probe the processes that bundles ask; others may well not be there."""
+    """Starts probing the processes that bundles use; others need not be running."""
 
     def begin(backend: Backend) -> None:
         async def probe() -> None:
-            if backend.name in rollout.asked:
+            if backend.name in rollout.used_names:
                 await backend.probe()
 
         background.start(f"probe of {backend.name}", probe, backend.pause_seconds, process.closing)
@@ -103,7 +103,7 @@ def _probe(backends: Sequence[Backend], rollout: Rollout, process: Process) -> N
 
 
 def _follow(factory: ServingFactory, process: Process) -> Versions[Serving]:
-    """Loads what is released, now and from now on; the gateway is ready when its own files are loaded."""
+    """Follows the released bundle; the gateway is ready when its own files are loaded."""
     config = factory.config
     store, telemetry = BundleStore(config.bundle_root), process.telemetry
     versions: Versions[Serving] = Versions(store, ROLE, factory.load, check=_check, telemetry=telemetry)

@@ -1,8 +1,8 @@
 """Which bundle version new requests are pinned to, and when the gateway moves to the next one.
 
 It moves when its own files are loaded and the rank server and every reachable channel have the version ready. A
-process that is not there, or refuses, is degraded; it holds the move up for `timeout_seconds` at most. A channel that
-cannot be reached holds nothing up. Requests in flight keep the version they began with.
+process that is missing, or refuses, delays the move by `timeout_seconds` at most and is degraded from then on. An
+unreachable channel delays nothing. Requests in flight keep the version they began with.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ class Rollout:
 
     @property
     def active(self) -> Serving | None:
-        """What new requests use; None while no bundle was ever loaded. The first one is used at once."""
+        """What new requests use; None until a bundle has been loaded. The first one is used at once."""
         if self._active is None:
             self.step()
         return self._active
 
     def serving(self) -> Serving:
-        """What a new request uses; raises BundleMissing, which says why there is nothing."""
+        """What a new request uses; raises BundleMissing, which says why there is none."""
         return self.active or self._released()
 
     @property
-    def asked(self) -> frozenset[str]:
-        """Names of the processes that the active or the released version may ask; none where no bundle is loaded."""
+    def used_names(self) -> frozenset[str]:
+        """Names of the processes that the active or the released version may call; none if no bundle is loaded."""
         try:
             released = self._released()
         except BundleMissing:
@@ -62,7 +62,7 @@ class Rollout:
         return released.known_names if self._active is None else released.known_names | self._active.known_names
 
     def step(self) -> None:
-        """Moves to the released version where nothing speaks against it any more."""
+        """Moves to the released version as soon as it may."""
         try:
             target = self._released()
         except BundleMissing:
@@ -83,7 +83,7 @@ class Rollout:
             backend.wanted_version = target.version
 
     def _missing(self, target: Serving) -> list[str]:
-        """Why the processes that the move waits for are not ready."""
+        """The processes that the move waits for, and why."""
         missing = []
         for backend in self._backends:
             if backend.name not in target.backend_names or backend.is_ready(target.version):

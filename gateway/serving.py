@@ -1,4 +1,4 @@
-"""One bundle version with everything that answers for it: its files and its pipelines, pinned to the version."""
+"""One bundle version as the gateway serves it: its files, and pipelines pinned to the version."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Serving:
     bundle: ServedBundle
     recommend: Pipeline
     similar: Pipeline
-    """Asks the channels that know items by items, in blended order: no validation has chosen anything for it."""
+    """Queries the item-to-item channels and serves the blended order: no validation has chosen a policy for it."""
 
     @property
     def version(self) -> str:
@@ -34,18 +34,18 @@ class Serving:
 
     @property
     def ranker_name(self) -> str:
-        """Name of the ranker where this version's policy uses it; empty where the blended order is served."""
+        """Name of the ranker if this version's policy uses it; empty if the blended order is served."""
         ranker = self.recommend.ranker
         return ranker.name if ranker is not None and self.recommend.policy.ranking == "ranked" else ""
 
     @property
     def backend_names(self) -> frozenset[str]:
-        """Names of the processes that this version's policy asks."""
+        """Names of the processes that this version's policy uses."""
         return frozenset({*(channel.name for channel in self.recommend.policy.channels), self.ranker_name})
 
     @property
     def known_names(self) -> frozenset[str]:
-        """Names of all processes that this version may ask, for similar items and in another order of serving, too."""
+        """Names of all processes that this version may use, including those for similar items and for ranking."""
         pipelines = (self.recommend, self.similar)
         rankers = (pipeline.ranker.name for pipeline in pipelines if pipeline.ranker is not None)
         return frozenset({*rankers, *(channel.name for pipeline in pipelines for channel in pipeline.policy.channels)})
@@ -53,7 +53,7 @@ class Serving:
 
 @dataclass(frozen=True)
 class ServingFactory:
-    """Makes a `Serving` of a bundle; the version watcher calls it for every version, in its own thread."""
+    """Builds a `Serving` from a bundle; `Versions` calls it for every version, in its own thread."""
 
     config: GatewayConfig
     recall: Sequence[RecallBackend]
@@ -71,7 +71,7 @@ class ServingFactory:
         for channel in policy.channels:
             if channel.name not in self.config.recall:
                 logger.warning(
-                    "%s: no address of channel %s: answers are degraded; add it to --recall",
+                    "%s: no address of channel %s, so answers are degraded; add it to --recall",
                     served.version,
                     channel.name,
                 )
@@ -79,7 +79,7 @@ class ServingFactory:
         return Serving(served, recommend, self._pipeline(served, self._similar(policy)))
 
     def _compare_logs(self, served: ServedBundle) -> None:
-        """Says so where the bundle holds events, but none of this gateway's: recreated file, or one never ingested."""
+        """Warns if the bundle holds events, but none of this gateway's log: it was recreated, or never ingested."""
         known = served.manifest.events_watermarks
         if known and self.log not in known:
             logger.warning(
@@ -105,7 +105,7 @@ class ServingFactory:
         )
 
     def _similar(self, policy: ServingPolicy) -> ServingPolicy:
-        """A bundle whose policy names none of the channels is asked for all of them: popularity alone is no answer."""
+        """If the policy names none of `similar_channels`, all of them are queried: popularity alone is no answer."""
         channels = tuple(
             channel.model_copy(update={"weight": 1.0})
             for channel in policy.channels

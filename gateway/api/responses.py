@@ -14,7 +14,7 @@ _STATUS = {status: types_pb2.StageStatus.Value(f"STAGE_STATUS_{status.name}") fo
 
 
 def items_to_proto(answer: Answer, bundle: ServedBundle) -> list[recommend_pb2.RecommendedItem]:
-    """The items, best first, each with the facts of how it was found."""
+    """The items, best first, each with its reasons."""
     texts, ids = bundle.texts, answer.candidates.item_ids
     rows, scores = bundle.catalogue.rows(ids).tolist(), answer.scores.tolist()
     return [
@@ -28,7 +28,7 @@ def items_to_proto(answer: Answer, bundle: ServedBundle) -> list[recommend_pb2.R
 
 
 def reasons(candidates: Candidates, bundle: ServedBundle) -> list[list[recommend_pb2.Reason]]:
-    """Per item the channels that returned it, best place first, each with the seed item that it named itself."""
+    """Per item, the channels that returned it, best rank first, each with the seed item that it named."""
     present = candidates.seed_present
     seeds = candidates.seed_item_ids[present]
     named = zip(seeds.tolist(), bundle.catalogue.rows(seeds).tolist(), strict=True)
@@ -44,7 +44,7 @@ def reasons(candidates: Candidates, bundle: ServedBundle) -> list[list[recommend
                     seed_item_id=seed,
                     seed_title=bundle.texts.titles[row] if row >= 0 else "",
                 )
-        facts.append([found[place] for place in sorted(found)])
+        facts.append([found[key] for key in sorted(found)])
     return facts
 
 

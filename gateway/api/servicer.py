@@ -92,13 +92,13 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
     ) -> recommend_pb2.StatusResponse:
         """See recommend.proto."""
         del request, context
-        asked = self.rollout.asked
+        used_names = self.rollout.used_names
         backends = [
             recommend_pb2.BackendStatus(
                 name=backend.name, reachable=backend.reachable, cause=backend.cause, status=backend.status
             )
             for backend in self.backends
-            if not asked or backend.name in asked
+            if not used_names or backend.name in used_names
         ]
         status = self.own_status()
         status.active_version = self.rollout.active.version if self.rollout.active is not None else ""

@@ -1,4 +1,4 @@
-"""The other processes as the gateway knows them: a connection, a breaker, and what the last probe said."""
+"""The other processes as the gateway sees them: a connection, a circuit breaker, and the result of the last probe."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ logger = logging.getLogger(__name__)
 Response = TypeVar("Response")
 
 _CHANNEL_OPTIONS = (
-    ("grpc.use_local_subchannel_pool", 1),  # or channels with one target would share a TCP connection
+    ("grpc.use_local_subchannel_pool", 1),  # otherwise channels to the same target would share a TCP connection
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 1_000),  # how long one attempt to connect may take
+    ("grpc.min_reconnect_backoff_ms", 1_000),  # also how long one connection attempt may take
     ("grpc.max_reconnect_backoff_ms", 1_000),
-    ("grpc.keepalive_time_ms", 10_000),  # a machine that vanished sends no reset
+    ("grpc.keepalive_time_ms", 10_000),  # a machine that disappears sends no reset
     ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.enable_retries", 0),  # a late answer is worse than none: the blended order or another channel serves
+    ("grpc.enable_retries", 0),  # a late answer is worse than none: the pipeline has a fallback for every source
     ("grpc.max_receive_message_length", 64 << 20),
 )
 
 
 def translate(name: str, error: grpc.aio.AioRpcError) -> RecsysError:
-    """The error of this project for what gRPC says of a call to `name`."""
+    """The error of this project for a gRPC error of a call to `name`."""
     code, details = error.code(), error.details() or "no details"
     kind = _KINDS.get(code, RecsysError)
     return kind(f"{name}: {code.name}: {details}")
@@ -66,23 +66,23 @@ class Backend(ABC):
 
     @abstractmethod
     async def ask_status(self, timeout: float) -> types_pb2.ServingStatus:  # noqa: ASYNC109 - gRPC's own deadline
-        """What the process says of itself; raises AioRpcError."""
+        """The status that the process reports; raises AioRpcError."""
 
     @abstractmethod
     async def ask_to_load(self, version: str, timeout: float) -> None:  # noqa: ASYNC109
-        """Makes the process load a version that it does not hold; raises AioRpcError."""
+        """Makes the process load a version that it has not loaded; raises AioRpcError."""
 
     @property
     def cause(self) -> str:
-        """Why the process is not used, or not reachable; empty where all is well."""
+        """Why the process is not used, or not reachable; empty if all is well."""
         return self.breaker.cause or self._cause
 
     def is_ready(self, version: str) -> bool:
-        """Whether the process said that it has loaded and checked `version`."""
+        """Whether the process reports that it has loaded and checked `version`."""
         return self.reachable and self.status is not None and version in self.status.ready_versions
 
     def refusal(self, version: str) -> str:
-        """Why the process refuses `version`; empty where it does not."""
+        """Why the process refuses `version`; empty if it does not."""
         refused = self.status.refused_versions if self.status is not None else ()
         return next((entry.reason for entry in refused if entry.bundle_version == version), "")
 
@@ -93,8 +93,8 @@ class Backend(ABC):
     ) -> Response:
         """Makes one call through the breaker.
 
-        A call that was given less than a fair time and ran out of it says nothing about the process, so a client with
-        a tiny deadline cannot open the breaker for everybody.
+        A call that timed out after less than `min_counted_timeout_seconds` says nothing about the process, so a client
+        with a tiny deadline cannot open the breaker for everybody.
 
         Raises:
             Skipped: the breaker is open.
@@ -102,38 +102,38 @@ class Backend(ABC):
         """
         self.breaker.check()
         if timeout <= 0:
-            raise DeadlinePassed(f"{self.name}: no time was left to ask it")
+            raise DeadlinePassed(f"{self.name}: no time was left to call it")
         try:
             response = await method()
         except grpc.aio.AioRpcError as error:
             failure = translate(self.name, error)
             late = isinstance(failure, DeadlinePassed)
-            if isinstance(failure, Unreachable) or (late and timeout >= self.config.fair_seconds):
+            if isinstance(failure, Unreachable) or (late and timeout >= self.config.min_counted_timeout_seconds):
                 self.breaker.failed(str(failure))
             raise failure from error
-        if response is None:  # grpc.aio, where the deadline passes while the answer arrives
-            raise DeadlinePassed(f"{self.name}: the answer came too late to be read")
+        if response is None:  # grpc.aio, if the deadline passes while the answer arrives
+            raise DeadlinePassed(f"{self.name}: the answer arrived too late to be read")
         self.breaker.succeeded()
         return response
 
     async def probe(self) -> None:
-        """Asks for the status once, and opens or closes the breaker by the answer."""
+        """Asks for the status once, and opens or closes the breaker accordingly."""
         try:
             status = await self.ask_status(self.config.probe_timeout_seconds)
         except grpc.aio.AioRpcError as error:
-            self._note(reachable=False, cause=str(translate(self.name, error)))
+            self._update(reachable=False, cause=str(translate(self.name, error)))
             self.breaker.failed(self._cause)
             return
         self.status = status
         wrong = f"{self.target} serves {status.role!r}, not {self.name!r}: check the ports" * (status.role != self.name)
-        self._note(reachable=True, cause=wrong or self.refusal(self.wanted_version))
+        self._update(reachable=True, cause=wrong or self.refusal(self.wanted_version))
         if self.breaker.is_open and not wrong:
             await self._recover()
 
     async def _recover(self) -> None:
         version = self.wanted_version
         if not version or self.is_ready(version):
-            logger.info("%s answers again and has %s", self.name, version or "no version yet")
+            logger.info("%s answers again and has loaded %s", self.name, version or "no version yet")
             self.breaker.close()
         elif not self.refusal(version):
             try:
@@ -141,7 +141,7 @@ class Backend(ABC):
             except grpc.aio.AioRpcError as error:
                 self._cause = str(translate(self.name, error))
 
-    def _note(self, *, reachable: bool, cause: str) -> None:
+    def _update(self, *, reachable: bool, cause: str) -> None:
         if (reachable, cause) != (self.reachable, self._cause):
             logger.log(
                 logging.WARNING if cause else logging.INFO, "%s at %s: %s", self.name, self.target, cause or "reachable"
@@ -149,7 +149,7 @@ class Backend(ABC):
         self.reachable, self._cause = reachable, cause
 
     def pause_seconds(self) -> float:
-        """How long to wait before the next probe: shorter while the breaker is open."""
+        """How long to wait before the next probe; shorter while the breaker is open."""
         return self.config.reprobe_seconds if self.breaker.is_open else self.config.probe_seconds
 
     async def close(self) -> None:
@@ -171,7 +171,7 @@ class RecallBackend(Backend):
         return response.status
 
     async def ask_to_load(self, version: str, timeout: float) -> None:  # noqa: ASYNC109
-        """Sends an empty batch that is pinned to the version."""
+        """Sends an empty batch pinned to the version."""
         await self.stub.Recall(recall_pb2.RecallRequest(bundle_version=version), timeout=timeout)
 
 
@@ -189,5 +189,5 @@ class RankBackend(Backend):
         return response.status
 
     async def ask_to_load(self, version: str, timeout: float) -> None:  # noqa: ASYNC109
-        """Sends an empty batch that is pinned to the version."""
+        """Sends an empty batch pinned to the version."""
         await self.stub.Rank(rank_pb2.RankRequest(bundle_version=version), timeout=timeout)

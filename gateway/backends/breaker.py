@@ -1,4 +1,4 @@
-"""Stops asking a process that has just failed several times, so that it costs no request its time."""
+"""Circuit breaker: stops calling a process that keeps failing, so that requests lose no time on it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gateway.pipeline.stages import Skipped
 
 
 class Breaker:
-    """Closed: calls go out. Open: calls are skipped at once, until a probe has found the process well again.
+    """Closed: calls go through. Open: calls are skipped at once, until a probe finds the process healthy again.
 
     After a probe has closed it, one failure opens it again: a process whose status answers but whose work hangs costs
     one late call per probe, not several. Not thread-safe: it lives on the event loop.
@@ -46,7 +46,7 @@ class Breaker:
     def check(self) -> None:
         """Raises Skipped, with the last failure as its cause, while the breaker is open."""
         if self._open:
-            raise Skipped(f"{self._name} was not asked, it is probed in the background: {self._cause}")
+            raise Skipped(f"{self._name} was not called, it is being probed in the background: {self._cause}")
 
     def failed(self, cause: str) -> None:
         """Counts a failure."""
@@ -59,12 +59,12 @@ class Breaker:
         self._open = self._open or self._failures >= self._limit
 
     def succeeded(self) -> None:
-        """Forgets earlier failures after a call that did its work; an open breaker waits for a probe."""
+        """Forgets earlier failures after a successful call; an open breaker waits for a probe."""
         if not self._open:
             self._failures = 0
 
     def close(self) -> None:
-        """Lets calls out again after a probe; the next failure opens the breaker at once."""
+        """Lets calls through again after a probe; the next failure opens the breaker at once."""
         if self._open:
             self._open = False
             self._failures = self._limit - 1

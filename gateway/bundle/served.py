@@ -21,7 +21,7 @@ from recsys.errors import BundleMismatch
 
 @dataclass(frozen=True, slots=True)
 class ServedBundle:
-    """The gateway's files of one version, loaded. Nothing in it changes."""
+    """The gateway's files of one version, loaded. Immutable."""
 
     manifest: Manifest
     catalogue: Catalogue
@@ -30,9 +30,9 @@ class ServedBundle:
     histories: StoredHistories
     fallback: Fallback
     watermark: int
-    """Row id, in this gateway's own log, of the last recorded event that the bundle holds; 0 where it holds none."""
+    """Row id, in this gateway's own log, of the last recorded event that the bundle holds; 0 if it holds none."""
     reranker: Reranker | None = None
-    """Absent where the policy does not re-rank."""
+    """None if the policy does not re-rank."""
 
     @classmethod
     def load(cls, bundle: Bundle, log: str) -> Self:
@@ -64,17 +64,17 @@ class ServedBundle:
         return self.manifest.bundle_version
 
     def user(self, user_id: int | None, user_key: str | None) -> ResolvedId | None:
-        """The user with this number or key; None for an anonymous visitor or a number that belongs to nobody."""
+        """The user with this id or key; None for an anonymous visitor or an id that no user has."""
         if user_key is not None:
             return self.identities.users.of_key(user_key)
         return None if user_id is None else self.identities.users.of_number(user_id)
 
     def item_row(self, item_id: int) -> int:
-        """The catalogue row of an item, -1 where the bundle does not know it."""
+        """The catalogue row of an item, -1 if the bundle does not know it."""
         return int(self.catalogue.rows(np.asarray([item_id], np.int64))[0])
 
     def history(self, user: ResolvedId | None, recorded: tuple[RecordedEvent, ...]) -> History:
-        """The stored events of a user and those recorded since the bundle was made, in stable order of time."""
+        """The stored events of a user and those recorded since the bundle was published, in stable order of time."""
         stored = History.empty() if user is None or user.id is None else self.histories.of(user.id)
         return stored.then(self._since(recorded)) if recorded else stored
 
@@ -91,7 +91,7 @@ class ServedBundle:
         return history.take(self.catalogue.rows(history.item_ids) >= 0)
 
     def as_of(self, history: History, now: int) -> int:
-        """The moment of a request that names none: by the policy's clock now, or the later of cut-off and history."""
+        """The time of a request without as_of, by the policy's clock: now, or the later of cut-off and last event."""
         if self.manifest.policy.serving_clock == "wall":
             return now
         latest = int(history.timestamps[-1]) if len(history) else self.manifest.cutoff

@@ -1,6 +1,6 @@
-"""The gateway's own files of a bundle: histories, user keys, the popularity list. gRPC-free; export writes with it.
+"""The gateway's own files of a bundle: histories, user keys, the popularity list. gRPC-free; publishing writes them.
 
-gateway/users.parquet                    user_id int64, user_key string: users whose key is not a number itself
+gateway/users.parquet                    user_id int64, user_key string: users whose key is not a number
 gateway/popular_item_ids.npy             int64, most popular first (see `gateway.pipeline.fallback`)
 gateway/histories/user_ids.npy           int64[users], ascending
 gateway/histories/indptr.npy             int64[users + 1]: the events of row u are at indptr[u]:indptr[u + 1]
@@ -39,7 +39,7 @@ class StoredHistories:
     values: NDArray[np.float32]
 
     def of(self, user_id: int) -> History:
-        """All stored events of one user, oldest first; empty for a user without any."""
+        """All stored events of one user, oldest first; empty for a user without events."""
         row = int(np.searchsorted(self.user_ids, user_id))
         if row == len(self.user_ids) or self.user_ids[row] != user_id:
             return History.empty()
@@ -54,7 +54,7 @@ class StoredHistories:
 
     @classmethod
     def open(cls, folder: Path) -> StoredHistories:
-        """Maps what `save` wrote into memory: only what is asked for is read.
+        """Memory-maps what `save` wrote: only what is used is read.
 
         Raises:
             BundleDamaged: the arrays do not fit together.
@@ -84,14 +84,14 @@ FILES = (
 
 
 def write_users(folder: Path, user_ids: Ids, user_keys: Sequence[str]) -> None:
-    """Writes the numbers of those users whose key is not a number itself; the two run in parallel."""
+    """Writes ids and keys, two parallel lists, of the users whose key is not a number."""
     (folder / USERS_FILE).parent.mkdir(parents=True, exist_ok=True)
     columns = {"user_id": pa.array(user_ids, pa.int64()), "user_key": pa.array(user_keys, pa.string())}
     pq.write_table(pa.table(columns), folder / USERS_FILE)
 
 
 def read_users(folder: Path) -> dict[str, int]:
-    """Number by key, as `write_users` wrote them."""
+    """Id by key, as `write_users` wrote them."""
     table = pq.read_table(folder / USERS_FILE, columns=["user_id", "user_key"])
     return dict(zip(table["user_key"].to_pylist(), table["user_id"].to_pylist(), strict=True))
 
@@ -99,7 +99,7 @@ def read_users(folder: Path) -> dict[str, int]:
 def write_gateway_files(
     folder: Path, *, histories: StoredHistories, user_keys: dict[str, int], popular_item_ids: Ids
 ) -> None:
-    """Writes all of `FILES` but the catalogue's. `user_keys` are the keys that are not numbers, with their numbers."""
+    """Writes all of `FILES` but the catalogue's. `user_keys`: id by key, for keys that are not numbers."""
     histories.save(folder)
     write_users(folder, np.fromiter(user_keys.values(), np.int64, len(user_keys)), list(user_keys))
     np.save(folder / fallback.FILE, np.asarray(popular_item_ids, np.int64))

@@ -1,4 +1,4 @@
-"""The gateway's own popularity list: what is served when no channel answers, and what fills up a short answer."""
+"""The gateway's own popularity list: served if no channel answers, and used to fill up short answers."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class Fallback:
         return cls(catalogue, np.load(folder / FILE, allow_pickle=False))
 
     def recall(self, query: RecallQuery) -> RecallResult:
-        """The most popular `count` items that the query allows; the score is the reciprocal of the place."""
+        """The most popular `count` items that the query allows; the score is the reciprocal of the position."""
         allowed = self._catalogue.allowed(query.item_filter, query.exclude_item_ids)
-        places = np.arange(len(self._rows)) if allowed is None else np.flatnonzero(allowed[self._rows])
-        places = places[: query.count]
-        return RecallResult(self._item_ids[places], (1.0 / (1.0 + places)).astype(np.float32))
+        positions = np.arange(len(self._rows)) if allowed is None else np.flatnonzero(allowed[self._rows])
+        positions = positions[: query.count]
+        return RecallResult(self._item_ids[positions], (1.0 / (1.0 + positions)).astype(np.float32))

@@ -1,4 +1,4 @@
-"""The last word on what may be shown. Channels mask before their top-k; here every drop has one reason."""
+"""The final check of what may be shown. Channels mask before their top-k; here every removed item has one reason."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from recsys.ordering import are_among
 
 @dataclass(frozen=True, slots=True)
 class Filtered:
-    """What a filter kept, and what it removed by reason. Kept and removed together are what went in."""
+    """What a filter kept, and what it removed by reason. Kept and removed items together are the input."""
 
     kept: Candidates
     item_ids: Ids
-    """int64[n]: what went in."""
+    """int64[n]: the input."""
     verdicts: dict[str, Mask]
-    """By reason, bool[n]: to which items it applies."""
+    """By reason, bool[n]: the items to which it applies."""
 
     @property
     def removed(self) -> dict[str, Ids]:
@@ -35,7 +35,7 @@ class Filtered:
 def apply_filters(
     candidates: Candidates, catalogue: Catalogue, *, forbidden_ids: Ids, hidden_ids: Ids, item_filter: ItemFilter
 ) -> Filtered:
-    """Removes unknown, hidden, seen or excluded, and not matching items; the first reason that applies counts."""
+    """Removes unknown, hidden, seen or excluded, and non-matching items; the first reason that applies counts."""
     ids = candidates.item_ids
     rows = catalogue.rows(ids)
     verdicts: dict[str, Mask] = {

@@ -1,4 +1,4 @@
-"""What the gateway measures of a request: time and candidates per stage, and whether it was degraded."""
+"""What the gateway measures about a request: time and candidates per stage, and whether it was degraded."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _OF_OTHER_PROCESSES = ("recall:", "rank")
 
 
 class TimedResponse(Protocol):
-    """A response that says how long the other process waited and worked."""
+    """A response that says how long the other process queued and computed."""
 
     @property
     def queue_microseconds(self) -> int:
@@ -24,7 +24,7 @@ class TimedResponse(Protocol):
 
 
 def observe_call(telemetry: Telemetry, stage: str, *, seconds: float, response: TimedResponse) -> None:
-    """Splits the time of a call that was answered: the server's queue, its computing, and the rest, the network."""
+    """Splits the time of an answered call into the server's queue, its computation, and the rest, the network."""
     queue, compute = response.queue_microseconds / 1e6, response.compute_microseconds / 1e6
     parts = {"queue": queue, "compute": compute, "network": max(0.0, seconds - queue - compute)}
     for part, value in parts.items():
@@ -32,7 +32,7 @@ def observe_call(telemetry: Telemetry, stage: str, *, seconds: float, response: 
 
 
 def observe_stages(telemetry: Telemetry, stages: Sequence[StageReport]) -> None:
-    """Counts candidates and degradation, and the time of those stages that `observe_call` has not seen."""
+    """Counts candidates and degradation, and the time of the stages that `observe_call` has not measured."""
     for stage in stages:
         status = stage.status.name.lower()
         telemetry.stage_candidates.labels(stage.name, "in").observe(stage.candidates_in)

@@ -1,4 +1,4 @@
-"""From one list per channel to one list of candidates that remembers what every channel said."""
+"""From one list per channel to one list of candidates that keeps what every channel said about them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from recsys.domain import Candidates, RecallResult, Scores
 from recsys.ordering import distinct, order_by_score
 
 FALLBACK = "fallback"
-"""Name of the gateway's own popularity list among the channels of a candidate."""
+"""Channel name of the gateway's own popularity list."""
 
 
 def merge(results: Mapping[str, RecallResult]) -> Candidates:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gateway.bundle import golden as gateway_golden
+from gateway.bundle import gateway_golden
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
 from offline.dataset.interactions import Snapshot

@@ -86,14 +86,14 @@ def test_nothing_is_active_before_anything_is_loaded_and_the_first_waits_for_nob
 
 def test_processes_of_the_active_and_of_the_released_bundle_are_asked_and_no_others() -> None:
     world = World()
-    assert world.rollout.asked == frozenset()
+    assert world.rollout.used_names == frozenset()
     world.publish("v1", backend_names=frozenset({"itemcf", "rank"}))
-    assert world.rollout.asked == {"itemcf", "rank"}
+    assert world.rollout.used_names == {"itemcf", "rank"}
     world.step()
     world.publish("v2", backend_names=frozenset({"vector", "rank"}))
-    assert world.rollout.asked == {"itemcf", "vector", "rank"}
+    assert world.rollout.used_names == {"itemcf", "vector", "rank"}
     world.released = None
-    assert world.rollout.asked == {"itemcf", "rank"}
+    assert world.rollout.used_names == {"itemcf", "rank"}
 
 
 def test_it_moves_when_all_are_ready_and_not_before(world: World) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import grpc
 import numpy as np
 
-from gateway.bundle.golden import record_gateway
+from gateway.bundle.gateway_golden import record_gateway
 from gateway.bundle.state import FILES, StoredHistories, write_gateway_files
 from recall_server.servicer import Recaller, answer
 from recsys import __version__

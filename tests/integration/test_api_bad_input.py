@@ -105,7 +105,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"count": 501}, "count: 501"),
     ({"user_id": -1}, "user_id: -1"),
     ({"user_key": ""}, "user_key: a key of 0 bytes"),
-    ({"user_key": "two\nlines"}, "user_key: 'two\\nlines' holds a control character"),
+    ({"user_key": "two\nlines"}, "user_key: 'two\\nlines' contains a control character"),
     ({"as_of": -1}, "as_of: -1"),
     ({"exclude_item_ids": range(10_001)}, "exclude_item_ids: 10001"),
     ({"history": History(item_ids=range(MAX_REQUEST_HISTORY + 1))}, "history.item_ids: 2001 events, at most 2000"),

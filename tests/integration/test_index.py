@@ -10,7 +10,7 @@ import grpc
 import numpy as np
 import pytest
 
-from gateway.bundle.golden import check_gateway
+from gateway.bundle.gateway_golden import check_gateway
 from gateway.bundle.state import StoredHistories
 from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.rerank import BONUS_FILE

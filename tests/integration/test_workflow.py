@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gateway.bundle.golden import check_gateway
+from gateway.bundle.gateway_golden import check_gateway
 from gateway.bundle.state import StoredHistories, read_users
 from gateway.pipeline.fallback import Fallback
 from offline.commands.cli import main

@@ -25,7 +25,7 @@ def test_it_opens_after_failures_in_a_row_and_names_the_last_cause() -> None:
         subject.failed(cause)
         subject.check()
     subject.failed("third")
-    with pytest.raises(Skipped, match=r"itemcf was not asked.*third"):
+    with pytest.raises(Skipped, match=r"itemcf was not called.*third"):
         subject.check()
     assert subject.cause == "third"
 

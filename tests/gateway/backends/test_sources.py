@@ -23,7 +23,7 @@ from tests.gateway.toy import FakeProcess, running
 from tests.waiting import PATIENCE_SECONDS
 
 QUERY = RecallQuery(History.of([1], [10]), 100, 5)
-CONFIG = GatewayConfig(breaker_failures=2, fair_seconds=0.02, probe_timeout_seconds=60.0)
+CONFIG = GatewayConfig(breaker_failures=2, min_counted_timeout_seconds=0.02, probe_timeout_seconds=60.0)
 LONG = 60.0
 """Time for a call that is not about time: this machine may pause."""
 
@@ -141,7 +141,7 @@ async def test_late_ones_time_out_then_are_skipped_then_come_back_after_a_probe(
     asked = len(process.requests)
     outcome = await source.recall([QUERY], 0.5)
     assert outcome.status is Status.SKIPPED
-    assert "itemcf was not asked" in outcome.cause
+    assert "itemcf was not called" in outcome.cause
     assert "DEADLINE_EXCEEDED" in outcome.cause
     assert len(process.requests) == asked
     process.delay = 0.0
@@ -189,7 +189,7 @@ async def test_an_answer_that_grpc_lost_at_the_deadline_is_a_timeout(stack: Asyn
     async def lost() -> None:
         return None
 
-    with pytest.raises(DeadlinePassed, match="itemcf: the answer came too late"):
+    with pytest.raises(DeadlinePassed, match="itemcf: the answer arrived too late"):
         await backend.call(lost, 1.0)
 
 

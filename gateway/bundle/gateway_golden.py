@@ -1,4 +1,4 @@
-"""Golden requests of the gateway's own files: whose history is stored, and what is popular among the rest."""
+"""Golden requests of the gateway's own files: a user's stored history, and what is popular besides."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHOWN = 10
 
 
 def record_gateway(folder: Path, user_ids: Sequence[int]) -> None:
-    """Answers for `user_ids` from the files below `folder`, and writes the answers beside them."""
+    """Writes the golden requests of `user_ids`, answered from the files below `folder`."""
     catalogue = Catalogue.load(folder)
     fallback = Fallback.open(folder, catalogue)
     texts, histories = ItemTexts.load(folder), StoredHistories.open(folder)
@@ -30,7 +30,7 @@ def record_gateway(folder: Path, user_ids: Sequence[int]) -> None:
 def check_gateway(
     folder: Path, *, catalogue: Catalogue, texts: ItemTexts, histories: StoredHistories, fallback: Fallback
 ) -> None:
-    """Asks the golden requests of what was loaded from `folder`; raises BundleMismatch for another answer."""
+    """Repeats the golden requests on what was loaded from `folder`; raises BundleMismatch if an answer differs."""
     for user_id, expected in recorded(folder, ROLE):
         found = _answer(histories, fallback, catalogue, texts, user_id=user_id)
         wrong = [name for name in expected if found.get(name) != expected[name]]

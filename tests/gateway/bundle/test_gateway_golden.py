@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gateway.bundle.golden import check_gateway
+from gateway.bundle.gateway_golden import check_gateway
 from gateway.bundle.served import ServedBundle
 from gateway.pipeline.fallback import Fallback
 from recsys.errors import BundleMismatch
