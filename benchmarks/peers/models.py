@@ -36,7 +36,7 @@ class Peer:
     source: str
     kind: str = ""
     epochs: int = 0
-    most_trials: int = 60
+    max_trials: int = 60
     searched_by: str = field(default="Optuna TPE")
 
     def load(self) -> Callable[..., Any]:
@@ -103,7 +103,7 @@ PEERS = {
         published=({**SEEN, "k": 20}, {**SEEN, "k": 50}),
         space={"weights": WEIGHTS, "last": LAST, "k": IntDistribution(5, 1000, log=True)},
         source="implicit 0.7.3's defaults",
-        most_trials=40,
+        max_trials=40,
     ),
     "ease": Peer(
         package="RecTools",
@@ -111,7 +111,7 @@ PEERS = {
         published=({**SEEN, "regularization": 500.0},),
         space={"weights": WEIGHTS, "last": LAST, "regularization": FloatDistribution(10.0, 200000.0, log=True)},
         source="RecTools 0.19's default, Steck 2019",
-        most_trials=40,
+        max_trials=40,
     ),
     "popularity": Peer(
         package="RecTools",
@@ -119,7 +119,7 @@ PEERS = {
         published=tuple({"days": days} for days in PERIODS),
         space={"days": CategoricalDistribution(PERIODS)},
         source="RecTools 0.19's default, all time",
-        most_trials=len(PERIODS),
+        max_trials=len(PERIODS),
         searched_by="every period once",
     ),
     "itemknn": Peer(
@@ -134,7 +134,7 @@ PEERS = {
             "save": CategoricalDistribution([0, 50, 200, 1000]),
         },
         source="LensKit 2025.8's defaults, implicit mode",
-        most_trials=40,
+        max_trials=40,
     ),
     "implicit-mf": Peer(
         package="lenskit",

@@ -68,7 +68,7 @@ def tune_at_once(run: Run) -> Any:
         published=run.peer.published,
         space=run.peer.space,
         may_go_on=lambda longest: (
-            run.meter.left() > longest * (1 + run.ratio) and len(told(run.study)) < run.peer.most_trials
+            run.meter.left() > longest * (1 + run.ratio) and len(told(run.study)) < run.peer.max_trials
         ),
         seconds=cpu_seconds,
     )

@@ -14,7 +14,7 @@ from peers.trials import Settings, Space, ask, best_of, tell, told
 
 QUALIFYING_SHARE = 0.06
 CONTESTANT_SECONDS = 600.0
-MOST_CONTESTANTS = 4
+MAX_CONTESTANTS = 4
 PATIENCE = 5
 RESERVE = 0.03
 
@@ -68,7 +68,7 @@ class Contestant:
 
 def contestants_for(budget_seconds: float, published: int) -> int:
     """How many settings a budget lets race: all published ones, and one more for each ten CPU-minutes beyond."""
-    return min(MOST_CONTESTANTS, max(published, int(budget_seconds // CONTESTANT_SECONDS)))
+    return min(MAX_CONTESTANTS, max(published, int(budget_seconds // CONTESTANT_SECONDS)))
 
 
 def qualify(

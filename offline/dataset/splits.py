@@ -34,11 +34,11 @@ class SplitConfig(BaseModel):
     labels: Literal["all", "successive", "last"] = Field(
         default="all", description="targets of the windows that label the ranker and of validation, where time is cut"
     )
-    judging_share: float = Field(
+    selection_validation_share: float = Field(
         default=0.2,
         gt=0,
         lt=1,
-        description="share of the validation users that choose the ranker's rounds; the others train it "
+        description="share of the validation users that the ranker's rounds are selected on; the others train it "
         "(leave-one-out, random-60-20-20)",
     )
     moment: Literal["target", "history"] = Field(
@@ -46,7 +46,9 @@ class SplitConfig(BaseModel):
         description="leave-one-out: when a request is made: at the time of the last event before its target, which is "
         "all that models without time can know, or at that of the target, as a server is asked",
     )
-    seed: int = Field(default=1, ge=0, description="of what a protocol draws: ratings, users that judge")
+    seed: int = Field(
+        default=1, ge=0, description="of what a protocol draws: ratings, users that the ranker is selected on"
+    )
 
     @model_validator(mode="after")
     def _ascending(self) -> Self:

@@ -18,7 +18,7 @@ from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.rerank import Reranker
 from offline.dataset.interactions import Snapshot
-from offline.evaluation.results import FEWEST_WARM_USERS, Evaluation, Figure, SystemRow
+from offline.evaluation.results import MIN_WARM_USERS, Evaluation, Figure, SystemRow
 from offline.metrics.ranking import CUTS, LONGEST, coverage, hits_of, intervals, mean_popularity, padded, per_request
 from offline.protocols.targets import Targets
 from offline.ranking.in_process import ChannelSource, RankerSource, no_fallback, run_pipeline
@@ -143,7 +143,7 @@ def row_of(
         coverage={k: coverage(shown, len(snapshot.catalogue), k) for k in CUTS},
         popularity={k: mean_popularity(shown, snapshot.catalogue.item_ids, counts, k) for k in CUTS},
         seconds=made.seconds,
-        too_few=group == "warm" and len(np.unique(user_ids)) < FEWEST_WARM_USERS,
+        too_few=group == "warm" and len(np.unique(user_ids)) < MIN_WARM_USERS,
     )
 
 

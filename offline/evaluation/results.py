@@ -10,7 +10,7 @@ from pathlib import Path
 from offline.metrics.text_table import aligned, markdown
 from offline.ranking.rankers.choice import RankerChoice
 
-FEWEST_WARM_USERS = 300
+MIN_WARM_USERS = 300
 """With fewer warm test users, differences between systems are noise."""
 HEADLINE = ("ndcg@10", "hit_rate@10", "recall@10", "recall@50", "map@10", "mrr@10", "precision@10")
 
@@ -126,5 +126,5 @@ class Evaluation:
         if few is None:
             return []
         return [
-            f"too few: {few.users} warm test users, {FEWEST_WARM_USERS} are the least that differences can be read from"
+            f"too few: {few.users} warm test users, {MIN_WARM_USERS} are the least that differences can be read from"
         ]

@@ -26,7 +26,7 @@ from recsys.errors import DataMissing
 log = logging.getLogger(__name__)
 
 SOURCE_FILE = "source.json"
-"""What the tables were made of: a cheap look (names, sizes, times of change) decides whether to read again."""
+"""What the tables were made of: a cheap fingerprint (names, sizes, times of change) decides whether to read again."""
 
 PENDING = "pending_watermarks"
 """Its only key while tables are being made: up to where recorded events belong into them, by log id."""
@@ -43,18 +43,18 @@ def prepare_tables(inputs: IngestInputs) -> Step:
     """
     _require_named(inputs)
     path = raw_files(inputs)
-    look = json.dumps(_look(inputs, path), sort_keys=True)
+    fingerprint = json.dumps(_fingerprint(inputs, path), sort_keys=True)
     record = inputs.home / SOURCE_FILE
-    unchanged = record.is_file() and (inputs.tables / REPORT).is_file() and record.read_text("utf-8") == look
+    unchanged = record.is_file() and (inputs.tables / REPORT).is_file() and record.read_text("utf-8") == fingerprint
     if unchanged:
         log.info("ingest: raw files unchanged, tables reused")
     else:
         before = _pending(record) | _watermarks(inputs)
         inputs.home.mkdir(parents=True, exist_ok=True)
         record.write_text(json.dumps({PENDING: before}), "utf-8")
-        _tell(ingest(_source(inputs, path), inputs.tables, max_bad_lines=inputs.max_bad_lines))
+        _log_report(ingest(_source(inputs, path), inputs.tables, max_bad_lines=inputs.max_bad_lines))
         _append_again(inputs, before)
-        record.write_text(look, "utf-8")
+        record.write_text(fingerprint, "utf-8")
     return tables_step(inputs, reused=unchanged)
 
 
@@ -82,12 +82,12 @@ def append_events(inputs: IngestInputs, events_file: Path) -> IngestReport:
         after = 0
     report = append_interactions(inputs.tables, events.batches(after=after, until=last), watermarks={name: last})
     log.info("ingest: %d events of %s appended, up to row %d", report.appended - before.appended, events_file, last)
-    _tell(report)
+    _log_report(report)
     return report
 
 
 def _append_again(inputs: IngestInputs, before: Mapping[str, int]) -> None:
-    """Appends the events of every log that the tables held; says which of them are nowhere to be found."""
+    """Appends the events of every log that the tables held; warns of those that are nowhere to be found."""
     files = _remembered(inputs)
     for name, row in sorted(before.items()):
         places = dict.fromkeys((files.get(name, inputs.events_file), inputs.events_file))
@@ -145,7 +145,7 @@ def _source(inputs: IngestInputs, path: Path | None) -> DatasetSource:
     return source if inputs.metadata_file is None else Described(source, inputs.metadata_file)
 
 
-def _look(inputs: IngestInputs, path: Path | None) -> dict[str, Any]:
+def _fingerprint(inputs: IngestInputs, path: Path | None) -> dict[str, Any]:
     root = Path(demo.__file__).parent if path is None else path
     files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.suffix != ".pyc")
     files += [file for file in (inputs.metadata_file, inputs.items_file) if file is not None]
@@ -169,6 +169,6 @@ def _pending(record: Path) -> dict[str, int]:
     return dict(content.get(PENDING, {}))
 
 
-def _tell(report: IngestReport) -> None:
+def _log_report(report: IngestReport) -> None:
     for line in report.lines():
         log.info("%s", line)

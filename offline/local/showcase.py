@@ -17,7 +17,7 @@ from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
 USERS = 3
 RECENT = 5
 COUNT = 5
-LEAST_EVENTS = 10
+MIN_EVENTS = 10
 
 
 def demonstrate(target: str, bundle: Path) -> Iterator[str]:
@@ -36,7 +36,7 @@ def demonstrate(target: str, bundle: Path) -> Iterator[str]:
 def latest_users(histories: StoredHistories) -> list[int]:
     """The `USERS` users who were active last, among those with some history."""
     lengths = np.diff(histories.indptr)
-    enough = np.flatnonzero(lengths >= min(LEAST_EVENTS, int(lengths.max(initial=0))))
+    enough = np.flatnonzero(lengths >= min(MIN_EVENTS, int(lengths.max(initial=0))))
     last_seen = histories.timestamps[histories.indptr[enough + 1] - 1]
     return [int(user) for user in histories.user_ids[enough[np.argsort(-last_seen, kind="stable")[:USERS]]]]
 

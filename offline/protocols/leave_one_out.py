@@ -17,15 +17,15 @@ from offline.protocols.targets import positive_events
 from recsys.domain import Ids
 from recsys.errors import DataError
 
-FEWEST_EVENTS = 3
+MIN_EVENTS = 3
 
 
 def plan_leave_one_out(dataset: Dataset, config: SplitConfig) -> Plan:
     """Raises DataError where no user has three events."""
     events = positive_events(dataset.interactions)
-    events = events.take(from_the_end(events.user_ids, counts=True) >= FEWEST_EVENTS)
+    events = events.take(from_the_end(events.user_ids, counts=True) >= MIN_EVENTS)
     if not len(events):
-        raise DataError(f"{dataset.name}: no user has {FEWEST_EVENTS} events; leave-one-out needs a longer log")
+        raise DataError(f"{dataset.name}: no user has {MIN_EVENTS} events; leave-one-out needs a longer log")
     return plan_refitted(keep(dataset, events), last_two(events), config, moment=config.moment, kind="last")
 
 

@@ -50,10 +50,10 @@ def plan_refitted(dataset: Dataset, parts: Parts, config: SplitConfig, *, moment
     refitted = TrainingView("refit", known_as(f"{title}, refit", dataset, parts.until(VALIDATION)), end, fitted)
     wanted = HeldOut(parts.until(FIT), parts.wanted(VALIDATION), moment)
     users = np.unique(wanted.held.user_ids)
-    selection_users = drawn_share(users, config.judging_share, config.seed)
+    selection_users = drawn_share(users, config.selection_validation_share, config.seed)
 
     def fold(name: str, view: TrainingView, held_out: HeldOut) -> Fold:
-        identity = (config.protocol, config.seed, str(config.judging_share), moment, name)
+        identity = (config.protocol, config.seed, str(config.selection_validation_share), moment, name)
         return Fold(name, view, held_out, identity)
 
     validation = fold("validation", fitted, wanted)

@@ -22,12 +22,12 @@ from offline.protocols.targets import positive_events
 from recsys.domain import Ids
 from recsys.errors import DataError
 
-LEAST_VALUE = 3.5
+MIN_VALUE = 3.5
 """Ratings above it count; events without a value do, too."""
-FEWEST_EVENTS = 5
+MIN_EVENTS = 5
 SEED = 98_765
 HELD_OUT_USERS = 10_000
-MOST_HELD_OUT_SHARE = 0.1
+MAX_HELD_OUT_SHARE = 0.1
 TARGET_SHARE = 0.2
 
 
@@ -37,8 +37,8 @@ def plan_strong(dataset: Dataset, config: SplitConfig) -> Plan:
     training_users, validation_users, test_users = users_of(events.user_ids)
     if not len(validation_users):
         raise DataError(
-            f"{dataset.name}: {len(training_users)} users with {FEWEST_EVENTS} ratings above {LEAST_VALUE:g}; "
-            f"{config.protocol} needs at least {round(1 / MOST_HELD_OUT_SHARE)}"
+            f"{dataset.name}: {len(training_users)} users with {MIN_EVENTS} ratings above {MIN_VALUE:g}; "
+            f"{config.protocol} needs at least {round(1 / MAX_HELD_OUT_SHARE)}"
         )
     known = events.take(np.isin(events.user_ids, training_users))
     events = events.take(np.isin(events.item_ids, known.item_ids))
@@ -69,16 +69,16 @@ def plan_strong(dataset: Dataset, config: SplitConfig) -> Plan:
 def liked(events: Interactions) -> Interactions:
     """Positive events above the least value, of users who have enough of them."""
     events = positive_events(events)
-    events = events.take(np.isnan(events.values) | (events.values > LEAST_VALUE))
+    events = events.take(np.isnan(events.values) | (events.values > MIN_VALUE))
     _, rows, counts = np.unique(events.user_ids, return_inverse=True, return_counts=True)
-    return events.take(counts[rows] >= FEWEST_EVENTS)
+    return events.take(counts[rows] >= MIN_EVENTS)
 
 
 def users_of(user_ids: Ids) -> tuple[Ids, Ids, Ids]:
     """Users that train, validate and test."""
     users = np.unique(user_ids)
     shuffled = users[_generator().permutation(len(users))]
-    n = min(HELD_OUT_USERS, int(MOST_HELD_OUT_SHARE * len(users)))
+    n = min(HELD_OUT_USERS, int(MAX_HELD_OUT_SHARE * len(users)))
     first, second = len(users) - 2 * n, len(users) - n
     return shuffled[:first], shuffled[first:second], shuffled[second:]
 
@@ -91,7 +91,7 @@ def fold_in(events: Interactions, user_ids: Ids) -> HeldOut:
     _, starts = np.unique(own.user_ids[order], return_index=True)
     random = _generator()
     for places in np.split(order, starts[1:]):
-        if len(places) >= FEWEST_EVENTS:
+        if len(places) >= MIN_EVENTS:
             n = int(TARGET_SHARE * len(places))
             held[places[random.choice(len(places), size=n, replace=False)]] = True
     return HeldOut(own.take(~held), own.take(held), "history")

@@ -20,7 +20,7 @@ from recsys.domain import Candidates, RankQuery
 log = logging.getLogger(__name__)
 
 METRIC = "ndcg@10"
-FEWEST_WARM = 50
+MIN_WARM_REQUESTS = 50
 """With fewer warm requests than this, choices look at cold ones as well."""
 
 
@@ -84,7 +84,7 @@ class LabelledRequest(NamedTuple):
 
 
 def _labelled(queries: Sequence[RankQuery], targets: Targets) -> list[LabelledRequest]:
-    chosen = targets.warm if targets.warm.sum() >= FEWEST_WARM else np.ones(len(targets), np.bool_)
+    chosen = targets.warm if targets.warm.sum() >= MIN_WARM_REQUESTS else np.ones(len(targets), np.bool_)
     rows = zip(queries, relevant_lists(targets), chosen, strict=True)
     return [
         LabelledRequest(query.candidates, np.isin(query.candidates.item_ids, relevant), len(relevant))

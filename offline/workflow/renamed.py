@@ -66,6 +66,7 @@ RENAMED_SETTINGS: Mapping[str, str] = {
     "two_tower.precision": "two_tower.sequence.precision",
     "two_tower.index_links": "two_tower.hnsw_m",
     "two_tower.index_ef_construction": "two_tower.hnsw_ef_construction",
+    "split.judging_share": "split.selection_validation_share",
     "itemcf.least_value": "itemcf.min_value",
     "als.least_value": "als.min_value",
 }

@@ -17,7 +17,7 @@ def test_published_settings_lie_within_the_space_and_name_all_of_it(name: str) -
 def test_every_period_of_popularity_is_tried_once() -> None:
     peer = PEERS["popularity"]
     days = [settings["days"] for settings in peer.published]
-    assert len(set(days)) == len(days) == peer.most_trials
+    assert len(set(days)) == len(days) == peer.max_trials
     assert {0, 7, 30} <= set(days)
 
 

@@ -32,7 +32,7 @@ from tests.integration.conftest import QUICK
 
 pytestmark = [pytest.mark.integration]
 
-MOST_REQUESTS = 300
+MAX_REQUESTS = 300
 PACING = PacingConfig(in_flight=2, deadline_seconds=60.0)
 PATIENT = {"budget-seconds": "30", "probe-timeout-seconds": "5"}
 """What a busy machine does to the time of an answer is no matter of equality."""
@@ -61,7 +61,7 @@ def asked(trained: Workflow, gateway: str) -> Asked:
 
     @cache
     def ask(kind: TargetKind) -> tuple[Targets, Replayed]:
-        targets = first(trained.test_targets(kind), MOST_REQUESTS)
+        targets = first(trained.test_targets(kind), MAX_REQUESTS)
         return targets, replayed(trained, gateway, targets, kind)
 
     return ask
@@ -163,7 +163,7 @@ def test_a_bundle_that_knows_the_future_is_refused(trained: Workflow, gateway: s
 
 def test_the_index_finds_what_exact_search_finds(trained: Workflow, models: Models) -> None:
     """Small catalogues are always searched exactly; here the index is forced."""
-    targets = first(trained.test_targets("all"), MOST_REQUESTS)
+    targets = first(trained.test_targets("all"), MAX_REQUESTS)
     folder = trained.config.store("evaluation").open(trained.config.store("evaluation").release().current).folder
     others = [channel for channel in models.channels if channel.name != "vector"]
     exact = replace(models, channels=[*others, VectorChannel.open(folder, exact=True)])

@@ -18,7 +18,7 @@ from offline.local.serve import served
 from offline.studies.rerank.curve import WEIGHTS
 from offline.studies.rerank.result import RerankResult
 from offline.workflow.workflow import Workflow
-from tests.integration.test_equality import MOST_REQUESTS, PATIENT, first, parity, replayed
+from tests.integration.test_equality import MAX_REQUESTS, PATIENT, first, parity, replayed
 from tests.integration.work import finished_steps, stages
 
 pytestmark = [pytest.mark.integration]
@@ -57,7 +57,7 @@ def gateway(reranked: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 
 def test_five_processes_re_rank_as_one_does(reranked: Workflow, gateway: str) -> None:
-    models, targets = reranked.models(), first(reranked.test_targets("all"), MOST_REQUESTS)
+    models, targets = reranked.models(), first(reranked.test_targets("all"), MAX_REQUESTS)
     answers = replayed(reranked, gateway, targets, "all")
     assert (answers.latency.errors, answers.latency.degraded) == ({}, 0)
     found = parity(models, answers, targets)

@@ -22,7 +22,7 @@ from recsys.domain import Ids
 PLACES = 10
 """Places of a list that count as shown."""
 _FIRST_STEP = 0.5
-_MOST_EXCESS = 3.0
+_MAX_EXCESS = 3.0
 
 
 def learn_bonus(lists: Sequence[Ids], items: int, *, largest: float, floor: float, sweeps: int) -> NDArray[np.float32]:
@@ -42,7 +42,7 @@ def learn_bonus(lists: Sequence[Ids], items: int, *, largest: float, floor: floa
     for sweep in range(sweeps):
         short = (wanted - _shown(rows, values + prices[rows], items)) / wanted
         step = _FIRST_STEP * largest / np.sqrt(sweep + 1)
-        prices = np.clip(prices + step * np.clip(short, -_MOST_EXCESS, 1.0), 0.0, largest)
+        prices = np.clip(prices + step * np.clip(short, -_MAX_EXCESS, 1.0), 0.0, largest)
         if sweep >= sweeps - averaged:
             total += prices
     bonus: NDArray[np.float32] = (total / averaged).astype(np.float32)

@@ -17,9 +17,9 @@ TASTE_WEIGHT = np.float32(1.8)
 MOOD_WEIGHT = np.float32(2.6)
 """Pull of the films chosen just before in the same visit: what a sequence model can learn."""
 MOOD_MEMORY = np.float32(0.6)
-SMALLEST_WAIT = np.finfo(np.float32).tiny
+MIN_WAIT = np.finfo(np.float32).tiny
 """An exponential variable in single precision can be exactly 0, which has no logarithm."""
-LARGEST_SHARE = 0.35
+MAX_SHARE = 0.35
 """No user sees more than this share of the films that are there from the start."""
 
 
@@ -44,7 +44,7 @@ def generate(
     """Generate the users' ratings of the three years from 2022-01-01 to 2024-12-31 (UTC).
 
     Equal arguments give equal output, in any process. Memory grows with `users` times the size of the catalogue.
-    `events_per_user` is the mean before busy users are held to `LARGEST_SHARE` of the films.
+    `events_per_user` is the mean before busy users are held to `MAX_SHARE` of the films.
 
     Raises:
         InvalidRequest: `users` or `events_per_user` is below 1, or the catalogue has no film from before the start.
@@ -54,7 +54,7 @@ def generate(
     arrivals = draw_arrivals(films, catalogue)
     appeal = draw_appeal(films, catalogue, arrivals)
     taste = draw_preferences(people, catalogue, users)
-    most = min(max(1, int(LARGEST_SHARE * np.count_nonzero(arrivals == 0))), DAYS // 2)
+    most = min(max(1, int(MAX_SHARE * np.count_nonzero(arrivals == 0))), DAYS // 2)
     visits = draw_visits(timing, users, events_per_user=events_per_user, most=most)
     chosen, affinity = _choose(films, visits, taste, appeal)
     value = _rate(scores, visits, chosen, affinity)
@@ -96,7 +96,7 @@ def _choose(
         logits = TASTE_WEIGHT * liking + MOOD_WEIGHT * (mood[:active] @ taste.traits.T)
         logits += appeal[day // 7] + unseen[:active]
         waits = rng.standard_exponential(size=logits.shape, dtype=np.float32)
-        logits -= np.log(np.maximum(waits, SMALLEST_WAIT))
+        logits -= np.log(np.maximum(waits, MIN_WAIT))
         rows, best = np.arange(active), logits.argmax(axis=1)
         chosen[events], affinity[events] = best, liking[rows, best]
         unseen[rows, best] = -np.inf

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.metrics.ranking import LONGEST, per_request
-from offline.ranking.blend import FEWEST_WARM, METRIC
+from offline.ranking.blend import METRIC, MIN_WARM_REQUESTS
 from offline.ranking.samples import SampleHistories, Samples
 from recsys.domain import Ids
 from recsys.errors import DataError
@@ -106,7 +106,7 @@ def chosen_requests(samples: Samples, cold_share: float, *, seed: int) -> NDArra
     kept = (samples.groups > 0) & (found > 0) & (found < samples.groups)
     warm = kept & samples.warm
     cold = np.flatnonzero(kept & ~samples.warm)
-    most = int(cold_share * warm.sum()) if warm.sum() >= FEWEST_WARM else len(cold)
+    most = int(cold_share * warm.sum()) if warm.sum() >= MIN_WARM_REQUESTS else len(cold)
     chosen = warm.copy()
     chosen[np.random.default_rng(seed).permutation(cold)[:most]] = True
     return chosen
@@ -115,7 +115,7 @@ def chosen_requests(samples: Samples, cold_share: float, *, seed: int) -> NDArra
 def warm_part(window: LabelledWindow) -> LabelledWindow:
     """The requests that `quality` looks at: the warm ones, or all where hardly any is warm."""
     samples = window.samples
-    if samples.warm.sum() < FEWEST_WARM or samples.warm.all():
+    if samples.warm.sum() < MIN_WARM_REQUESTS or samples.warm.all():
         return window
     rows, events = np.repeat(samples.warm, samples.groups), np.repeat(samples.warm, np.diff(samples.histories.indptr))
     lengths = np.diff(samples.histories.indptr)[samples.warm]
@@ -133,7 +133,7 @@ def warm_part(window: LabelledWindow) -> LabelledWindow:
 def quality(samples: Samples, scores: NDArray[np.float64]) -> float:
     """NDCG@10 in order of `scores`: the mean over warm requests, over all where hardly any is warm; 0 without any."""
     values = request_quality(samples, scores)
-    chosen = samples.warm if samples.warm.sum() >= FEWEST_WARM else np.ones(len(values), np.bool_)
+    chosen = samples.warm if samples.warm.sum() >= MIN_WARM_REQUESTS else np.ones(len(values), np.bool_)
     return float(values[chosen].mean()) if len(values) else 0.0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from offline.evaluation.evaluate import RANKED
-from offline.evaluation.results import FEWEST_WARM_USERS, Figure
+from offline.evaluation.results import MIN_WARM_USERS, Figure
 from offline.metrics.text_table import aligned, markdown
 from offline.studies.benchmark.results import BenchmarkResult, BenchmarkRow, GroupRows, PairedDifference, of_origin
 
@@ -73,7 +73,7 @@ def group_title(group: GroupRows) -> str:
 
 
 def _too_few(users: int) -> str:
-    least = FEWEST_WARM_USERS
+    least = MIN_WARM_USERS
     return f"fewer than {least} users: differences between systems are noise" if users < least else ""
 
 

@@ -15,12 +15,12 @@ from offline.studies.report.embeddings import Embeddings, Matrix
 from recsys.domain import Ids
 
 PERPLEXITY = 30.0
-LEAST_TSNE = 10
+MIN_TSNE_ITEMS = 10
 """Fewer points have no neighbourhoods worth the name: PCA shows them."""
 PAIRS = 20_000
 SHOWN_GENRES = 8
 SHOWN_FILMS = 5
-LEAST_SHARE = 0.05
+MIN_SHARE = 0.05
 """A film that fewer of a group's users took does not describe it."""
 
 
@@ -34,7 +34,7 @@ def nearest(embeddings: Embeddings, row: int, n: int) -> list[tuple[int, float]]
 
 def flat_map(vectors: Matrix, *, method: str, seed: int) -> Matrix:
     """float64[n, 2]: places in which neighbours are near each other (t-SNE, van der Maaten & Hinton 2008), or PCA."""
-    if method == "pca" or len(vectors) < LEAST_TSNE:
+    if method == "pca" or len(vectors) < MIN_TSNE_ITEMS:
         wide = vectors if vectors.shape[1] > 1 else np.hstack([vectors, np.zeros_like(vectors)])
         places: Matrix = PCA(2, random_state=seed).fit_transform(wide)
         return places
@@ -137,7 +137,7 @@ def _telling(embeddings: Embeddings, own: NDArray[np.bool_], size: int) -> tuple
     n = len(embeddings.catalogue)
     p = np.bincount(embeddings.event_items[own], minlength=n) / max(size, 1)
     q = embeddings.item_events / max(len(embeddings.users), 1)
-    known = p >= LEAST_SHARE
+    known = p >= MIN_SHARE
     score = np.full(n, -np.inf)
     score[known] = p[known] * np.log(p[known] / q[known])
     best = np.argsort(-score, kind="stable")[:SHOWN_FILMS]

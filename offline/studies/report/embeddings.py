@@ -79,7 +79,7 @@ class Embeddings:
         """float64[users, d], rows of length 1: likewise for users, weighted by how much items differ."""
         return _directions((self.users - self.users.mean(axis=0)) * self.items.std(axis=0))
 
-    def most_known(self, n: int) -> Ids:
+    def best_known(self, n: int) -> Ids:
         """Rows of the `n` items with the most events, most first."""
         return np.argsort(-self.item_events, kind="stable")[:n]
 

@@ -39,7 +39,7 @@ class ItemMap:
     def of(cls, embeddings: Embeddings, config: ReportConfig) -> ItemMap:
         """The most known items, and at least a tenth of the places for cold ones."""
         cold = np.flatnonzero(cold_items(embeddings, config))
-        known = embeddings.most_known(len(embeddings.catalogue))
+        known = embeddings.best_known(len(embeddings.catalogue))
         rng = np.random.default_rng(config.report_seed)
         few = rng.permutation(cold)[: max(config.map_items // 10, config.map_items - (len(known) - len(cold)))]
         rows = np.concatenate([known[~np.isin(known, cold)][: config.map_items - len(few)], np.sort(few)])

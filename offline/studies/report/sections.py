@@ -63,7 +63,7 @@ def overview(embeddings: Embeddings, bundle: Bundle, config: ReportConfig) -> Se
 def neighbours(embeddings: Embeddings, config: ReportConfig) -> Section:
     """The most known items with the ones nearest to them."""
     rows = []
-    for row in embeddings.most_known(config.films):
+    for row in embeddings.best_known(config.films):
         near = analysis.nearest(embeddings, int(row), config.neighbours)
         rows.append(
             (

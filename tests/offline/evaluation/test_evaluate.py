@@ -22,7 +22,7 @@ from offline.evaluation.evaluate import (
     served_lists,
 )
 from offline.evaluation.parity import compare
-from offline.evaluation.results import FEWEST_WARM_USERS
+from offline.evaluation.results import MIN_WARM_USERS
 from offline.metrics.ranking import NO_ITEM, Relevant
 from offline.protocols.targets import Targets, targets_of
 from recsys.errors import ContractBroken
@@ -133,12 +133,12 @@ def crowd(targets: Targets, warm: int) -> Targets:
     return Targets(requests, users, users < warm, relevant)
 
 
-@pytest.mark.parametrize("warm", [FEWEST_WARM_USERS - 1, FEWEST_WARM_USERS])
+@pytest.mark.parametrize("warm", [MIN_WARM_USERS - 1, MIN_WARM_USERS])
 def test_too_few_warm_users_are_remarked_on_and_enough_are_not(targets: Targets, warm: int) -> None:
     asked = crowd(targets, warm)
     made = lists_of([(request.history.item_ids, [1.0] * len(request.history)) for request in asked.requests])
     result = measure({"past": made}, SNAPSHOT, asked, name="tastes", kind="all", config=CONFIG)
-    few = warm < FEWEST_WARM_USERS
+    few = warm < MIN_WARM_USERS
     assert [(row.group, row.users, row.too_few) for row in result.rows] == [("warm", warm, few), ("cold", 1, False)]
     for text in (result.markdown(), result.table()):
         assert ("too few: " in text) == few

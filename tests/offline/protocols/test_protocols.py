@@ -149,7 +149,7 @@ LOG = [
 
 def test_leave_one_out_by_hand() -> None:
     """User 1's last two events share a second: the order of the file decides. User 3 has two events only."""
-    plan = plan_of(world(LOG), SplitConfig(protocol="leave-one-out", judging_share=0.5, moment="target"))
+    plan = plan_of(world(LOG), SplitConfig(protocol="leave-one-out", selection_validation_share=0.5, moment="target"))
     assert plan.dataset.items.item_ids.tolist() == [1, 2, 4, 5, 6, 7]
     validation, test = asked(plan, plan.validation), asked(plan, plan.test)
     assert (validation.user_ids.tolist(), wanted(validation)) == ([1, 2], [[5], [6]])
@@ -167,10 +167,12 @@ def test_leave_one_out_by_hand() -> None:
 
 def test_leave_one_out_asks_at_the_moment_of_the_last_known_event() -> None:
     """Unless told otherwise: models that read no time know no other."""
-    plan = plan_of(world(LOG), SplitConfig(protocol="leave-one-out", judging_share=0.5))
+    plan = plan_of(world(LOG), SplitConfig(protocol="leave-one-out", selection_validation_share=0.5))
     assert [request.as_of for request in asked(plan, plan.validation).requests] == [20, 11]
     assert [request.as_of for request in asked(plan, plan.test).requests] == [30, 30]
-    as_served = plan_of(world(LOG), SplitConfig(protocol="leave-one-out", judging_share=0.5, moment="target"))
+    as_served = plan_of(
+        world(LOG), SplitConfig(protocol="leave-one-out", selection_validation_share=0.5, moment="target")
+    )
     assert plan.test.identity != as_served.test.identity
     assert [fold.training_view.dataset.name for fold in plan.folds()] == [
         fold.training_view.dataset.name for fold in as_served.folds()

@@ -118,7 +118,7 @@ def test_neighbours_are_of_the_same_taste_and_in_order(embeddings: Embeddings) -
 
 def test_the_most_known_come_first(embeddings: Embeddings) -> None:
     assert embeddings.item_events[24] == 0
-    assert embeddings.item_events[embeddings.most_known(5)].tolist() == sorted(embeddings.item_events)[::-1][:5]
+    assert embeddings.item_events[embeddings.best_known(5)].tolist() == sorted(embeddings.item_events)[::-1][:5]
 
 
 def test_groups_are_the_two_tastes_and_say_so(embeddings: Embeddings) -> None:

@@ -19,17 +19,18 @@ from recsys.errors import CannotStart
 
 def test_the_protocol_is_said_once(tmp_path: Path) -> None:
     config = BenchmarkConfig.from_arguments(
-        ["--protocol", "leave-one-out", "--split.judging-share", "0.3", "--data-dir", "some/ml-1m-timed"], "test"
+        ["--protocol", "leave-one-out", "--split.selection-validation-share", "0.3", "--data-dir", "some/ml-1m-timed"],
+        "test",
     )
-    assert (config.split.protocol, config.split.judging_share) == ("leave-one-out", 0.3)
+    assert (config.split.protocol, config.split.selection_validation_share) == ("leave-one-out", 0.3)
     assert (config.label, config.place) == ("ml-1m-timed", "leave-one-out-ml-1m-timed")
     assert command_of(config.model_copy(update={"remark": "times imputed"})) == (
         "python -m offline benchmark --protocol leave-one-out --dataset demo --data-dir path/to/ml-1m-timed "
-        "--split.judging-share 0.3 --remark 'times imputed'"
+        "--split.selection-validation-share 0.3 --remark 'times imputed'"
     )
     described = config.model_copy(update={"metadata_file": Path("here/people.csv"), "root": Path("here")})
     assert command_of(described).endswith(
-        "path/to/ml-1m-timed --metadata-file path/to/people.csv --split.judging-share 0.3"
+        "path/to/ml-1m-timed --metadata-file path/to/people.csv --split.selection-validation-share 0.3"
     )
     last = BenchmarkConfig.from_arguments(["--targets", "last", "--settings", str(tmp_path)], "test")
     assert (last.split.protocol, last.split.labels, last.place) == ("time-to-split", "last", "time-to-split-demo-last")
