@@ -29,12 +29,12 @@ class RankRequest(_message.Message):
     QUERIES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
-    """The bundle version that must answer. Empty: the server's current one."""
+    """The bundle version that must answer. Empty: the server's active one."""
     request_id: _builtins.str
     """For the log: the request that caused this call."""
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankQuery]:
-        """At most 256 queries. One query is a batch of one."""
+        """At most 256 queries. A single query is a batch of one."""
 
     def __init__(
         self,
@@ -65,18 +65,18 @@ class RankQuery(_message.Message):
     PREFERRED_GENRES_FIELD_NUMBER: _builtins.int
     RETURN_FEATURES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
-    """The user, for the log. Features derive from the history only."""
+    """The requesting user, for the log. Features are computed from the history only."""
     as_of: _builtins.int
     """The moment of the request in Unix seconds."""
     return_features: _builtins.bool
-    """Answer with the feature matrix as well (for the skew check)."""
+    """Return the feature matrix as well, for the skew check."""
     @_builtins.property
     def history(self) -> _types_pb2.History:
-        """What the user did, oldest first. Absent or empty: a cold user."""
+        """What the user did, oldest first. Absent or empty: a user without a history."""
 
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The candidates, at most 2,000, no repeats. Unknown ids are refused."""
+        """The candidates, at most 2,000, each once. Unknown ids are refused."""
 
     @_builtins.property
     def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelEvidence]:
@@ -84,7 +84,7 @@ class RankQuery(_message.Message):
 
     @_builtins.property
     def preferred_genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Genres that a cold user says they like."""
+        """Genres that a user without a history says they like."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class ChannelEvidence(_message.Message):
     """Name of the channel."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """As long as item_ids. Meaningless where the rank is 0."""
+        """As long as item_ids. Meaningless if the rank is 0."""
 
     @_builtins.property
     def ranks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
@@ -143,7 +143,7 @@ Global___ChannelEvidence: _TypeAlias = ChannelEvidence  # noqa: Y015
 
 @_typing.final
 class RankResponse(_message.Message):
-    """Results in the order of the queries."""
+    """Results, in the order of the queries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -192,11 +192,11 @@ class RankResult(_message.Message):
 
     @_builtins.property
     def features(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Row-major [candidates, features] where return_features was set, else empty."""
+        """Row-major [candidates, features] if return_features was set, otherwise empty."""
 
     @_builtins.property
     def feature_names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Names of the feature columns where return_features was set, else empty."""
+        """Names of the feature columns if return_features was set, otherwise empty."""
 
     def __init__(
         self,
@@ -215,7 +215,7 @@ Global___RankResult: _TypeAlias = RankResult  # noqa: Y015
 
 @_typing.final
 class RankServiceStatusRequest(_message.Message):
-    """Asks for the ranker's status."""
+    """Requests the ranker's status."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RankServiceStub(object):
-    """The second stage: an ONNX model over candidates that recall found.
+    """The second stage: an ONNX model scores the candidates that recall found.
     """
 
     def __init__(self, channel):
@@ -48,19 +48,19 @@ class RankServiceStub(object):
 
 
 class RankServiceServicer(object):
-    """The second stage: an ONNX model over candidates that recall found.
+    """The second stage: an ONNX model scores the candidates that recall found.
     """
 
     def Rank(self, request, context):
-        """Scores a batch of candidate lists; results come in the order of the queries.
-        FAILED_PRECONDITION where the bundle version is not held and cannot be loaded.
+        """Scores a batch of candidate lists; results are in the order of the queries.
+        FAILED_PRECONDITION if the bundle version is not loaded and cannot be loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Status(self, request, context):
-        """Says which bundle versions are ready, which are refused and why.
+        """Returns which bundle versions are ready, and which are refused and why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_RankServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RankService(object):
-    """The second stage: an ONNX model over candidates that recall found.
+    """The second stage: an ONNX model scores the candidates that recall found.
     """
 
     @staticmethod

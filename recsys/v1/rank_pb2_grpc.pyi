@@ -27,33 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RankServiceStub:
-    """The second stage: an ONNX model over candidates that recall found."""
+    """The second stage: an ONNX model scores the candidates that recall found."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RankServiceAsyncStub: ...
     Rank: _grpc.UnaryUnaryMultiCallable[_rank_pb2.RankRequest, _rank_pb2.RankResponse]
-    """Scores a batch of candidate lists; results come in the order of the queries.
-    FAILED_PRECONDITION where the bundle version is not held and cannot be loaded.
+    """Scores a batch of candidate lists; results are in the order of the queries.
+    FAILED_PRECONDITION if the bundle version is not loaded and cannot be loaded.
     """
     Status: _grpc.UnaryUnaryMultiCallable[_rank_pb2.RankServiceStatusRequest, _rank_pb2.RankServiceStatusResponse]
-    """Says which bundle versions are ready, which are refused and why."""
+    """Returns which bundle versions are ready, and which are refused and why."""
 
 @_typing.type_check_only
 class RankServiceAsyncStub(RankServiceStub):
-    """The second stage: an ONNX model over candidates that recall found."""
+    """The second stage: an ONNX model scores the candidates that recall found."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Rank: _aio.UnaryUnaryMultiCallable[_rank_pb2.RankRequest, _rank_pb2.RankResponse]  # type: ignore[assignment]
-    """Scores a batch of candidate lists; results come in the order of the queries.
-    FAILED_PRECONDITION where the bundle version is not held and cannot be loaded.
+    """Scores a batch of candidate lists; results are in the order of the queries.
+    FAILED_PRECONDITION if the bundle version is not loaded and cannot be loaded.
     """
     Status: _aio.UnaryUnaryMultiCallable[_rank_pb2.RankServiceStatusRequest, _rank_pb2.RankServiceStatusResponse]  # type: ignore[assignment]
-    """Says which bundle versions are ready, which are refused and why."""
+    """Returns which bundle versions are ready, and which are refused and why."""
 
 class RankServiceServicer(metaclass=_abc_1.ABCMeta):
-    """The second stage: an ONNX model over candidates that recall found."""
+    """The second stage: an ONNX model scores the candidates that recall found."""
 
     @_abc_1.abstractmethod
     def Rank(
@@ -61,8 +61,8 @@ class RankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rank_pb2.RankRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rank_pb2.RankResponse, _abc.Awaitable[_rank_pb2.RankResponse]]:
-        """Scores a batch of candidate lists; results come in the order of the queries.
-        FAILED_PRECONDITION where the bundle version is not held and cannot be loaded.
+        """Scores a batch of candidate lists; results are in the order of the queries.
+        FAILED_PRECONDITION if the bundle version is not loaded and cannot be loaded.
         """
 
     @_abc_1.abstractmethod
@@ -71,6 +71,6 @@ class RankServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _rank_pb2.RankServiceStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_rank_pb2.RankServiceStatusResponse, _abc.Awaitable[_rank_pb2.RankServiceStatusResponse]]:
-        """Says which bundle versions are ready, which are refused and why."""
+        """Returns which bundle versions are ready, and which are refused and why."""
 
 def add_RankServiceServicer_to_server(servicer: RankServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

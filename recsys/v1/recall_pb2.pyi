@@ -29,12 +29,12 @@ class RecallRequest(_message.Message):
     QUERIES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
-    """The bundle version that must answer. Empty: the channel's current one."""
+    """The bundle version that must answer. Empty: the channel's active one."""
     request_id: _builtins.str
     """For the log: the request that caused this call."""
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecallQuery]:
-        """At most 256 queries. One query is a batch of one."""
+        """At most 256 queries. A single query is a batch of one."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ Global___RecallRequest: _TypeAlias = RecallRequest  # noqa: Y015
 
 @_typing.final
 class RecallQuery(_message.Message):
-    """One user's question to a channel."""
+    """One user's query to a channel."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -65,28 +65,28 @@ class RecallQuery(_message.Message):
     FILTER_FIELD_NUMBER: _builtins.int
     PREFERRED_GENRES_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
-    """The user, for the log. Channels derive taste from the history only."""
+    """The requesting user, for the log. Channels infer taste from the history only."""
     as_of: _builtins.int
     """The moment of the request in Unix seconds."""
     count: _builtins.int
-    """How many candidates are wanted: 1 to 2,000."""
+    """Number of candidates wanted: 1 to 2,000."""
     @_builtins.property
     def history(self) -> _types_pb2.History:
         """What the user did, oldest first, as much of it as the channel declares that it
-        needs. Absent or empty: a cold user. The gateway has resolved the stored history already.
+        needs. Absent or empty: a user without a history. The gateway has already resolved the stored history.
         """
 
     @_builtins.property
     def exclude_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Items that must not come back: already seen, disliked, or excluded by the caller."""
+        """Items that must not be returned: already seen, disliked, or excluded by the caller."""
 
     @_builtins.property
     def filter(self) -> _types_pb2.ItemFilter:
-        """Which items may come back, by attribute. A channel masks before its top-k."""
+        """Which items may be returned, by attribute. A channel applies it before its top-k."""
 
     @_builtins.property
     def preferred_genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Genres that a cold user says they like."""
+        """Genres that a user without a history says they like."""
 
     def __init__(
         self,
@@ -111,7 +111,7 @@ Global___RecallQuery: _TypeAlias = RecallQuery  # noqa: Y015
 
 @_typing.final
 class RecallResponse(_message.Message):
-    """Results in the order of the queries."""
+    """Results, in the order of the queries."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -161,7 +161,7 @@ class RecallResult(_message.Message):
     SEED_PRESENT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Item ids, best first, no repeats."""
+        """Item ids, best first, each once."""
 
     @_builtins.property
     def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -169,13 +169,13 @@ class RecallResult(_message.Message):
 
     @_builtins.property
     def seed_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """The user's own past item that contributed most to each candidate, 0 where there
+        """The user's own past item that contributed most to each candidate, 0 if there
         is none; empty, or as long as item_ids with seed_present.
         """
 
     @_builtins.property
     def seed_present(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bool]:
-        """Whether the seed at the same position is one (0 is a valid item id)."""
+        """Whether there is a seed at the same position (0 is a valid item id)."""
 
     def __init__(
         self,
@@ -195,7 +195,7 @@ Global___RecallResult: _TypeAlias = RecallResult  # noqa: Y015
 
 @_typing.final
 class RecallServiceStatusRequest(_message.Message):
-    """Asks for a channel's status."""
+    """Requests a channel's status."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class RecallServiceStub(object):
-    """One recall channel. Every channel is a process of its own behind this service.
+    """One recall channel. Every channel is a separate process that implements this service.
     """
 
     def __init__(self, channel):
@@ -48,19 +48,19 @@ class RecallServiceStub(object):
 
 
 class RecallServiceServicer(object):
-    """One recall channel. Every channel is a process of its own behind this service.
+    """One recall channel. Every channel is a separate process that implements this service.
     """
 
     def Recall(self, request, context):
-        """Answers a batch of queries; results come in the order of the queries.
-        FAILED_PRECONDITION where the bundle version is not held and cannot be loaded.
+        """Answers a batch of queries; results are in the order of the queries.
+        FAILED_PRECONDITION if the bundle version is not loaded and cannot be loaded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Status(self, request, context):
-        """Says which bundle versions are ready, which are refused and why.
+        """Returns which bundle versions are ready, and which are refused and why.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,7 +88,7 @@ def add_RecallServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class RecallService(object):
-    """One recall channel. Every channel is a process of its own behind this service.
+    """One recall channel. Every channel is a separate process that implements this service.
     """
 
     @staticmethod

@@ -27,33 +27,33 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class RecallServiceStub:
-    """One recall channel. Every channel is a process of its own behind this service."""
+    """One recall channel. Every channel is a separate process that implements this service."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RecallServiceAsyncStub: ...
     Recall: _grpc.UnaryUnaryMultiCallable[_recall_pb2.RecallRequest, _recall_pb2.RecallResponse]
-    """Answers a batch of queries; results come in the order of the queries.
-    FAILED_PRECONDITION where the bundle version is not held and cannot be loaded.
+    """Answers a batch of queries; results are in the order of the queries.
+    FAILED_PRECONDITION if the bundle version is not loaded and cannot be loaded.
     """
     Status: _grpc.UnaryUnaryMultiCallable[_recall_pb2.RecallServiceStatusRequest, _recall_pb2.RecallServiceStatusResponse]
-    """Says which bundle versions are ready, which are refused and why."""
+    """Returns which bundle versions are ready, and which are refused and why."""
 
 @_typing.type_check_only
 class RecallServiceAsyncStub(RecallServiceStub):
-    """One recall channel. Every channel is a process of its own behind this service."""
+    """One recall channel. Every channel is a separate process that implements this service."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Recall: _aio.UnaryUnaryMultiCallable[_recall_pb2.RecallRequest, _recall_pb2.RecallResponse]  # type: ignore[assignment]
-    """Answers a batch of queries; results come in the order of the queries.
-    FAILED_PRECONDITION where the bundle version is not held and cannot be loaded.
+    """Answers a batch of queries; results are in the order of the queries.
+    FAILED_PRECONDITION if the bundle version is not loaded and cannot be loaded.
     """
     Status: _aio.UnaryUnaryMultiCallable[_recall_pb2.RecallServiceStatusRequest, _recall_pb2.RecallServiceStatusResponse]  # type: ignore[assignment]
-    """Says which bundle versions are ready, which are refused and why."""
+    """Returns which bundle versions are ready, and which are refused and why."""
 
 class RecallServiceServicer(metaclass=_abc_1.ABCMeta):
-    """One recall channel. Every channel is a process of its own behind this service."""
+    """One recall channel. Every channel is a separate process that implements this service."""
 
     @_abc_1.abstractmethod
     def Recall(
@@ -61,8 +61,8 @@ class RecallServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recall_pb2.RecallRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recall_pb2.RecallResponse, _abc.Awaitable[_recall_pb2.RecallResponse]]:
-        """Answers a batch of queries; results come in the order of the queries.
-        FAILED_PRECONDITION where the bundle version is not held and cannot be loaded.
+        """Answers a batch of queries; results are in the order of the queries.
+        FAILED_PRECONDITION if the bundle version is not loaded and cannot be loaded.
         """
 
     @_abc_1.abstractmethod
@@ -71,6 +71,6 @@ class RecallServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recall_pb2.RecallServiceStatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recall_pb2.RecallServiceStatusResponse, _abc.Awaitable[_recall_pb2.RecallServiceStatusResponse]]:
-        """Says which bundle versions are ready, which are refused and why."""
+        """Returns which bundle versions are ready, and which are refused and why."""
 
 def add_RecallServiceServicer_to_server(servicer: RecallServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -35,15 +35,15 @@ class RecommendRequest(_message.Message):
     PREFERRED_GENRES_FIELD_NUMBER: _builtins.int
     DEBUG_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
-    """The user's number."""
+    """The user's id."""
     user_key: _builtins.str
     """The user's key, as in the interaction data."""
     count: _builtins.int
-    """How many items are wanted. 0 means 10; at most 500."""
+    """Number of items wanted. 0 means 10; at most 500."""
     as_of: _builtins.int
     """The moment of the request in Unix seconds. Absent: the bundle's serving clock decides."""
     debug: _builtins.bool
-    """Fill in the stages of the response also where nothing went wrong."""
+    """Fill in the stages of the response even if nothing went wrong."""
     @_builtins.property
     def history(self) -> _types_pb2.History:
         """Replaces the stored history, for scoring and for the filter of seen items.
@@ -52,17 +52,17 @@ class RecommendRequest(_message.Message):
 
     @_builtins.property
     def exclude_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Items that must not come back; at most 10,000. Unknown and repeated ids are fine."""
+        """Items that must not be returned; at most 10,000. Unknown and repeated ids are allowed."""
 
     @_builtins.property
     def filter(self) -> _types_pb2.ItemFilter:
-        """Which items may come back, by attribute."""
+        """Which items may be returned, by attribute."""
 
     @_builtins.property
     def preferred_genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Genres that a cold user says they like. Where no event says what the user likes, candidates of these come first, in
-        the order that they had, and scores say the place only; otherwise popularity alone heeds them. Unknown names are
-        refused.
+        """Genres that the user says they like. If no event of the history is evidence of taste, candidates of these genres come
+        first, otherwise in unchanged order, and scores reflect the position only; with such a history only the popularity
+        channel uses them. Unknown names are refused.
         """
 
     def __init__(
@@ -105,18 +105,18 @@ class RecommendResponse(_message.Message):
     DEGRADED_FIELD_NUMBER: _builtins.int
     STAGES_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
-    """Unique to this answer; events can cite it."""
+    """Unique to this answer; events can refer to it."""
     bundle_version: _builtins.str
-    """The bundle version that every hop of this request used."""
+    """The bundle version that every process used for this request."""
     degraded: _builtins.bool
-    """Whether some stage did less than all of its work; stages says which and why."""
+    """Whether some stage did not do all of its work; stages says which and why."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendedItem]:
         """The items, best first."""
 
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Stage]:
-        """What each stage did. Filled in where debug was set or the answer is degraded."""
+        """What each stage did. Filled in if debug was set or the answer is degraded."""
 
     def __init__(
         self,
@@ -147,7 +147,7 @@ class RecommendedItem(_message.Message):
     TITLE_FIELD_NUMBER: _builtins.int
     REASONS_FIELD_NUMBER: _builtins.int
     item_id: _builtins.int
-    """The item's number."""
+    """The item's id."""
     item_key: _builtins.str
     """The item's key, as in the item data."""
     score: _builtins.float
@@ -156,7 +156,7 @@ class RecommendedItem(_message.Message):
     """The item's title."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedCompositeFieldContainer[Global___Reason]:
-        """Why it is here: facts about how it was found."""
+        """Why it is recommended: facts about how it was found."""
 
     def __init__(
         self,
@@ -188,11 +188,11 @@ class Reason(_message.Message):
     channel: _builtins.str
     """The channel that returned the item."""
     rank: _builtins.int
-    """Its place in the channel's list, 1 is best."""
+    """Its rank in the channel's list, 1 is best."""
     seed_item_id: _builtins.int
-    """The user's own past item that contributed most ("because you watched X"), where there is one."""
+    """The user's own past item that contributed most ("because you watched X"), if there is one."""
     seed_title: _builtins.str
-    """The seed item's title, where there is one."""
+    """The seed item's title, if there is one."""
     def __init__(
         self,
         *,
@@ -213,7 +213,7 @@ Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final
 class SimilarItemsRequest(_message.Message):
-    """A request for items like another one."""
+    """A request for items similar to another one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -223,18 +223,18 @@ class SimilarItemsRequest(_message.Message):
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     item_id: _builtins.int
-    """The item's number."""
+    """The item's id."""
     item_key: _builtins.str
     """The item's key."""
     count: _builtins.int
-    """How many items are wanted. 0 means 10; at most 500."""
+    """Number of items wanted. 0 means 10; at most 500."""
     @_builtins.property
     def exclude_item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Items that must not come back; at most 10,000."""
+        """Items that must not be returned; at most 10,000."""
 
     @_builtins.property
     def filter(self) -> _types_pb2.ItemFilter:
-        """Which items may come back, by attribute."""
+        """Which items may be returned, by attribute."""
 
     def __init__(
         self,
@@ -271,14 +271,14 @@ class SimilarItemsResponse(_message.Message):
     bundle_version: _builtins.str
     """The bundle version that answered."""
     degraded: _builtins.bool
-    """Whether some stage did less than all of its work."""
+    """Whether some stage did not do all of its work."""
     @_builtins.property
     def items(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecommendedItem]:
         """The items, most similar first."""
 
     @_builtins.property
     def stages(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Stage]:
-        """What each stage did, where the answer is degraded."""
+        """What each stage did, if the answer is degraded."""
 
     def __init__(
         self,
@@ -306,7 +306,7 @@ class RecordEventsRequest(_message.Message):
     EVENTS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]:
-        """At most 1,000 events. One bad event refuses the whole request, and nothing is recorded."""
+        """At most 1,000 events. One invalid event rejects the whole request, and nothing is recorded."""
 
     def __init__(
         self,
@@ -337,23 +337,23 @@ class Event(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     event_id: _builtins.str
-    """Given by the client, 1 to 128 characters, unique per event: sending an event twice records it once."""
+    """Assigned by the client, 1 to 128 characters, unique per event: an event that is sent twice is recorded once."""
     request_id: _builtins.str
-    """The answer that led to this event, where there is one."""
+    """The answer that led to this event, if there is one."""
     user_id: _builtins.int
-    """The user's number."""
+    """The user's id."""
     user_key: _builtins.str
     """The user's key."""
     item_id: _builtins.int
-    """The item's number."""
+    """The item's id."""
     item_key: _builtins.str
     """The item's key."""
     type: _types_pb2.EventType.ValueType
-    """What they did."""
+    """What the user did."""
     value: _builtins.float
-    """The rating of a rating, an optional weight otherwise. Finite."""
+    """The rating if type is RATING, otherwise an optional weight. Finite."""
     time: _builtins.int
-    """When, in Unix seconds. Absent: when the gateway received it."""
+    """When it happened, in Unix seconds. Absent: when the gateway received it."""
     def __init__(
         self,
         *,
@@ -401,7 +401,7 @@ class RecordEventsResponse(_message.Message):
     recorded: _builtins.int
     """Events that were new."""
     duplicates: _builtins.int
-    """Events whose id was known already."""
+    """Events whose id had been recorded before."""
     def __init__(
         self,
         *,
@@ -418,7 +418,7 @@ Global___RecordEventsResponse: _TypeAlias = RecordEventsResponse  # noqa: Y015
 
 @_typing.final
 class StatusRequest(_message.Message):
-    """Asks for the status of the whole system."""
+    """Requests the status of the whole system."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -478,10 +478,10 @@ class BackendStatus(_message.Message):
     reachable: _builtins.bool
     """Whether it answered its last probe."""
     cause: _builtins.str
-    """Why it is not used at the moment; empty where it is."""
+    """Why it is not used at the moment; empty if it is used."""
     @_builtins.property
     def status(self) -> _types_pb2.ServingStatus:
-        """What it says of itself."""
+        """The status that it reports."""
 
     def __init__(
         self,

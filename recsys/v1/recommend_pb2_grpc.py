@@ -62,28 +62,28 @@ class RecommendationServiceServicer(object):
     """
 
     def Recommend(self, request, context):
-        """Recommends items to one user. Answers in degraded form, and says so, rather than failing.
+        """Recommends items to one user. Returns a degraded answer, marked as such, rather than failing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SimilarItems(self, request, context):
-        """Items that users of one item also use.
+        """Returns items that users of one item use as well.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecordEvents(self, request, context):
-        """Records what users did. Answers once the events are durable; they count from the user's next request on.
+        """Records what users did. Returns once the events are durable; they count from the user's next request on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Status(self, request, context):
-        """Says which bundle version is active, and how every other process is.
+        """Returns which bundle version is active, and the state of every other process.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,13 +34,13 @@ class RecommendationServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> RecommendationServiceAsyncStub: ...
     Recommend: _grpc.UnaryUnaryMultiCallable[_recommend_pb2.RecommendRequest, _recommend_pb2.RecommendResponse]
-    """Recommends items to one user. Answers in degraded form, and says so, rather than failing."""
+    """Recommends items to one user. Returns a degraded answer, marked as such, rather than failing."""
     SimilarItems: _grpc.UnaryUnaryMultiCallable[_recommend_pb2.SimilarItemsRequest, _recommend_pb2.SimilarItemsResponse]
-    """Items that users of one item also use."""
+    """Returns items that users of one item use as well."""
     RecordEvents: _grpc.UnaryUnaryMultiCallable[_recommend_pb2.RecordEventsRequest, _recommend_pb2.RecordEventsResponse]
-    """Records what users did. Answers once the events are durable; they count from the user's next request on."""
+    """Records what users did. Returns once the events are durable; they count from the user's next request on."""
     Status: _grpc.UnaryUnaryMultiCallable[_recommend_pb2.StatusRequest, _recommend_pb2.StatusResponse]
-    """Says which bundle version is active, and how every other process is."""
+    """Returns which bundle version is active, and the state of every other process."""
 
 @_typing.type_check_only
 class RecommendationServiceAsyncStub(RecommendationServiceStub):
@@ -48,13 +48,13 @@ class RecommendationServiceAsyncStub(RecommendationServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Recommend: _aio.UnaryUnaryMultiCallable[_recommend_pb2.RecommendRequest, _recommend_pb2.RecommendResponse]  # type: ignore[assignment]
-    """Recommends items to one user. Answers in degraded form, and says so, rather than failing."""
+    """Recommends items to one user. Returns a degraded answer, marked as such, rather than failing."""
     SimilarItems: _aio.UnaryUnaryMultiCallable[_recommend_pb2.SimilarItemsRequest, _recommend_pb2.SimilarItemsResponse]  # type: ignore[assignment]
-    """Items that users of one item also use."""
+    """Returns items that users of one item use as well."""
     RecordEvents: _aio.UnaryUnaryMultiCallable[_recommend_pb2.RecordEventsRequest, _recommend_pb2.RecordEventsResponse]  # type: ignore[assignment]
-    """Records what users did. Answers once the events are durable; they count from the user's next request on."""
+    """Records what users did. Returns once the events are durable; they count from the user's next request on."""
     Status: _aio.UnaryUnaryMultiCallable[_recommend_pb2.StatusRequest, _recommend_pb2.StatusResponse]  # type: ignore[assignment]
-    """Says which bundle version is active, and how every other process is."""
+    """Returns which bundle version is active, and the state of every other process."""
 
 class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Personal recommendations, similar items and feedback."""
@@ -65,7 +65,7 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recommend_pb2.RecommendRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommend_pb2.RecommendResponse, _abc.Awaitable[_recommend_pb2.RecommendResponse]]:
-        """Recommends items to one user. Answers in degraded form, and says so, rather than failing."""
+        """Recommends items to one user. Returns a degraded answer, marked as such, rather than failing."""
 
     @_abc_1.abstractmethod
     def SimilarItems(
@@ -73,7 +73,7 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recommend_pb2.SimilarItemsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommend_pb2.SimilarItemsResponse, _abc.Awaitable[_recommend_pb2.SimilarItemsResponse]]:
-        """Items that users of one item also use."""
+        """Returns items that users of one item use as well."""
 
     @_abc_1.abstractmethod
     def RecordEvents(
@@ -81,7 +81,7 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recommend_pb2.RecordEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommend_pb2.RecordEventsResponse, _abc.Awaitable[_recommend_pb2.RecordEventsResponse]]:
-        """Records what users did. Answers once the events are durable; they count from the user's next request on."""
+        """Records what users did. Returns once the events are durable; they count from the user's next request on."""
 
     @_abc_1.abstractmethod
     def Status(
@@ -89,6 +89,6 @@ class RecommendationServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _recommend_pb2.StatusRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_recommend_pb2.StatusResponse, _abc.Awaitable[_recommend_pb2.StatusResponse]]:
-        """Says which bundle version is active, and how every other process is."""
+        """Returns which bundle version is active, and the state of every other process."""
 
 def add_RecommendationServiceServicer_to_server(servicer: RecommendationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -26,7 +26,7 @@ class _EventType:
 class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
-    """Not set. In a history it means a rating; in RecordEvents it is refused."""
+    """Not set. In a history it means a rating; RecordEvents refuses it."""
     EVENT_TYPE_RATING: _EventType.ValueType  # 1
     """The user rated the item; the value is the rating. A later rating replaces an earlier one."""
     EVENT_TYPE_VIEW: _EventType.ValueType  # 2
@@ -38,18 +38,18 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_DISLIKE: _EventType.ValueType  # 5
     """The user said they do not want the item: it is excluded from then on."""
     EVENT_TYPE_SAVE: _EventType.ValueType  # 6
-    """The user kept the item for later."""
+    """The user saved the item for later."""
     EVENT_TYPE_IMPRESSION: _EventType.ValueType  # 7
-    """The item was shown to the user. It counts for nothing but the log."""
+    """The item was shown to the user. It is only logged."""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """What a user did with an item. What each type means for recommendations
-    (does it count as seen, what does it weigh, does it enter the sequence, does
-    it exclude the item) is one table: EVENT_SEMANTICS in recsys/domain.py.
+    (whether it counts as seen, its weight, whether it enters the sequence, whether
+    it excludes the item) is defined in one table: EVENT_SEMANTICS in recsys/domain.py.
     """
 
 EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
-"""Not set. In a history it means a rating; in RecordEvents it is refused."""
+"""Not set. In a history it means a rating; RecordEvents refuses it."""
 EVENT_TYPE_RATING: EventType.ValueType  # 1
 """The user rated the item; the value is the rating. A later rating replaces an earlier one."""
 EVENT_TYPE_VIEW: EventType.ValueType  # 2
@@ -61,9 +61,9 @@ EVENT_TYPE_LIKE: EventType.ValueType  # 4
 EVENT_TYPE_DISLIKE: EventType.ValueType  # 5
 """The user said they do not want the item: it is excluded from then on."""
 EVENT_TYPE_SAVE: EventType.ValueType  # 6
-"""The user kept the item for later."""
+"""The user saved the item for later."""
 EVENT_TYPE_IMPRESSION: EventType.ValueType  # 7
-"""The item was shown to the user. It counts for nothing but the log."""
+"""The item was shown to the user. It is only logged."""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _StageStatus:
@@ -79,11 +79,11 @@ class _StageStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StageStat
     STAGE_STATUS_TIMEOUT: _StageStatus.ValueType  # 2
     """The stage did not answer within its share of the time budget."""
     STAGE_STATUS_FAILED: _StageStatus.ValueType  # 3
-    """The stage answered with an error or could not be reached."""
+    """The stage returned an error or could not be reached."""
     STAGE_STATUS_SKIPPED: _StageStatus.ValueType  # 4
-    """The stage was not asked: it failed shortly before and is probed in the background."""
+    """The stage was not called: it failed shortly before and is being probed in the background."""
     STAGE_STATUS_REFUSED: _StageStatus.ValueType  # 5
-    """The stage answered something that its contract forbids; the answer was thrown away."""
+    """The stage returned something that its contract forbids; the result was discarded."""
 
 class StageStatus(_StageStatus, metaclass=_StageStatusEnumTypeWrapper):
     """How one stage of a request went."""
@@ -95,16 +95,16 @@ STAGE_STATUS_OK: StageStatus.ValueType  # 1
 STAGE_STATUS_TIMEOUT: StageStatus.ValueType  # 2
 """The stage did not answer within its share of the time budget."""
 STAGE_STATUS_FAILED: StageStatus.ValueType  # 3
-"""The stage answered with an error or could not be reached."""
+"""The stage returned an error or could not be reached."""
 STAGE_STATUS_SKIPPED: StageStatus.ValueType  # 4
-"""The stage was not asked: it failed shortly before and is probed in the background."""
+"""The stage was not called: it failed shortly before and is being probed in the background."""
 STAGE_STATUS_REFUSED: StageStatus.ValueType  # 5
-"""The stage answered something that its contract forbids; the answer was thrown away."""
+"""The stage returned something that its contract forbids; the result was discarded."""
 Global___StageStatus: _TypeAlias = StageStatus  # noqa: Y015
 
 @_typing.final
 class History(_message.Message):
-    """What a user did, oldest event first. The four lists run in parallel:
+    """What a user did, oldest event first. The four lists are parallel:
     timestamps, types and values are either empty or as long as item_ids.
     """
 
@@ -128,7 +128,7 @@ class History(_message.Message):
 
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Rating or weight per event; NaN where an event has none. Empty: none has one."""
+        """Rating or weight per event; NaN if an event has none. Empty: no event has one."""
 
     def __init__(
         self,
@@ -157,9 +157,9 @@ class ItemFilter(_message.Message):
     MIN_YEAR_FIELD_NUMBER: _builtins.int
     MAX_YEAR_FIELD_NUMBER: _builtins.int
     min_year: _builtins.int
-    """The item's year is not before this one. Items without a year are left out."""
+    """The item's year is this one or later. Items without a year do not match."""
     max_year: _builtins.int
-    """The item's year is not after this one. Items without a year are left out."""
+    """The item's year is this one or earlier. Items without a year do not match."""
     @_builtins.property
     def genres_any(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The item has at least one of these genres. Unknown genre names are refused."""
@@ -205,21 +205,21 @@ class Stage(_message.Message):
     CANDIDATES_OUT_FIELD_NUMBER: _builtins.int
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """"history", "recall:<channel>", "merge", "filter", "rank", "rerank". "filter" comes a second time, at the end, where an
-    item was hidden meanwhile; "rerank" for the bundle's re-ranking, and for the genres that a newcomer names.
+    """"history", "recall:<channel>", "merge", "filter", "rank", "rerank". "filter" appears a second time, at the end, if
+    an item was hidden meanwhile; "rerank" stands for the bundle's re-ranking, and for a new user's preferred genres.
     """
     status: Global___StageStatus.ValueType
     """How it went."""
     cause: _builtins.str
-    """Why it did not go well; empty where the status is OK."""
+    """Why it did not go well; empty if the status is OK."""
     microseconds: _builtins.int
-    """Wall time in microseconds, as the gateway saw it."""
+    """Wall time in microseconds, measured by the gateway."""
     candidates_in: _builtins.int
     """Candidates that went in."""
     candidates_out: _builtins.int
     """Candidates that came out."""
     bundle_version: _builtins.str
-    """The bundle version that answered; empty where no other process was asked."""
+    """The bundle version that answered; empty if no other process was called."""
     def __init__(
         self,
         *,
@@ -279,7 +279,7 @@ class ServingStatus(_message.Message):
     role: _builtins.str
     """"gateway", "rank" or the name of the recall channel."""
     active_version: _builtins.str
-    """The version that new work uses; empty while there is none."""
+    """The version that new work uses; empty if there is none."""
     software_version: _builtins.str
     """Version of the software."""
     @_builtins.property
