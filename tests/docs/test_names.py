@@ -81,4 +81,4 @@ async def test_every_stage_is_named_where_it_should(tmp_path: Path) -> None:
 def test_every_stage_is_a_step_of_the_request() -> None:
     request = read("docs/architecture.md").partition("## A request")[2].partition("## ")[0]
     steps = [step.partition("**")[0] for step in request.split(". **")[1:]]
-    assert steps == ["Resolve", "Recall", "Merge", "Filter", "Blend", "Rank", "Re-rank", "Answer"]
+    assert steps == ["Parse and resolve", "Recall", "Merge", "Filter", "Blend", "Rank", "Post-ranking", "Answer"]
