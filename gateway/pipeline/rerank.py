@@ -66,7 +66,7 @@ class Reranker(PostRankingStage):
     def order(self, item_ids: Ids, history: History, count: int) -> Ids:
         """int64[n]: positions of `item_ids` in the new order, of which only the first `count` are picked greedily.
 
-        `item_ids` are known to the catalogue, best first; `history` is the evidence of the user's taste.
+        `item_ids` are known to the catalogue, best first; `history` is the evidence of the user's profile.
         """
         rows = self.catalogue.rows(item_ids)
         values = relevance(len(rows))
@@ -81,18 +81,18 @@ class Reranker(PostRankingStage):
 
     def _pick(self, rows: Ids, values: Floats, history: History, *, count: int) -> Ids:
         """int64[count]: positions of `rows`, in the order in which the greedy selection picks them."""
-        taste = self._taste(rows, history)
+        profile = self._profile(rows, history)
         similarity = self.policy.diversity * cosines(self.catalogue.genres[rows])
         left, closest = values.copy(), np.zeros(len(rows))
         picked = np.empty(count, np.int64)
         for position in range(count):
-            best = int((left - closest - taste.divergences()).argmax())
+            best = int((left - closest - profile.divergences()).argmax())
             picked[position], left[best] = best, -np.inf
             np.maximum(closest, similarity[best], out=closest)
-            taste.take(best)
+            profile.take(best)
         return picked
 
-    def _taste(self, rows: Ids, history: History) -> _Taste:
+    def _profile(self, rows: Ids, history: History) -> _CategoryProfile:
         """What the list is calibrated to, as far as the policy asks for it and the user's history is evidence of it."""
         past = self.catalogue.rows(history.item_ids)
         weights = EVENT_WEIGHTS[history.types[past >= 0]].astype(np.float64)
@@ -101,37 +101,45 @@ class Reranker(PostRankingStage):
             (self.policy.genre_calibration, genre_shares(self.catalogue.genres[both])),
             (self.policy.decade_calibration, decade_shares(self.catalogue.years[both])),
         )
-        return _Taste.joined([_Taste.of(weight, weights @ shares[:n], shares[n:]) for weight, shares in wanted])
+        return _CategoryProfile.joined(
+            [_CategoryProfile.of(weight, weights @ shares[:n], shares[n:]) for weight, shares in wanted]
+        )
 
 
 @dataclass
-class _Taste:
-    """Wanted distributions p, their classes side by side, and the distribution of the list so far, divided by p.
+class _CategoryProfile:
+    """The user's distributions p over categories, joined side by side, and the list's distribution q so far.
 
-    float32: a request spends its time here, and only the order of the results matters.
+    With s the sums of the shares of the list's items and m its mass, q = (1 - α) s / m + α p, where α is `MIXED_IN`, so
+
+        KL(p ‖ q) = Σ p log(p / q) = -Σ p log(q / p),   q / p = ((1 - α) s / p + α m) / m.
+
+    Everything is stored divided by p: adding an item is one sum, and each candidate costs one logarithm a category
+    (Steck, "Calibrated Recommendations", RecSys 2018). float32, because a request spends its time here and only the
+    order of the results matters.
     """
 
     weights: Scores
     """float32[classes]: weight · p, above 0."""
     shares: Scores
-    """float32[n, classes]: what each candidate adds to the class, divided by p, with `MIXED_IN` p mixed in."""
+    """float32[n, classes]: what each candidate adds to the numerator of q / p: (1 - α) · share / p + α · mass."""
     mass: Scores
-    """float32[n, classes]: what it adds to the mass of the list: 1, or 0 if its classes are unknown."""
+    """float32[n, classes]: what each candidate adds to m: 1, or 0 if its classes are unknown."""
     held: Scores
-    """float32[classes]: the shares of the list so far."""
+    """float32[classes]: the numerator of q / p of the list so far."""
     held_mass: Scores
-    """float32[classes]: the mass of the list so far."""
+    """float32[classes]: m, the mass of the list so far."""
 
     @classmethod
-    def of(cls, weight: float, wanted: Floats, shares: Floats) -> _Taste:
-        """One distribution, proportional to `wanted`; classes that are not wanted only count in the mass."""
+    def of(cls, weight: float, wanted: Floats, shares: Floats) -> _CategoryProfile:
+        """One distribution p, proportional to `wanted`; classes that p lacks only count in the mass."""
         classes = np.flatnonzero(wanted * weight)
         p = wanted[classes] / (wanted.sum() or 1.0)
         mass = np.repeat(shares.sum(axis=1, keepdims=True), len(classes), axis=1)
         return cls._empty(weight * p, (1 - MIXED_IN) * shares[:, classes] / p + MIXED_IN * mass, mass)
 
     @classmethod
-    def joined(cls, parts: Sequence[_Taste]) -> _Taste:
+    def joined(cls, parts: Sequence[_CategoryProfile]) -> _CategoryProfile:
         """Several distributions, at least one."""
         return cls._empty(
             np.concatenate([part.weights for part in parts]),
@@ -140,13 +148,15 @@ class _Taste:
         )
 
     @classmethod
-    def _empty(cls, weights: Floats | Scores, shares: Floats | Scores, mass: Floats | Scores) -> _Taste:
+    def _empty(cls, weights: Floats | Scores, shares: Floats | Scores, mass: Floats | Scores) -> _CategoryProfile:
         weights, shares, mass = (np.asarray(array, np.float32) for array in (weights, shares, mass))
+        # An empty list has a tiny mass, all of it mixed in: q = α p until an item with known classes is added.
         held_mass = np.full(len(weights), _NOTHING, np.float32)
         return cls(weights, shares, mass, MIXED_IN * held_mass, held_mass)
 
     def divergences(self) -> Scores:
         """float32[n]: the sum of weight · KL(p ‖ q), with q the distribution of the list plus that candidate."""
+        # q / p for the list plus each candidate; the constant p is part of `weights`.
         ratios = self.held + self.shares
         ratios /= self.held_mass + self.mass
         divergences: Scores = -(np.log(ratios, out=ratios) @ self.weights)

@@ -1,4 +1,4 @@
-"""What lists are like beside accurate: how surprising, how varied, how close to the user's own mixture.
+"""Metrics of lists beyond accuracy: novelty, diversity within a list, and calibration to the user's history.
 
 Lists and histories are catalogue rows, one array per request; empty lists do not count.
 """
@@ -30,23 +30,26 @@ def intra_list_diversity(lists: Sequence[Ids], genres: Mask) -> float:
     means = []
     for rows in lists:
         if len(rows) > 1:
-            alike, n = cosines(genres[rows]), len(rows)
-            means.append(1.0 - (alike.sum() - np.trace(alike)) / (n * (n - 1)))
+            # The mean over ordered pairs of different positions: everything but the diagonal.
+            similarity, n = cosines(genres[rows]), len(rows)
+            means.append(1.0 - (similarity.sum() - np.trace(similarity)) / (n * (n - 1)))
     return float(np.mean(means)) if means else 0.0
 
 
 def divergence(histories: Sequence[Ids], lists: Sequence[Ids], shares: Floats) -> float:
     """Mean over requests of KL(p || q): p the history's distribution, q the list's with `MIXED_IN` p in it.
 
-    `shares` is float64[items, classes]. Requests whose history or list says nothing do not count. Steck, RecSys 2018.
+    `shares` is float64[items, classes]. Requests whose history or list has no known class do not
+    count. Steck, "Calibrated Recommendations", RecSys 2018.
     """
     classes = shares.shape[1]
     past = np.asarray([shares[rows].sum(axis=0) for rows in histories]).reshape(-1, classes)
     shown = np.asarray([shares[rows].sum(axis=0) for rows in lists]).reshape(-1, classes)
-    said = (past.sum(axis=1) > 0) & (shown.sum(axis=1) > 0)
-    if not said.any():
+    known = (past.sum(axis=1) > 0) & (shown.sum(axis=1) > 0)
+    if not known.any():
         return 0.0
-    p = past[said] / past[said].sum(axis=1, keepdims=True)
-    q = (1 - MIXED_IN) * shown[said] / shown[said].sum(axis=1, keepdims=True) + MIXED_IN * p
+    p = past[known] / past[known].sum(axis=1, keepdims=True)
+    q = (1 - MIXED_IN) * shown[known] / shown[known].sum(axis=1, keepdims=True) + MIXED_IN * p
+    # p · log(p / q) is 0 where p is 0, whatever q is.
     ratios = np.divide(p, q, out=np.ones_like(p), where=p > 0)
     return float((p * np.log(ratios)).sum(axis=1).mean())

@@ -10,7 +10,8 @@ With h the hits of a list (1 where the item is relevant), R the number of releva
     map                sum(h[i] · precision at i + 1, i < K) / min(K, R)
     mrr                1 / (i + 1) of the first hit i < K, else 0
 
-A list shorter than K is filled up with misses.
+A list shorter than K is filled up with misses. Järvelin and Kekäläinen, "Cumulated gain-based evaluation of IR
+techniques", TOIS 2002, define ndcg; Voorhees, TREC-8 1999, mrr.
 """
 
 from __future__ import annotations
@@ -66,20 +67,24 @@ def padded(lists: Sequence[Ids], length: int = LONGEST) -> Ids:
 
 def hits_of(lists: Ids, relevant: Relevant) -> NDArray[np.bool_]:
     """bool[requests, K]: whether each item of each list is relevant; `NO_ITEM` never is."""
+    # Number the relevant items 0 to n - 1, with a last id that no item has, so that every search finds a position.
     known = np.unique(np.concatenate([relevant.item_ids, [np.iinfo(np.int64).max]]))
+    # A pair (request, item) is one number, request · n + item, so one set lookup answers all requests.
     requests = np.repeat(np.arange(len(relevant), dtype=np.int64), relevant.counts)
     wanted = requests * len(known) + np.searchsorted(known, relevant.item_ids)
-    places = np.searchsorted(known, lists)
-    listed = np.arange(len(lists), dtype=np.int64)[:, None] * len(known) + places
-    hits: NDArray[np.bool_] = np.isin(listed, wanted) & (known[places] == lists) & (lists != NO_ITEM)
+    positions = np.searchsorted(known, lists)
+    listed = np.arange(len(lists), dtype=np.int64)[:, None] * len(known) + positions
+    hits: NDArray[np.bool_] = np.isin(listed, wanted) & (known[positions] == lists) & (lists != NO_ITEM)
     return hits
 
 
 def per_request(hits: NDArray[np.bool_], relevant_counts: Ids, cuts: Sequence[int] = CUTS) -> dict[str, Floats]:
     """Every metric at every cut as `name@K`: float64[requests]. Each request has at least one relevant item."""
+    # Cumulated along the list, so that column K - 1 is the value at cut K.
     ranks = np.arange(1, hits.shape[1] + 1)
     found = hits.cumsum(axis=1)
     gains = np.where(hits, 1.0 / np.log2(ranks + 1.0), 0.0).cumsum(axis=1)
+    # ideal[r] is the gain of a list that begins with r relevant items.
     ideal = np.concatenate([[0.0], (1.0 / np.log2(ranks + 1.0)).cumsum()])
     precisions = np.where(hits, found / ranks, 0.0).cumsum(axis=1)
     first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, np.iinfo(np.int64).max)
@@ -121,6 +126,7 @@ def intervals(values: Floats, user_ids: Ids, *, resamples: int, seed: int) -> Fl
 
     Users are resampled, each with all of their requests, since requests of one user are not independent.
     """
+    # Sums and numbers of requests by user: the mean over requests of any sample of users follows from them.
     users, rows = np.unique(user_ids, return_inverse=True)
     n = len(users)
     sums = np.zeros((n, values.shape[1]))
@@ -129,6 +135,7 @@ def intervals(values: Floats, user_ids: Ids, *, resamples: int, seed: int) -> Fl
     rng = np.random.default_rng(seed)
     means = np.empty((resamples, values.shape[1]))
     for i in range(resamples):
+        # How often each user is drawn in n draws with replacement.
         drawn = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
         means[i] = drawn @ sums / (drawn @ counts)
     bounds: Floats = np.quantile(means, [0.025, 0.975], axis=0).T

@@ -1,6 +1,11 @@
 """Trains the rating model: alternating ridge regressions of users on items and of items on users.
 
-Zhou et al. 2008, "Large-scale parallel collaborative filtering for the Netflix prize" (ALS-WR), with biases.
+    minimise  sum over ratings of (z - b_u - b_i - p_u · q_i)²
+              + sum over users and items of reg · (n + 1) · |vector|² + bias_reg · bias²
+
+z is the standardised rating, n the number of ratings of that user or item (weighted-λ regularisation). With one side
+fixed, each user or item of the other is a ridge regression of its own. Zhou, Wilkinson, Schreiber, Pan, "Large-scale
+Parallel Collaborative Filtering for the Netflix Prize" (ALS-WR), AAIM 2008; here with biases.
 """
 
 from __future__ import annotations
@@ -54,6 +59,7 @@ def train_rating_model(snapshot: Snapshot, folder: Path, config: RatingConfig) -
 
     The latest ratings choose the number of sweeps, then everything is used with that many.
     """
+    # Events with a rating, by catalogue row and user row.
     events = snapshot.events
     rated = np.isfinite(events.values)
     ratings = Ratings(
@@ -61,6 +67,7 @@ def train_rating_model(snapshot: Snapshot, folder: Path, config: RatingConfig) -
     )
     n_items = len(snapshot.catalogue)
     times = events.timestamps[rated]
+    # The latest ratings are held out to choose the number of sweeps.
     sweeps, curve, baseline = config.max_sweeps, list[float](), float("nan")
     if len(times):
         early = times <= np.quantile(times, 1 - config.validation_fraction, method="lower")
@@ -68,6 +75,7 @@ def train_rating_model(snapshot: Snapshot, folder: Path, config: RatingConfig) -
             known, held_out = ratings.take(early), ratings.take(~early)
             curve = [rmse(model, known, held_out) for model in _sweep(known, n_items, config, config.max_sweeps)]
             sweeps, baseline = int(np.argmin(curve)) + 1, float(held_out.values.std())
+    # Then everything is used with that many.
     *_, model = _sweep(ratings, n_items, config, sweeps)
     error = min(curve, default=float("nan"))
     facts = {"sweeps": sweeps, "rmse": curve, "rmse_of_mean": baseline} if curve else {}
@@ -78,8 +86,9 @@ def train_rating_model(snapshot: Snapshot, folder: Path, config: RatingConfig) -
 
 def rmse(model: RatingModel, known: Ratings, held_out: Ratings) -> float:
     """The root mean squared error on `held_out`, each user folded in from their ratings in `known`."""
+    # Fold in each held-out user once: known.users[order[start:end]] are that user's ratings in `known`.
     order = np.argsort(known.users, kind="stable")
-    users, places = np.unique(held_out.users, return_inverse=True)
+    users, user_rows = np.unique(held_out.users, return_inverse=True)
     starts = np.searchsorted(known.users, users, side="left", sorter=order)
     ends = np.searchsorted(known.users, users, side="right", sorter=order)
     folded = np.stack(
@@ -88,12 +97,14 @@ def rmse(model: RatingModel, known: Ratings, held_out: Ratings) -> float:
             for own in (order[start:end] for start, end in zip(starts, ends, strict=True))
         ]
     )
-    standard = (with_one(model.vectors[held_out.items]) * folded[places]).sum(axis=1) + model.biases[held_out.items]
+    # z = b_u + b_i + p_u · q_i, where the user's bias is the last entry of `folded`, next to a one of the item.
+    standard = (with_one(model.vectors[held_out.items]) * folded[user_rows]).sum(axis=1) + model.biases[held_out.items]
     return float(np.sqrt(np.mean((model.mean + model.spread * standard - held_out.values) ** 2)))
 
 
 def _sweep(ratings: Ratings, n_items: int, config: RatingConfig, sweeps: int) -> list[RatingModel]:
     """The model after each sweep."""
+    # Standardise; item vectors start at random, item biases at their shrunk means, users follow from them.
     rng = np.random.default_rng(config.seed)
     mean = float(ratings.values.mean()) if len(ratings.values) else 0.0
     spread = float(ratings.values.std()) if len(ratings.values) else 0.0
@@ -125,6 +136,7 @@ class _Groups:
     def solve(self, others: Floats, columns: NDArray[np.int64], standard: Floats, config: RatingConfig) -> Floats:
         """float32[groups, factors + 1]: vectors and, last, biases, with those of the other side (`others`) fixed."""
         solved = np.zeros((len(self.indptr) - 1, others.shape[1]), np.float32)
+        # Regress z less the other side's bias on the other side's vectors and a one, whose coefficient is the own bias.
         for group in np.flatnonzero(np.diff(self.indptr)):
             own = self.order[self.indptr[group] : self.indptr[group + 1]]
             rows = columns[own]
@@ -135,5 +147,6 @@ class _Groups:
 
 
 def _shrunk_means(rows: NDArray[np.int64], standard: Floats, n: int, reg: float) -> Floats:
+    """float32[n]: sum of the group's values / (count + reg), the bias of a model without vectors."""
     counts, sums = np.bincount(rows, minlength=n), np.bincount(rows, standard, minlength=n)
     return (sums / (counts + reg)).astype(np.float32)

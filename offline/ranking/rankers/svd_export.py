@@ -1,4 +1,4 @@
-"""The rating model as a ranker: an ONNX graph that folds the user in from the history, in the graph."""
+"""The rating model as a ranker: an ONNX graph that folds the user in from the history."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INPUTS = ("item_row", "query_index", "history_row", "history_value", "history_ma
 _PROBED = (0, 1, 2, 10, 50, 200)
 """Lengths of the random histories on which graph and model are compared."""
 _ROUNDS = 2
-"""Rounds of conjugate gradients per unknown: one is exact on paper, a second repairs single precision."""
+"""Rounds of conjugate gradients per unknown: one is exact in exact arithmetic, a second corrects single precision."""
 
 
 class ServedRating(nn.Module):
@@ -40,27 +40,40 @@ class ServedRating(nn.Module):
 
     def forward(self, *menu: Tensor) -> Tensor:
         """score[n] from `INPUTS`."""
+        # Padding and events without a rating have the weight 0, so their rows of the design matrix are zeros.
         item_row, query_index, rows, values, present = menu
         mask = present.to(values.dtype)
         rated = mask * torch.isnan(values).logical_not().to(mask.dtype)
         spread = self.model.spread or 1.0
+        # The regression's targets: standardised ratings less the items' biases, as in `RatingModel.fold_in`.
         wanted = (torch.where(rated > 0, values, torch.full_like(values, self.model.mean)) - self.model.mean) / spread
+        # The normal equations (Xᵀ X + ridge) u = Xᵀ y, one system per query, solved for all queries at once.
         design = self.design[rows] * rated.unsqueeze(2)
         wanted = (wanted - self.biases[rows]) * rated
         user = self._solve(design, (design * wanted.unsqueeze(2)).sum(dim=1), rated.sum(dim=1, keepdim=True))
+        # z = b_u + b_i + p_u · q_i for each candidate, and back to the scale of ratings.
         standard = (self.design[item_row] * user[query_index]).sum(dim=1) + self.biases[item_row]
         return self.model.mean + self.model.spread * standard
 
     def _solve(self, design: Tensor, right: Tensor, counts: Tensor) -> Tensor:
-        """[q, columns]: the solutions x of (designᵀ design + ridge) x = right."""
+        """[q, columns]: the solutions x of A x = right with A = designᵀ design + ridge, by conjugate gradients.
+
+        With r the residual and d the direction, all per query:
+
+            α = r·r / d·A d,   x += α d,   r' = r - α A d,   d = r' + (r'·r' / r·r) d
+        """
+        # The ridge as in `recsys.features.rating.solve`: reg · (n + 1) on the vector, bias_reg on the last column.
         columns = torch.ones_like(right[:1])
         last = torch.cat([torch.zeros_like(columns[:, :-1]), columns[:, :1]], dim=1)
         ridge = self.model.reg * (counts + 1) * (1 - last) + self.model.bias_reg * last
+        # Start from x = 0, where the residual is the right-hand side.
         found, residual, direction = torch.zeros_like(right), right, right
         norm = (residual * residual).sum(dim=1, keepdim=True)
         for _ in range(self.rounds):
-            onto = (design * direction.unsqueeze(1)).sum(dim=2)
-            image = (design * onto.unsqueeze(2)).sum(dim=1) + ridge * direction
+            # A d = designᵀ (design d) + ridge ∘ d, without forming A.
+            projected = (design * direction.unsqueeze(1)).sum(dim=2)
+            image = (design * projected.unsqueeze(2)).sum(dim=1) + ridge * direction
+            # A system that is solved has r = 0; the bounds keep its quotients finite.
             step = norm / (direction * image).sum(dim=1, keepdim=True).clamp(min=1e-20)
             found, residual = found + step * direction, residual - step * image
             following = (residual * residual).sum(dim=1, keepdim=True)

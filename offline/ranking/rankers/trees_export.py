@@ -1,4 +1,9 @@
-"""From LightGBM's trees to the ONNX graph that the rank server runs, with a proof that both score alike."""
+"""From LightGBM's trees to the ONNX graph that the rank server runs, with a check that both score alike.
+
+    score = sum of the trees' leaves + base weight · base column
+
+The converter writes the trees as one TreeEnsembleRegressor of the ONNX-ML operators; the base is added after it.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +25,7 @@ from recsys.errors import ContractBroken
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """What the trees correct: a weighted column of the features."""
+    """What the trees correct: weight · the feature in this column."""
 
     column: int
     weight: float
@@ -32,9 +37,11 @@ def export_onnx(booster: lgb.Booster, path: Path, *, base: Base, probe: NDArray[
 
     Raises ContractBroken where it is above `PARITY`.
     """
+    # Convert and add the base.
     inputs = [("features", FloatTensorType([None, booster.num_feature()]))]
     model = convert_lightgbm(with_single_precision(booster), initial_types=inputs, target_opset=OPSET)
     onnx.save(_with_base(model, base), path)
+    # Compare with the trees as they were trained: double-precision thresholds, and the base added in double precision.
     expected = np.asarray(booster.predict(probe), np.float64) + base.weight * probe[:, base.column].astype(np.float64)
     found = open_session(path).run(["score"], {"features": probe})[0]
     difference = float(np.abs(found - expected).max(initial=0.0)) if found.shape == expected.shape else np.inf
@@ -59,6 +66,7 @@ def with_single_precision(booster: lgb.Booster) -> lgb.Booster:
 
 
 def _rounded_down(line: str) -> str:
+    # The cast rounds to the nearest; where that is above the exact threshold, take the next float32 below.
     exact = np.asarray(line.removeprefix("threshold=").split(), np.float64)
     single = exact.astype(np.float32)
     above = single.astype(np.float64) > exact
@@ -68,6 +76,7 @@ def _rounded_down(line: str) -> str:
 
 def _with_base(model: onnx.ModelProto, base: Base) -> onnx.ModelProto:
     """Adds the base to the converter's output of shape [n, 1], and makes it `score[n]` (contract 12)."""
+    # score = reshape(trees + base_weight · features[:, base_column]), from [n, 1] to [n].
     graph, trees = model.graph, model.graph.output[0].name
     constants: dict[str, NDArray[Any]] = {
         "base_column": np.asarray([base.column], np.int64),

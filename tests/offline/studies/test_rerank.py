@@ -16,7 +16,7 @@ from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.rerank import BONUS_FILE, Reranker, genre_shares, relevance
 from offline.dataset.splits import Window
 from offline.evaluation.evaluate import BootstrapConfig, Figure, Models
-from offline.evaluation.reranking.exposure import PLACES, learn_bonus
+from offline.evaluation.reranking.exposure import SHOWN, learn_bonus
 from offline.evaluation.reranking.lists import RerankConfig, record_lists, reordered, sampled_requests, train_bonus
 from offline.metrics.beyond_accuracy import divergence, intra_list_diversity, novelty
 from offline.protocols.targets import Targets, targets_of
@@ -50,7 +50,7 @@ def targets() -> Targets:
 
 def firsts(lists: list[Ids], bonus: NDArray[np.float32]) -> list[Ids]:
     """The first places of each list after the bonus."""
-    return [rows[np.argsort(-relevance(len(rows)) - bonus[rows], kind="stable")][:PLACES] for rows in lists]
+    return [rows[np.argsort(-relevance(len(rows)) - bonus[rows], kind="stable")][:SHOWN] for rows in lists]
 
 
 def test_bonuses_show_every_item_to_those_who_lose_least_by_it() -> None:
@@ -117,8 +117,8 @@ def test_what_is_trained_is_what_the_gateway_opens(tmp_path: Path, targets: Targ
     assert (tmp_path / BONUS_FILE).read_bytes() == (again / BONUS_FILE).read_bytes()
     reranker = Reranker.open(tmp_path, SNAPSHOT.catalogue, RerankPolicy(exposure=4.0))
     lists = record_lists(models(), targets.requests)
-    before, after = reordered(lists, None, PLACES), reordered(lists, reranker, PLACES)
-    assert {len(made) for made in after} == {PLACES}
+    before, after = reordered(lists, None, SHOWN), reordered(lists, reranker, SHOWN)
+    assert {len(made) for made in after} == {SHOWN}
     assert len(np.unique(np.concatenate(after))) > len(np.unique(np.concatenate(before)))
 
 
