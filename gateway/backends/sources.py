@@ -8,11 +8,11 @@ from typing import TypeVar
 
 from gateway.backends.backends import RankBackend, RecallBackend
 from gateway.pipeline.measure import TimedResponse, observe_call
-from gateway.pipeline.stages import RankSource, RecallSource
+from gateway.pipeline.stages import RankSource, RecallSource, SourceAnswer
 from recsys import convert
 from recsys.calls import after_answer
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
-from recsys.errors import BundleMismatch, ContractBroken
+from recsys.errors import ContractBroken
 from recsys.logs import request_id_of_call
 from recsys.telemetry import Telemetry
 from recsys.v1 import rank_pb2, recall_pb2
@@ -30,8 +30,8 @@ class GrpcRecallSource(RecallSource):
         self._backend = backend
         self._telemetry = telemetry
 
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
-        """See `RecallSource`; also refuses an answer of another channel or version."""
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
+        """See `RecallSource`; also refuses an answer of another channel."""
         request = recall_pb2.RecallRequest(
             bundle_version=self.bundle_version,
             queries=[convert.recall_query_to_proto(query) for query in queries],
@@ -43,8 +43,8 @@ class GrpcRecallSource(RecallSource):
             raise ContractBroken(
                 f"{self._backend.target} is channel {response.channel!r}, expected {self.name!r}: check the ports"
             )
-        _check_version(self.name, self.bundle_version, response.bundle_version)
-        return [convert.recall_result_from_proto(result) for result in response.results]
+        results = [convert.recall_result_from_proto(result) for result in response.results]
+        return SourceAnswer(results, response.bundle_version)
 
 
 class GrpcRankSource(RankSource):
@@ -57,8 +57,8 @@ class GrpcRankSource(RankSource):
         self._backend = backend
         self._telemetry = telemetry
 
-    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ASYNC109
-        """See `RankSource`; also refuses an answer of another version."""
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ASYNC109
+        """See `RankSource`."""
         request = rank_pb2.RankRequest(
             bundle_version=self.bundle_version,
             queries=[convert.rank_query_to_proto(query) for query in queries],
@@ -66,8 +66,8 @@ class GrpcRankSource(RankSource):
         )
         call = self._backend.call(lambda: self._backend.stub.Rank(request, timeout=timeout), timeout)
         response = await _measured(call, self.name, self._telemetry)
-        _check_version(self.name, self.bundle_version, response.bundle_version)
-        return [convert.rank_result_from_proto(result) for result in response.results]
+        results = [convert.rank_result_from_proto(result) for result in response.results]
+        return SourceAnswer(results, response.bundle_version)
 
 
 async def _measured(call: Awaitable[Response], stage: str, telemetry: Telemetry) -> Response:
@@ -77,8 +77,3 @@ async def _measured(call: Awaitable[Response], stage: str, telemetry: Telemetry)
     seconds = time.perf_counter() - started
     after_answer(lambda: observe_call(telemetry, stage, seconds=seconds, response=response))
     return response
-
-
-def _check_version(name: str, expected: str, found: str) -> None:
-    if found != expected:
-        raise BundleMismatch(f"{name}: version {found!r} answered, {expected!r} was asked; restart the process")

@@ -8,14 +8,22 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Generic, TypeVar, final
 
 from recsys.contracts import check_recall_result, check_scores
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
-from recsys.errors import BundleError, ContractBroken, DeadlinePassed, InvalidRequest, RecsysError, Unreachable
+from recsys.errors import (
+    BundleError,
+    BundleMismatch,
+    ContractBroken,
+    DeadlinePassed,
+    InvalidRequest,
+    RecsysError,
+    Unreachable,
+)
 
 EWMA_ALPHA = 0.1
 """Weight of the latest call in `RecallSource.latency_ewma`."""
@@ -52,6 +60,15 @@ class StageReport:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceAnswer(Generic[Result]):
+    """What a source says to a batch: one result per query, in order, and which bundle version they come from."""
+
+    results: Sequence[Result]
+    bundle_version: str = ""
+    """As the source itself says; empty for a source without one."""
+
+
+@dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
     """What a source returned for a batch: one result per query, or None and the cause."""
 
@@ -60,6 +77,7 @@ class Outcome(Generic[Result]):
     microseconds: int
     cause: str = ""
     bundle_version: str = ""
+    """Of the answer, whether it was used or refused; empty where none could be read."""
 
     def report(self, name: str, *, candidates_in: int, candidates_out: int) -> StageReport:
         """The report of one request's part in this outcome."""
@@ -94,11 +112,32 @@ class PipelineSource(ABC):
 
     name: str
     bundle_version: str = ""
-    """The bundle version that answers; empty for a source without one."""
+    """The bundle version that is asked and must answer; empty for a source without one."""
 
-    def _outcome(self, started: float, error: RecsysError) -> Outcome[Result]:
-        status = next((status for kind, status in _STATUS_OF.items() if isinstance(error, kind)), Status.FAILED)
-        return Outcome(status, None, _microseconds(started), str(error), self.bundle_version)
+    async def _outcome(
+        self,
+        asked: Awaitable[SourceAnswer[Result]],
+        queries: Sequence[Query],
+        check: Callable[[str, Query, Result], None],
+    ) -> Outcome[Result]:
+        """What came of asking: an answer of another version, or one that `check` refuses, is as good as none."""
+        started, answered_by = time.perf_counter(), ""
+        try:
+            answer = await asked
+            answered_by = answer.bundle_version
+            self._check_version(answered_by)
+            for query, result in _paired(self.name, queries, answer.results):
+                check(self.name, query, result)
+        except RecsysError as error:
+            status = next((status for kind, status in _STATUS_OF.items() if isinstance(error, kind)), Status.FAILED)
+            return Outcome(status, None, _microseconds(started), str(error), answered_by)
+        return Outcome(Status.OK, answer.results, _microseconds(started), bundle_version=answered_by)
+
+    def _check_version(self, found: str) -> None:
+        if found != self.bundle_version:
+            raise BundleMismatch(
+                f"{self.name}: version {found!r} answered, {self.bundle_version!r} was asked; restart the process"
+            )
 
 
 class RecallSource(PipelineSource):
@@ -108,41 +147,29 @@ class RecallSource(PipelineSource):
     """Seconds: exponentially weighted moving average of its latency. The slowest source is queried first."""
 
     @abstractmethod
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
         """One result per query, in order, within `timeout` seconds; raises a RecsysError otherwise."""
 
     @final
     async def recall(self, queries: Sequence[RecallQuery], timeout: float) -> Outcome[RecallResult]:  # noqa: ASYNC109
         """Like `fetch`, but never raises a RecsysError: it becomes the outcome."""
-        started = time.perf_counter()
-        try:
-            results = await self.fetch(queries, timeout)
-            for query, result in _paired(self.name, queries, results):
-                check_recall_result(self.name, query, result)
-        except RecsysError as error:
-            return self._outcome(started, error)
-        self.latency_ewma += EWMA_ALPHA * (time.perf_counter() - started - self.latency_ewma)
-        return Outcome(Status.OK, results, _microseconds(started), bundle_version=self.bundle_version)
+        outcome = await self._outcome(self.fetch(queries, timeout), queries, check_recall_result)
+        if outcome.status is Status.OK:
+            self.latency_ewma += EWMA_ALPHA * (outcome.microseconds / 1e6 - self.latency_ewma)
+        return outcome
 
 
 class RankSource(PipelineSource):
     """The ranker, wherever it runs."""
 
     @abstractmethod
-    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ASYNC109
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ASYNC109
         """One float32 array per query, parallel to its candidates; raises a RecsysError otherwise."""
 
     @final
     async def rank(self, queries: Sequence[RankQuery], timeout: float) -> Outcome[Scores]:  # noqa: ASYNC109
         """Like `score`, but never raises a RecsysError: it becomes the outcome."""
-        started = time.perf_counter()
-        try:
-            results = await self.score(queries, timeout)
-            for query, scores in _paired(self.name, queries, results):
-                check_scores(self.name, query, scores)
-        except RecsysError as error:
-            return self._outcome(started, error)
-        return Outcome(Status.OK, results, _microseconds(started), bundle_version=self.bundle_version)
+        return await self._outcome(self.score(queries, timeout), queries, check_scores)
 
 
 def _paired(name: str, queries: Sequence[Query], results: Sequence[Result]) -> zip[tuple[Query, Result]]:

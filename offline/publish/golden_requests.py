@@ -8,6 +8,7 @@ from pathlib import Path
 from gateway.bundle import gateway_golden
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
+from gateway.pipeline.stages import SourceAnswer
 from offline.dataset.interactions import Snapshot
 from offline.ranking.in_process import ChannelSource, RankerSource, no_fallback, run_pipeline
 from rank_server.scoring import Ranker
@@ -44,7 +45,7 @@ class _TappedChannel(ChannelSource):
         super().__init__(self.channel)
         self.queries: list[RecallQuery] = []
 
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
         self.queries += queries
         return await super().fetch(queries, timeout)
 
@@ -56,7 +57,7 @@ class _TappedRanker(RankerSource):
         super().__init__(ranker)
         self.queries: list[RankQuery] = []
 
-    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ASYNC109
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ASYNC109
         self.queries += queries
         return await super().score(queries, timeout)
 

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.pipeline import Answer, Pipeline
 from gateway.pipeline.request import Request
-from gateway.pipeline.stages import Budget, RankSource, RecallSource
+from gateway.pipeline.stages import Budget, RankSource, RecallSource, SourceAnswer
 from rank_server.scoring import Ranker
 from recall_server.channels.base import Channel
 from recsys.catalogue import Catalogue
@@ -30,9 +30,9 @@ class ChannelSource(RecallSource):
         self.name = channel.name
         self._channel = channel
 
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ARG002, ASYNC109
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ARG002, ASYNC109
         """Asks the channel."""
-        return self._channel.recall(queries)
+        return SourceAnswer(self._channel.recall(queries))
 
 
 class RankerSource(RankSource):
@@ -43,9 +43,9 @@ class RankerSource(RankSource):
     def __init__(self, ranker: Ranker) -> None:
         self._ranker = ranker
 
-    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ARG002, ASYNC109
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ARG002, ASYNC109
         """Asks the ranker."""
-        return self._ranker.score(queries)
+        return SourceAnswer(self._ranker.score(queries))
 
 
 class RecordingSource(RankSource):
@@ -56,10 +56,10 @@ class RecordingSource(RankSource):
     def __init__(self) -> None:
         self.queries: list[RankQuery] = []
 
-    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ARG002, ASYNC109
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ARG002, ASYNC109
         """Keeps the queries."""
         self.queries += queries
-        return [np.zeros(len(query.candidates), np.float32) for query in queries]
+        return SourceAnswer([np.zeros(len(query.candidates), np.float32) for query in queries])
 
 
 def no_fallback(catalogue: Catalogue) -> Fallback:

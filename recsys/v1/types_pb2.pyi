@@ -219,7 +219,9 @@ class Stage(_message.Message):
     candidates_out: _builtins.int
     """Candidates that came out."""
     bundle_version: _builtins.str
-    """The bundle version that answered; empty if no other process was called."""
+    """The bundle version that answered, as that process says, also if its answer was refused;
+    empty if no other process was called, or none gave an answer that could be read.
+    """
     def __init__(
         self,
         *,

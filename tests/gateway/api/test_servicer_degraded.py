@@ -34,6 +34,18 @@ async def test_without_the_ranker_the_blended_order_is_served(world: World) -> N
     assert ids(response) == [6, 5, 4]
 
 
+async def test_scores_of_another_version_are_not_used_and_the_stage_names_that_version(world: World) -> None:
+    world.processes["rank"].version = "v0"
+    response = await recommend(world, user_id=4, count=3)
+    assert (response.degraded, response.bundle_version) == (True, "v1")
+    refused = stages(response)["rank"]
+    assert (refused.status, refused.bundle_version) == (types_pb2.STAGE_STATUS_REFUSED, "v0")
+    assert refused.cause == "rank: version 'v0' answered, 'v1' was asked; restart the process"
+    assert ids(response) == [6, 5, 4], "the blended order"
+    assert stages(response)["recall:itemcf"].bundle_version == "v1"
+    assert world.metric("recsys_degraded_total", stage="rank", cause="refused") == 1
+
+
 async def test_when_everything_is_gone_the_popularity_list_is_served(world: World) -> None:
     for process in world.processes.values():
         process.failure = grpc.StatusCode.UNAVAILABLE

@@ -8,9 +8,9 @@ from pathlib import Path
 import grpc
 import pytest
 
-from recsys.v1 import recommend_pb2
+from recsys.v1 import recommend_pb2, types_pb2
 from tests.gateway.toy import policy
-from tests.gateway.world import World, gateway, recommend, view
+from tests.gateway.world import World, gateway, recommend, stages, view
 from tests.waiting import soon
 
 
@@ -28,6 +28,31 @@ async def test_a_request_keeps_its_version_through_every_hop_while_a_new_one_is_
     assert [(r.bundle_version, r.degraded) for r in (earlier, later)] == [("v1", False), ("v2", False)]
     for process in world.processes.values():
         assert [request.bundle_version for request in process.requests] == ["v1", "v2"]
+
+
+async def test_while_a_new_version_is_released_the_stages_name_the_versions_that_answered(world: World) -> None:
+    """Of the requests under way, on either version, the ranker answers all with one: as if it ignored the pin."""
+    hops = ["recall:popularity", "recall:itemcf", "recall:vector", "rank"]
+    ranker = world.processes["rank"]
+    for process in world.processes.values():
+        process.ready = ["v2", "v1"]
+    for backend in world.backends:
+        await backend.probe()
+    for answering in ("", "v2"):
+        ranker.version, ranker.delay, ranker.requests = answering, 0.5, []
+        world.publish("v1", policy())
+        earlier = [asyncio.create_task(recommend(world, user_id=4, debug=True)) for _ in range(3)]
+        await soon(lambda: len(ranker.requests) == 3, "the ranker is asked for v1")
+        world.publish("v2", policy())
+        later = [asyncio.create_task(recommend(world, user_id=4, debug=True)) for _ in range(3)]
+        for asked, tasks in (("v1", earlier), ("v2", later)):
+            for response in await asyncio.gather(*tasks):
+                answered = answering or asked
+                assert response.bundle_version == asked
+                assert [stages(response)[hop].bundle_version for hop in hops] == [asked, asked, asked, answered]
+                expected = types_pb2.STAGE_STATUS_OK if answered == asked else types_pb2.STAGE_STATUS_REFUSED
+                assert stages(response)["rank"].status == expected
+                assert response.degraded == (answered != asked)
 
 
 async def test_without_a_bundle_requests_are_refused_and_events_are_kept(tmp_path: Path) -> None:

@@ -117,7 +117,7 @@ async def test_a_gateway_pointed_at_another_service_says_so(stack: AsyncExitStac
 async def test_an_answer_of_another_version_is_refused(stack: AsyncExitStack) -> None:
     _, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], version="v0"))
     outcome = await source.recall([QUERY], LONG)
-    assert outcome.status is Status.REFUSED
+    assert (outcome.status, outcome.results, outcome.bundle_version) == (Status.REFUSED, None, "v0")
     assert "version 'v0' answered, 'v1' was asked" in outcome.cause
 
 
@@ -125,7 +125,7 @@ async def test_a_version_that_is_not_held_is_refused_and_does_not_open_the_break
     backend, source = await channel(stack, FakeProcess("itemcf", ready=["v0"]))
     for _ in range(4):
         outcome = await source.recall([QUERY], LONG)
-        assert outcome.status is Status.REFUSED
+        assert (outcome.status, outcome.bundle_version) == (Status.REFUSED, ""), "no version answered"
         assert "FAILED_PRECONDITION: holds only ['v0']" in outcome.cause
     assert not backend.breaker.is_open
 
@@ -268,8 +268,19 @@ async def test_scores_that_break_the_contract_are_refused(
 
 async def test_scores_of_another_version_are_refused(stack: AsyncExitStack) -> None:
     outcome = await rank(stack, FakeProcess("rank", version="v7"))
-    assert outcome.status is Status.REFUSED
-    assert "'v7' answered" in outcome.cause
+    assert (outcome.status, outcome.results, outcome.bundle_version) == (Status.REFUSED, None, "v7")
+    assert "version 'v7' answered, 'v1' was asked" in outcome.cause
+
+
+def anonymous(response: Any) -> None:
+    response.bundle_version = ""
+
+
+async def test_an_answer_that_does_not_say_its_version_is_refused(stack: AsyncExitStack) -> None:
+    _, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], tamper=anonymous))
+    for outcome in (await source.recall([QUERY], LONG), await rank(stack, FakeProcess("rank", tamper=anonymous))):
+        assert (outcome.status, outcome.results, outcome.bundle_version) == (Status.REFUSED, None, "")
+        assert "version '' answered, 'v1' was asked" in outcome.cause
 
 
 async def test_the_time_of_a_call_is_split(stack: AsyncExitStack) -> None:

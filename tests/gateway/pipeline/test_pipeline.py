@@ -16,7 +16,7 @@ from gateway.pipeline.filters import apply_filters
 from gateway.pipeline.merge import FALLBACK, merge
 from gateway.pipeline.pipeline import Answer, Pipeline
 from gateway.pipeline.request import Request
-from gateway.pipeline.stages import Budget, RankSource, RecallSource, Status
+from gateway.pipeline.stages import Budget, RankSource, RecallSource, SourceAnswer, Status
 from recsys.bundle import ServingPolicy
 from recsys.domain import EventType, History, Ids, ItemFilter, RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import DeadlinePassed, Unreachable
@@ -34,8 +34,8 @@ class Fixed(RecallSource):
             np.asarray(item_ids, np.int64), np.linspace(1, 0.5, len(item_ids), dtype=np.float32)
         )
 
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
-        return [self._result] * len(queries)
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
+        return SourceAnswer([self._result] * len(queries))
 
 
 def pipeline(sources: Sequence[RecallSource]) -> Pipeline:
@@ -83,7 +83,7 @@ class Recording(Fixed):
         super().__init__(name, item_ids)
         self.queries: list[RecallQuery] = []
 
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
         self.queries += queries
         return await super().fetch(queries, timeout)
 
@@ -95,7 +95,7 @@ class Sleeping(Fixed):
         super().__init__(name, [7])
         self.seconds, self.asked = seconds, asked
 
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
         self.asked.append(self.name)
         await asyncio.sleep(self.seconds)
         return await super().fetch(queries, timeout)
@@ -118,7 +118,7 @@ class Sending(Fixed):
         super().__init__(name, [7])
         self.told = told
 
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
         self.told.append(f"{self.name} asked")
         await asyncio.sleep(0)
         self.told.append(f"{self.name} sent")
@@ -137,7 +137,7 @@ class HungUpOn(Sleeping):
 
     caller: asyncio.Task[list[Answer]]
 
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
         self.caller.cancel()
         return await super().fetch(queries, timeout)
 
@@ -171,7 +171,7 @@ class Failing(RecallSource):
     def __init__(self, name: str, error: Exception) -> None:
         self.name, self.error = name, error
 
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> Sequence[RecallResult]:  # noqa: ASYNC109
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
         raise self.error
 
 
@@ -184,10 +184,10 @@ class ById(RankSource):
         self.broken = broken
         self.queries: list[RankQuery] = []
 
-    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ASYNC109
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ASYNC109
         self.queries += queries
         sign = np.nan if self.broken else 1.0
-        return [(query.candidates.item_ids * sign).astype(np.float32) for query in queries]
+        return SourceAnswer([(query.candidates.item_ids * sign).astype(np.float32) for query in queries])
 
 
 def ranked(
@@ -373,10 +373,10 @@ class Hiding(ById):
         self.late = np.asarray(late, np.int64)
         self.hidden: Ids = np.asarray([3], np.int64)
 
-    async def score(self, queries: Sequence[RankQuery], timeout: float) -> Sequence[Scores]:  # noqa: ASYNC109
-        scores = await super().score(queries, timeout)
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ASYNC109
+        answer = await super().score(queries, timeout)
         self.hidden = self.late
-        return scores
+        return answer
 
 
 @pytest.mark.parametrize(("broken", "expected"), [(False, [8, 6, 5]), (True, [5, 6, 8])], ids=["ranked", "blended"])
