@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import shutil
 import signal
 import stat
@@ -11,8 +12,9 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,6 +22,7 @@ from offline.publish.publish import ROLE_FOLDERS, BundleFacts, publish, rollback
 from offline.steps.workspace import RECEIPT
 from recsys import __version__
 from recsys.bundle import FORMAT_VERSION, BundleStore, ChannelPolicy, IndexFacts, Release, ServingPolicy
+from recsys.bundle.store import RELEASE_FILE
 from recsys.errors import BundleDamaged, BundleMismatch, BundleMissing, ContractBroken
 
 POLICY = ServingPolicy(
@@ -146,6 +149,79 @@ def test_other_users_may_read_it(store: BundleStore, parts: Callable[..., list[P
     version = publish(store, folders, FACTS, golden=golden)
     for path in (store.root / version, *(store.root / version).rglob("*")):
         assert stat.S_IMODE(path.stat().st_mode) == (0o755 if path.is_dir() else 0o644), path
+
+
+@dataclass
+class Disk:
+    """What was fsynced and what was renamed, in order."""
+
+    done: list[tuple[str, os.stat_result | Path]] = field(default_factory=list)
+
+    def told(self, store: BundleStore) -> list[tuple[str, Path | None]]:
+        """Each step with its path; files are known by inode, which a rename keeps. None: a file that is gone."""
+        paths = {path.stat().st_ino: path for path in (store.root, *store.root.rglob("*"))}
+        return [(what, on if isinstance(on, Path) else paths.get(on.st_ino)) for what, on in self.done]
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    disk, fsync = Disk(), os.fsync
+
+    def fsynced(descriptor: int) -> None:
+        disk.done.append(("fsync", os.fstat(descriptor)))
+        fsync(descriptor)
+
+    def noting(move: Callable[[Any, Any], None]) -> Callable[[Any, Any], None]:
+        def moved(source: Any, target: Any) -> None:
+            disk.done.append(("rename", Path(target)))
+            move(source, target)
+
+        return moved
+
+    monkeypatch.setattr(os, "fsync", fsynced)
+    for name in ("rename", "replace"):
+        monkeypatch.setattr(os, name, noting(getattr(os, name)))
+    return disk
+
+
+def _unchanged_since(synced: os.stat_result, path: Path) -> bool:
+    """Whether nothing was written to a file, no entry was added to a folder, and neither got another mode."""
+    now = path.stat()
+    return (synced.st_size, synced.st_mtime_ns, synced.st_mode) == (now.st_size, now.st_mtime_ns, now.st_mode)
+
+
+def test_a_bundle_is_on_disk_before_it_has_its_name_and_has_its_name_before_it_is_released(
+    store: BundleStore, parts: Callable[..., list[Path]], disk: Disk
+) -> None:
+    folders = parts()
+    (folders[0] / "catalogue/items").chmod(0o600)  # modes that are opened to others are to be on disk, too
+    folder = store.root / publish(store, folders, FACTS, golden=golden)
+    tree, released = [folder, *folder.rglob("*")], store.root / RELEASE_FILE
+    told = disk.told(store)
+    assert sorted(told[: len(tree)]) == sorted(("fsync", path) for path in tree), "every file and every folder"
+    assert told[len(tree) :] == [
+        ("rename", folder),
+        ("fsync", store.root),
+        ("fsync", released),
+        ("rename", released),
+        ("fsync", store.root),
+    ]
+    synced = {path: on for (_, path), (_, on) in zip(told, disk.done, strict=True) if isinstance(on, os.stat_result)}
+    assert [path for path in (*tree, released) if not _unchanged_since(synced[path], path)] == []
+
+
+def test_a_rollback_is_on_disk_before_it_is_seen(
+    store: BundleStore, parts: Callable[..., list[Path]], disk: Disk
+) -> None:
+    for content in "ab":
+        publish(store, parts(content), FACTS, golden=golden)
+    disk.done.clear()
+    rollback(store)
+    released = store.root / RELEASE_FILE
+    assert disk.told(store) == [("fsync", released), ("rename", released), ("fsync", store.root)]
+    synced = disk.done[0][1]
+    assert isinstance(synced, os.stat_result)
+    assert _unchanged_since(synced, released)
 
 
 def test_a_failing_golden_request_publishes_nothing(store: BundleStore, parts: Callable[..., list[Path]]) -> None:
