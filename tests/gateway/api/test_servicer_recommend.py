@@ -172,28 +172,6 @@ async def test_channels_and_ranker_are_told_the_preferred_genres(world: World) -
         assert [list(query.preferred_genres) for query in process.requests[0].queries] == [["Western"]]
 
 
-async def test_one_request_under_two_wall_clocks_gets_the_same_bytes(tmp_path: Path) -> None:
-    for number, (clock, as_of) in enumerate((("cutoff", None), ("cutoff", 950), ("wall", 950))):
-        answers = []
-        folder = tmp_path / str(number)
-        folder.mkdir()
-        async with gateway(folder, policy(clock=clock)) as world:  # type: ignore[arg-type]
-            for now in (5_000.0, 2e9):
-                world.clock.now = now
-                response = await recommend(world, user_id=4, as_of=as_of)
-                response.ClearField("request_id")
-                answers.append(response.SerializeToString(deterministic=True))
-            asked = [request.queries[0].as_of for request in world.processes["rank"].requests]
-        assert answers[0] == answers[1]
-        assert asked == [as_of or CUTOFF] * 2
-
-
-async def test_the_wall_clock_decides_where_the_policy_says_so(tmp_path: Path) -> None:
-    async with gateway(tmp_path, policy(clock="wall")) as world:
-        await recommend(world, user_id=4)
-        assert world.processes["rank"].requests[0].queries[0].as_of == 5_000
-
-
 async def test_hidden_items_are_cut_in_every_path(world: World) -> None:
     world.hide("8\ntt12\n3\n")
     assert not {8, KEYED_ITEM, 3} & set(ids(await recommend(world, user_id=4, count=12)))
