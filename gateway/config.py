@@ -22,7 +22,20 @@ def _local(role: str) -> str:
 
 
 class GatewayConfig(ServerConfig):
-    """Settings of the gateway, besides those of every process."""
+    """The gateway: takes requests, asks recall channels and the ranker, and records events."""
+
+    main_settings = (
+        "config",
+        "port",
+        "metrics_port",
+        "host",
+        "bundle_root",
+        "recall",
+        "rank",
+        "events_file",
+        "hidden_items",
+        "budget_seconds",
+    )
 
     port: int = Field(default=PORTS["gateway"], ge=0, le=65_535, description="gRPC port; 0 picks a free one")
     metrics_port: int = Field(

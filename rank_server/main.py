@@ -16,7 +16,7 @@ from recsys.versions import Versions
 
 
 class RankServerConfig(ServerConfig):
-    """Settings of the rank server: those of every process."""
+    """The rank server: scores candidates with the ONNX ranker of the released bundle."""
 
     port: int = port_field(PORTS[ROLE])
     metrics_port: int = metrics_port_field(METRICS_PORTS[ROLE])

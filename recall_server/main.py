@@ -26,7 +26,20 @@ def _by_channel(ports: Mapping[str, int]) -> str:
 
 
 class RecallServerConfig(ServerConfig):
-    """Settings of a recall server, besides those of every process."""
+    """A recall server: answers with candidates of one channel."""
+
+    main_settings = (
+        "channel",
+        "config",
+        "host",
+        "port",
+        "metrics_port",
+        "bundle_root",
+        "in_flight_limit",
+        "compute_threads",
+        "log_level",
+        "log_format",
+    )
 
     channel: str = Field(description=f"which channel to serve: {', '.join(CHANNELS)}")
     port: int = Field(

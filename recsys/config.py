@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSetti
 from pydantic_settings.exceptions import SettingsError
 
 from recsys.errors import CannotStart
+from recsys.help import help_page, terminal_width
 from recsys.logs import LogFormat
 
 ENVIRONMENT_PREFIX = "RECSYS_"
@@ -50,7 +52,10 @@ def metrics_port_field(default: int) -> Any:
 
 
 class TypedConfig(BaseSettings):
-    """How every program is configured: a subclass names fields, and this class reads them."""
+    """How every program is configured: a subclass names fields, and this class reads them.
+
+    The docstring of a subclass begins the page that `--help` prints.
+    """
 
     model_config = SettingsConfigDict(
         env_prefix=ENVIRONMENT_PREFIX,
@@ -65,6 +70,9 @@ class TypedConfig(BaseSettings):
 
     renamed: ClassVar[Mapping[str, str]] = {}
     """Old dotted key: new one. An old key is refused with an error that names the new one."""
+
+    main_settings: ClassVar[tuple[str, ...]] = ()
+    """Names of those that `--help` shows first, at most ten; sections and settings are joined by dots."""
 
     config: Path | None = Field(default=None, description="TOML file with any of these settings")
 
@@ -89,6 +97,11 @@ class TypedConfig(BaseSettings):
             CannotStart: an unknown or renamed key, or a wrong value; one line that says where it stands.
             SystemExit: `--help` was asked for.
         """
+        if not {"-h", "--help"}.isdisjoint(arguments):
+            sys.stdout.write(
+                help_page(cls, program, first=cls.main_settings, prefix=cls._prefix(), width=terminal_width())
+            )
+            raise SystemExit(0)
         cls._refuse_unknown_variables()
         cls._refuse_renamed_flags(arguments)
         file, values = cls._read_file(arguments)
@@ -152,6 +165,19 @@ class TypedConfig(BaseSettings):
 
 class ServerConfig(TypedConfig):
     """What every serving process is told. A process adds its own fields in a subclass."""
+
+    main_settings = (
+        "config",
+        "host",
+        "port",
+        "metrics_port",
+        "bundle_root",
+        "in_flight_limit",
+        "compute_threads",
+        "workers",
+        "log_level",
+        "log_format",
+    )
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 for all")
     port: int = port_field(0)

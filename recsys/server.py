@@ -183,7 +183,7 @@ def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) 
 def run(program: str, config_class: type[Config], build: Build[Config], arguments: Sequence[str] | None = None) -> int:
     """The life of a process; returns its exit code: 0 after a drain, 2 where it cannot start as configured."""
     try:
-        config = config_class.from_arguments(sys.argv[1:] if arguments is None else arguments, program)
+        config = config_class.from_arguments(sys.argv[1:] if arguments is None else arguments, f"python -m {program}")
         write_logs(config.log_level, config.log_format)
         logger.info("%s %s starts", program, __version__, extra={"facts": {"config": config.model_dump(mode="json")}})
         asyncio.run(serve(config, build))

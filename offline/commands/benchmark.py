@@ -26,4 +26,4 @@ def benchmark(config: BenchmarkConfig) -> None:
     track_result(config.tracking, result)
 
 
-VERB = Verb("compare our models with peers on the same rows of a protocol", BenchmarkConfig, benchmark)
+VERB = Verb(BenchmarkConfig, benchmark)

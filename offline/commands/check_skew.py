@@ -34,7 +34,20 @@ MAX_MESSAGE_BYTES = 64 << 20
 
 
 class SkewConfig(OfflineConfig):
-    """Whether serving computes the features that training learned from."""
+    """Compare the features of a running rank server with training's."""
+
+    main_settings = (
+        "rank",
+        "purpose",
+        "requests",
+        "live",
+        "live_from",
+        "tolerance",
+        "seed",
+        "dataset",
+        "root",
+        "config",
+    )
 
     rank: str = Field(default=f"127.0.0.1:{PORTS['rank']}", description="HOST:PORT of the rank server to check")
     purpose: Purpose = Field(default="production", description="which bundles the rank server serves")
@@ -134,4 +147,4 @@ def _say_worst(found: Sequence[Difference]) -> None:
             say(f"  {difference.amount:.1e}  {difference}")
 
 
-VERB = Verb("compare the features of a running rank server with training's", SkewConfig, check_skew)
+VERB = Verb(SkewConfig, check_skew)

@@ -64,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     verb = VERBS[name]
     try:
-        config = verb.config.from_arguments(rest, f"offline {name}")
+        config = verb.config.from_arguments(rest, f"python -m offline {name}")
         log.info("offline %s\n%s", name, described(config))
         verb.run(config)
     except RecsysError as error:
@@ -82,7 +82,8 @@ def usage() -> str:
     return (
         "usage: python -m offline VERB [--config FILE.toml] [--setting VALUE …]\n\n"
         f"From raw interactions to served recommendations.\n\nverbs:\n{verbs_text}\n\n"
-        "`python -m offline VERB --help` lists the settings of a verb.\n"
+        "`python -m offline VERB --help` lists a verb's settings. Each can be a flag,\n"
+        "an environment variable (RECSYSOFFLINE_ROOT for --root) or a key in the file.\n"
     )
 
 

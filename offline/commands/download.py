@@ -11,9 +11,19 @@ from offline.workflow.config import OfflineConfig
 log = logging.getLogger(__name__)
 
 
-def download(config: OfflineConfig) -> None:
+class DownloadConfig(OfflineConfig):
+    """Download a MovieLens data set from its owner; resumes and verifies."""
+
+    main_settings = (
+        "dataset",
+        "root",
+        "config",
+    )
+
+
+def download(config: DownloadConfig) -> None:
     """Fetches the data set's zip."""
     log.info("%s is at %s", config.dataset, downloading.download(config.dataset, config.root / "downloads"))
 
 
-VERB = Verb("download a MovieLens data set from its owner; resumes and verifies", OfflineConfig, download)
+VERB = Verb(DownloadConfig, download)

@@ -12,7 +12,20 @@ from offline.workflow.workflow import Workflow
 
 
 class EvaluateConfig(OfflineConfig):
-    """How good the lists are, on what nothing was chosen on."""
+    """Measure channels, blended and ranked order on held-out data."""
+
+    main_settings = (
+        "targets",
+        "dataset",
+        "data_dir",
+        "root",
+        "config",
+        "split.protocol",
+        "serving.channels",
+        "ranker.kind",
+        "bootstrap.resamples",
+        "seed",
+    )
 
     targets: TargetKind | None = Field(
         default=None,
@@ -27,4 +40,4 @@ def evaluate(config: EvaluateConfig) -> None:
     say_report(workflow.evaluation(config.targets or workflow.plan.kinds[0]))
 
 
-VERB = Verb("measure the channels, the blended and the ranked order on held-out data", EvaluateConfig, evaluate)
+VERB = Verb(EvaluateConfig, evaluate)

@@ -13,7 +13,20 @@ from offline.workflow.config import OfflineConfig
 
 
 class IndexConfig(OfflineConfig):
-    """New items into the released production bundle, without training."""
+    """Add new items to the production bundle without training."""
+
+    main_settings = (
+        "as_of",
+        "dataset",
+        "data_dir",
+        "items_file",
+        "metadata_file",
+        "root",
+        "config",
+        "max_bad_lines",
+        "text.source",
+        "keep_bundles",
+    )
 
     as_of: int | None = Field(
         default=None, ge=0, description="items that are available by then come in, Unix seconds; absent: now"
@@ -26,4 +39,4 @@ def index(config: IndexConfig) -> None:
     say(f"{made.new_items} new items in bundle {made.version}, {made.items} in all")
 
 
-VERB = Verb("add new items to the production bundle without training", IndexConfig, index)
+VERB = Verb(IndexConfig, index)

@@ -12,7 +12,19 @@ from offline.workflow.config import OfflineConfig
 
 
 class IngestConfig(OfflineConfig):
-    """From raw files, or from recorded events, to tables."""
+    """Turn raw files, or recorded events with --events, into tables."""
+
+    main_settings = (
+        "events",
+        "events_from",
+        "dataset",
+        "data_dir",
+        "metadata_file",
+        "items_file",
+        "max_bad_lines",
+        "root",
+        "config",
+    )
 
     events: bool = Field(default=False, description="append what the gateway recorded since the tables were made")
     events_from: Path | None = Field(default=None, description="the gateway's events file; absent: that of `serve`")
@@ -26,4 +38,4 @@ def ingest(config: IngestConfig) -> None:
         append_events(inputs, config.events_from or inputs.events_file)
 
 
-VERB = Verb("turn raw files, or recorded events with --events, into tables", IngestConfig, ingest)
+VERB = Verb(IngestConfig, ingest)

@@ -8,7 +8,24 @@ from offline.workflow.config import OfflineConfig
 from offline.workflow.workflow import Workflow
 
 
-def publish(config: OfflineConfig) -> None:
+class PublishConfig(OfflineConfig):
+    """Release the evaluation and the production bundle."""
+
+    main_settings = (
+        "dataset",
+        "data_dir",
+        "root",
+        "config",
+        "serving.channels",
+        "serving.clock",
+        "split.protocol",
+        "ranker.kind",
+        "rerank.exposure",
+        "keep_bundles",
+    )
+
+
+def publish(config: PublishConfig) -> None:
     """Releases both bundles, each with the evaluation of the first."""
     workflow = Workflow(config)
     publish_both(workflow, workflow.evaluation("all"))
@@ -20,4 +37,4 @@ def publish_both(workflow: Workflow, report: Step) -> None:
         workflow.publish(purpose, report=report)
 
 
-VERB = Verb("release the evaluation and the production bundle", OfflineConfig, publish)
+VERB = Verb(PublishConfig, publish)

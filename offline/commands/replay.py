@@ -22,7 +22,23 @@ from recsys.bundle import Bundle
 
 
 class ReplayConfig(EvaluateConfig):
-    """Held-out requests, in time order, through a gateway: quality and latency of the same answers."""
+    """Send held-out requests, in time order, through a gateway.
+
+    Quality and latency are measured on the same answers.
+    """
+
+    main_settings = (
+        "target",
+        "targets",
+        "compare",
+        "pacing.in_flight",
+        "pacing.deadline_seconds",
+        "dataset",
+        "data_dir",
+        "root",
+        "config",
+        "seed",
+    )
 
     target: str | None = Field(
         default=None, description="HOST:PORT of a gateway on the evaluation bundle; absent: one is started here"
@@ -75,4 +91,4 @@ def _gateway(config: ReplayConfig) -> Iterator[str]:
         yield address
 
 
-VERB = Verb("send held-out requests, in time order, through a gateway", ReplayConfig, replay)
+VERB = Verb(ReplayConfig, replay)

@@ -22,4 +22,4 @@ def report(config: ReportConfig) -> None:
     write_report(store.open(store.release().current), config.folder or config.home / "report", config)
 
 
-VERB = Verb("draw pictures and tables of item and user vectors into one folder", ReportConfig, report)
+VERB = Verb(ReportConfig, report)

@@ -33,7 +33,20 @@ log = logging.getLogger(__name__)
 
 
 class RerankCurveConfig(OfflineConfig):
-    """The curve of NDCG against coverage, and the setting to serve."""
+    """Choose re-ranking for coverage on validation; show it on the test."""
+
+    main_settings = (
+        "coverage",
+        "protocol",
+        "targets",
+        "exposures",
+        "weights",
+        "out",
+        "test_curve",
+        "dataset",
+        "root",
+        "config",
+    )
 
     protocol: Protocol | None = Field(
         default=None,
@@ -149,4 +162,4 @@ def _check_pictures() -> None:
         raise CannotStart("matplotlib is not installed, the curve's picture needs it; install the extra `bench`")
 
 
-VERB = Verb("choose re-ranking for coverage on validation and show it on the test", RerankCurveConfig, rerank)
+VERB = Verb(RerankCurveConfig, rerank)

@@ -10,7 +10,14 @@ from offline.workflow.config import OfflineConfig, Purpose
 
 
 class RollbackConfig(OfflineConfig):
-    """Back to the bundle before the current one."""
+    """Release the bundle before the current one again."""
+
+    main_settings = (
+        "purpose",
+        "dataset",
+        "root",
+        "config",
+    )
 
     purpose: Purpose = Field(default="production", description="which bundles")
 
@@ -20,4 +27,4 @@ def rollback(config: RollbackConfig) -> None:
     release_previous(config.store(config.purpose))
 
 
-VERB = Verb("release the bundle before the current one again", RollbackConfig, rollback)
+VERB = Verb(RollbackConfig, rollback)

@@ -14,7 +14,24 @@ from offline.workflow.workflow import Workflow
 log = logging.getLogger(__name__)
 
 
-def run(config: OfflineConfig) -> None:
+class RunConfig(OfflineConfig):
+    """Ingest, train, evaluate and publish; skip what has not changed."""
+
+    main_settings = (
+        "dataset",
+        "data_dir",
+        "metadata_file",
+        "root",
+        "config",
+        "serving.channels",
+        "split.protocol",
+        "two_tower.tower",
+        "ranker.kind",
+        "keep_bundles",
+    )
+
+
+def run(config: RunConfig) -> None:
     """All of it: ingest, train, evaluate, publish."""
     started = time.monotonic()
     workflow = Workflow(config)
@@ -28,4 +45,4 @@ def run(config: OfflineConfig) -> None:
     log.info("offline run: %.0f s", time.monotonic() - started)
 
 
-VERB = Verb("ingest, train, evaluate and publish; steps are skipped while nothing changed", OfflineConfig, run)
+VERB = Verb(RunConfig, run)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from offline.commands.run import run
+from offline.commands.run import RunConfig, run
 from offline.commands.verb import Verb
 from offline.local.serve import serve_until_interrupted
-from offline.workflow.config import OfflineConfig
 
 
-class ServeConfig(OfflineConfig):
-    """Everything of `run`, and where the servers listen."""
+class ServeConfig(RunConfig):
+    """Run, then serve all processes until Ctrl-C."""
+
+    main_settings = (
+        "port_offset",
+        "dataset",
+        "data_dir",
+        "metadata_file",
+        "root",
+        "config",
+        "serving.channels",
+        "serving.clock",
+        "split.protocol",
+        "ranker.kind",
+    )
 
     port_offset: int = Field(
         default=0,
@@ -32,4 +44,4 @@ def serve(config: ServeConfig) -> None:
     )
 
 
-VERB = Verb("run, then serve all processes until Ctrl-C", ServeConfig, serve)
+VERB = Verb(ServeConfig, serve)

@@ -7,7 +7,24 @@ from offline.workflow.config import OfflineConfig
 from offline.workflow.workflow import Workflow
 
 
-def train(config: OfflineConfig) -> None:
+class TrainConfig(OfflineConfig):
+    """Train every recall channel and the ranker at every cut-off."""
+
+    main_settings = (
+        "dataset",
+        "data_dir",
+        "root",
+        "config",
+        "serving.channels",
+        "split.protocol",
+        "two_tower.tower",
+        "ranker.kind",
+        "samples.max_users",
+        "text.source",
+    )
+
+
+def train(config: TrainConfig) -> None:
     """Everything that the protocol's bundles are made of."""
     workflow = Workflow(config)
     workflow.parts("evaluation")
@@ -15,4 +32,4 @@ def train(config: OfflineConfig) -> None:
         workflow.parts("production")
 
 
-VERB = Verb("train every recall channel and the ranker at every cut-off", OfflineConfig, train)
+VERB = Verb(TrainConfig, train)

@@ -22,4 +22,4 @@ def tune(config: TuneConfig) -> None:
         track_tuning(config.tracking, config.place, tuned)
 
 
-VERB = Verb("search our models' settings on validation, within a budget", TuneConfig, tune)
+VERB = Verb(TuneConfig, tune)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from offline.workflow.config import OfflineConfig
+from recsys.help import summary_of
 
 Config = TypeVar("Config", bound=OfflineConfig)
 
@@ -15,7 +16,11 @@ Config = TypeVar("Config", bound=OfflineConfig)
 class Verb(Generic[Config]):
     """One thing that `python -m offline` can do."""
 
-    summary: str
-    """For `--help`: an imperative, without a full stop."""
     config: type[Config]
+    """Its settings; the docstring says what the verb does, in one sentence."""
     run: Callable[[Config], None]
+
+    @property
+    def summary(self) -> str:
+        """One line for lists of verbs, without the full stop."""
+        return summary_of(self.config).removesuffix(".")

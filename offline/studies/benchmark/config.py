@@ -68,7 +68,20 @@ class BenchConfig(OfflineConfig):
 
 
 class BenchmarkConfig(BenchConfig):
-    """Peers and ours on the same rows."""
+    """Compare our models with peers on the same rows of a protocol."""
+
+    main_settings = (
+        "protocol",
+        "models",
+        "targets",
+        "budget_minutes",
+        "report",
+        "results",
+        "peers_python",
+        "dataset",
+        "data_dir",
+        "config",
+    )
 
     models: tuple[str, ...] = Field(
         default=(),
@@ -85,7 +98,20 @@ class BenchmarkConfig(BenchConfig):
 
 
 class TuneConfig(BenchConfig):
-    """Settings of our models, chosen on validation."""
+    """Search our models' settings on validation, within a budget."""
+
+    main_settings = (
+        "models",
+        "protocol",
+        "targets",
+        "budget_minutes",
+        "max_trials",
+        "max_requests",
+        "settings",
+        "dataset",
+        "data_dir",
+        "config",
+    )
 
     models: tuple[str, ...] = Field(default=("itemcf",), description=f"models to tune, any of {', '.join(SPACES)}")
     max_trials: int = Field(

@@ -11,7 +11,20 @@ from offline.workflow.config import OfflineConfig, Purpose
 
 
 class ReportConfig(OfflineConfig):
-    """Pictures and tables of the current bundle's item and user vectors, in one folder."""
+    """Draw pictures and tables of item and user vectors into one folder."""
+
+    main_settings = (
+        "purpose",
+        "folder",
+        "films",
+        "neighbours",
+        "clusters",
+        "map_method",
+        "map_items",
+        "dataset",
+        "root",
+        "config",
+    )
 
     purpose: Purpose = Field(default="evaluation", description="which bundle: the current one of this purpose")
     folder: Path | None = Field(

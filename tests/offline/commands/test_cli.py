@@ -49,6 +49,7 @@ def test_without_a_verb_it_lists_them(run: Run, arguments: list[str]) -> None:
     assert (code, shown, complaints) == (0, usage(), "")
     for name, verb in VERBS.items():
         assert f"  {name:<12}{verb.summary}\n" in shown
+    assert max(map(len, shown.splitlines())) <= 80
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -56,7 +57,7 @@ def test_help_of_a_verb_describes_its_settings(run: Run, verb: str) -> None:
     code, shown, _ = run(verb, "--help")
     assert code == 0
     text = " ".join(shown.split())
-    assert f"usage: offline {verb}" in text
+    assert shown.startswith(f"usage: python -m offline {verb} [--setting VALUE …]\n")
     for name, setting in VERBS[verb].config.model_fields.items():
         assert f"--{name.replace('_', '-')}" in text
         if setting.description:
