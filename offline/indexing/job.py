@@ -21,8 +21,7 @@ from offline.publish.golden_requests import golden_requests, write_golden
 from offline.publish.publish import BundleFacts, publish
 from offline.ranking.rankers import graph
 from offline.ranking.samples import collection
-from offline.recall import content, descriptions, two_tower
-from offline.recall import interaction_matrix as taste_matrix
+from offline.recall import content, descriptions, interaction_matrix, two_tower
 from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import OfflineConfig
 from rank_server import scoring
@@ -46,7 +45,7 @@ CODE = (
     recsys_people,
     content,
     descriptions,
-    taste_matrix,
+    interaction_matrix,
     two_tower,
     collection,
     features,

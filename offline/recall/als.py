@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from offline.dataset.interactions import Snapshot
-from offline.recall.interaction_matrix import taste_matrix, value_range
+from offline.recall.interaction_matrix import interaction_matrix, value_range
 from recall_server.channels.als import FACTORS_FILE, FACTS_FILE, GRAM_FILE, ALSFacts
 from recall_server.channels.evidence import ValueScale
 
@@ -59,7 +59,7 @@ def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:
     """Writes the files of `ALSChannel` below `folder`."""
     low, high = value_range(snapshot.events.values)
     scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.min_value)
-    factors = item_factors(taste_matrix(snapshot, scale), config)
+    factors = item_factors(interaction_matrix(snapshot, scale), config)
     products = factors.T.astype(np.float64) @ factors.astype(np.float64)
     if is_one_list(products):
         _LOG.warning(

@@ -12,7 +12,7 @@ from recall_server.channels.evidence import ValueScale
 _VALUE_SAMPLE = 1_000_000
 
 
-def taste_matrix(snapshot: Snapshot, scale: ValueScale) -> csr_array:
+def interaction_matrix(snapshot: Snapshot, scale: ValueScale) -> csr_array:
     """float32[users, items]: evidence of taste, above 0; several events of one item add up to 1 at most."""
     events = snapshot.events
     # Copied: what is done to the matrix in place would else be done to the events that everything learns from.

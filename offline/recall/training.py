@@ -14,8 +14,7 @@ from pydantic import BaseModel
 from offline.dataset import credits as people
 from offline.dataset import interactions
 from offline.dataset.interactions import Dataset, Snapshot
-from offline.recall import als, content, descriptions, popularity, two_tower
-from offline.recall import interaction_matrix as taste_matrix
+from offline.recall import als, content, descriptions, interaction_matrix, popularity, two_tower
 from offline.recall.als import ALSConfig
 from offline.recall.content import ContentConfig
 from offline.recall.itemcf import cosine, ease, neighbours
@@ -166,7 +165,7 @@ def _trainers(
         side = two_tower.ItemSideData.of(snapshot.catalogue, text.folder if text else None)
         two_tower.train(snapshot, config.two_tower, folder, initial=initial.folder if initial else None, side=side)
 
-    matrix = (taste_matrix, evidence)
+    matrix = (interaction_matrix, evidence)
     return {
         "popularity": _Trainer(
             "popularity",
@@ -192,7 +191,7 @@ def _trainers(
             "content",
             lambda folder: content.train(snapshot, config.content, folder, tables=tables),
             config.content,
-            [content, descriptions, taste_matrix],
+            [content, descriptions, interaction_matrix],
         ),
     }
 

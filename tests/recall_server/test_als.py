@@ -14,7 +14,7 @@ from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 
 from offline.recall.als import ALSConfig, fit, item_factors, train
-from offline.recall.interaction_matrix import taste_matrix
+from offline.recall.interaction_matrix import interaction_matrix
 from recall_server.channels.als import FACTORS_FILE, FACTS_FILE, GRAM_FILE, ALSChannel
 from recall_server.channels.base import Channel
 from recall_server.channels.evidence import ValueScale
@@ -61,7 +61,7 @@ def test_the_missing_items_of_the_checkerboard_come_first(tmp_path: Path) -> Non
 def test_a_user_is_solved_for_as_implicit_does(tmp_path: Path) -> None:
     channel = opened(tmp_path)
     snapshot = checkerboard(12, 16)
-    matrix = taste_matrix(snapshot, ValueScale(low=0, high=0, floor=1))
+    matrix = interaction_matrix(snapshot, ValueScale(low=0, high=0, floor=1))
     with threadpool_limits(1, user_api="blas"):
         model = fit(matrix, PLAIN)
         expected = model.recalculate_user(0, csr_matrix(matrix)[[0]])
@@ -128,7 +128,7 @@ print(hashlib.sha256(item_factors(checkerboard_matrix(), config).tobytes()).hexd
 
 
 def checkerboard_matrix() -> csr_array:
-    return taste_matrix(checkerboard(30, 20), ValueScale(low=0, high=0, floor=1))
+    return interaction_matrix(checkerboard(30, 20), ValueScale(low=0, high=0, floor=1))
 
 
 def test_the_outcome_is_the_same_for_any_number_of_threads() -> None:

@@ -15,7 +15,7 @@ from scipy.sparse import csc_array
 from tqdm import tqdm
 
 from offline.dataset.interactions import Snapshot
-from offline.recall.interaction_matrix import taste_matrix, value_range
+from offline.recall.interaction_matrix import interaction_matrix, value_range
 from offline.recall.itemcf.cosine import bm25, cosine_blocks
 from offline.recall.itemcf.ease import ease_weights, from_users
 from offline.recall.itemcf.neighbours import NeighbourLists
@@ -80,7 +80,7 @@ def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
     """
     low, high = value_range(snapshot.events.values)
     scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.min_value)
-    users_by_items = csc_array(taste_matrix(snapshot, scale))
+    users_by_items = csc_array(interaction_matrix(snapshot, scale))
     covered = _most_rated(users_by_items, ease_capacity(users_by_items, config))
     _LOG.info("itemcf: EASE for %d of %d items, cosine for the rest", len(covered), len(snapshot.catalogue))
     neighbours, weights = _link(users_by_items, covered, config).arrays()

@@ -116,13 +116,13 @@ def gather_histories(events: TrainingEvents, examples: Examples, limit: int) -> 
     width = max(int(lengths.max(initial=0)), 1)
     offset = np.arange(width)[None, :] - width
     present = offset >= -lengths[:, None]
-    place = np.where(present, examples.cuts[:, None] + offset, 0)
-    ages = examples.as_of[:, None] - events.timestamps[place]
+    position = np.where(present, examples.cuts[:, None] + offset, 0)
+    ages = examples.as_of[:, None] - events.timestamps[position]
     return Histories(
-        torch.from_numpy(np.where(present, events.item_rows[place], 0).astype(np.int64)),
-        torch.from_numpy(np.where(present, events.values[place], np.float32(np.nan))),
+        torch.from_numpy(np.where(present, events.item_rows[position], 0).astype(np.int64)),
+        torch.from_numpy(np.where(present, events.values[position], np.float32(np.nan))),
         torch.from_numpy(np.where(present, ages, 0).astype(np.float32)),
-        torch.from_numpy(np.where(present, events.weights[place], np.float32(0))),
+        torch.from_numpy(np.where(present, events.weights[position], np.float32(0))),
     )
 
 
@@ -132,8 +132,10 @@ def _with_targets(events: TrainingEvents, examples: Examples, n: int, rng: np.ra
     columns = np.arange(n)[None, :]
     random = (rng.random((len(later), n)) * later).astype(np.int64)
     sampled = np.where(later <= n, np.minimum(columns, later - 1), random)
-    place = examples.cuts[:, None] + sampled
-    return Epoch(examples, events.item_rows[place], np.where(columns < later, events.weights[place], np.float32(0)))
+    position = examples.cuts[:, None] + sampled
+    return Epoch(
+        examples, events.item_rows[position], np.where(columns < later, events.weights[position], np.float32(0))
+    )
 
 
 def _cut_before_events(events: TrainingEvents, n: int, half_life: float, rng: np.random.Generator) -> Examples:

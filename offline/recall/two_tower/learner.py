@@ -85,13 +85,13 @@ def batch_loss(model: TwoTower, batch: Batch, sample: ItemSample, trend: Trend) 
     n_items, device = trend.features.shape[1], model.device
     history_rows = batch.histories.rows.numpy()
     needed = np.unique(np.concatenate([sample.rows, history_rows.ravel()]))
-    place = np.zeros(n_items, np.int64)
-    place[needed] = np.arange(len(needed))
+    position = np.zeros(n_items, np.int64)
+    position[needed] = np.arange(len(needed))
     latent, bias = model.items(torch.from_numpy(needed).to(device))
-    users = model.users(latent[torch.from_numpy(place[history_rows]).to(device)], batch.histories.to(device))
+    users = model.users(latent[torch.from_numpy(position[history_rows]).to(device)], batch.histories.to(device))
     moments, moment_of = np.unique(batch.moments, return_inverse=True)
     popularity = torch.from_numpy(trend.features[moments][:, sample.rows]).to(device)
-    at, d = torch.from_numpy(place[sample.rows]).to(device), latent.shape[1]
+    at, d = torch.from_numpy(position[sample.rows]).to(device), latent.shape[1]
     scores = users[:, : d + 1] @ torch.cat([latent[at], bias[at]], dim=1).T
     scores = scores + torch.einsum("qh,qch->qc", users[:, d + 1 :], popularity[torch.from_numpy(moment_of).to(device)])
     return sampled_softmax(

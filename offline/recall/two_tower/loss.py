@@ -23,9 +23,9 @@ class ItemSample:
 
     def positions(self, rows: NDArray[np.int64], n_items: int) -> NDArray[np.int64]:
         """Position in the sample of each of `rows`, -1 where it was not drawn."""
-        place = np.full(n_items, -1, np.int64)
-        place[self.rows] = np.arange(len(self.rows))
-        return place[rows]
+        position = np.full(n_items, -1, np.int64)
+        position[self.rows] = np.arange(len(self.rows))
+        return position[rows]
 
 
 @dataclass(frozen=True, slots=True)

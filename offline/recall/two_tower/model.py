@@ -1,7 +1,7 @@
-"""The two towers. Their inner product is the score: latent taste, item bias and popularity by half-life.
+"""The pooled towers. Their inner product is the score: latent factors, item bias and popularity by half-life.
 
 An item vector is [latent (d), bias (1), popularity (h)]; a user vector is [latent (d), 1, weight per popularity (h)].
-So an index over inner products represents popularity exactly, and each user says how much of it they want.
+So an index over inner products represents popularity exactly, and each user vector weighs it.
 """
 
 from __future__ import annotations
@@ -21,13 +21,15 @@ _DECADES = tuple(range(1890, 2050, 10))
 _AGE_HALF_LIVES = (3_600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0, 365 * 86_400.0)
 _EVENT_FEATURES = 2 + 1 + len(_AGE_HALF_LIVES)
 _MASKED = -1e9
-_EXTREME = 5.0
-"""Standard deviations beyond which a value is cut off."""
+INIT_STD = 0.05
+"""Standard deviation of untrained item embeddings."""
+CLIP_STD = 5.0
+"""Standardised ratings are clipped to this many standard deviations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What is known of items beside their id: genres and decade, one column each."""
+    """Content features of items, next to their id: genres and decade, one column each."""
 
     names: tuple[str, ...]
     matrix: NDArray[np.float32]
@@ -71,25 +73,25 @@ class ItemTower(nn.Module):
     def __init__(self, content: Content, config: TwoTowerConfig) -> None:
         super().__init__()
         n_items, n_columns = content.matrix.shape
-        self.identity = nn.Embedding(n_items, config.pooled.embedding_size)
-        self.identity_bias = nn.Embedding(n_items, 1)
-        self.described = nn.Linear(n_columns, config.pooled.embedding_size, bias=False)
-        self.described_bias = nn.Linear(n_columns, 1, bias=False)
+        self.id_embedding = nn.Embedding(n_items, config.pooled.embedding_size)
+        self.id_bias = nn.Embedding(n_items, 1)
+        self.content_projection = nn.Linear(n_columns, config.pooled.embedding_size, bias=False)
+        self.content_bias = nn.Linear(n_columns, 1, bias=False)
         self.id_dropout = config.pooled.id_dropout
         self.content: Tensor
         self.register_buffer("content", torch.from_numpy(content.matrix), persistent=False)
-        nn.init.normal_(self.identity.weight, std=0.05)
-        nn.init.zeros_(self.identity_bias.weight)
-        nn.init.normal_(self.described.weight, std=0.05)
-        nn.init.zeros_(self.described_bias.weight)
+        nn.init.normal_(self.id_embedding.weight, std=INIT_STD)
+        nn.init.zeros_(self.id_bias.weight)
+        nn.init.normal_(self.content_projection.weight, std=INIT_STD)
+        nn.init.zeros_(self.content_bias.weight)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Latent vectors [n, d] and biases [n, 1] of `rows`; in training some items go without their id."""
-        latent, bias, content = self.identity(rows), self.identity_bias(rows), self.content[rows]
+        latent, bias, content = self.id_embedding(rows), self.id_bias(rows), self.content[rows]
         if self.training and self.id_dropout:
             kept = (torch.rand(len(rows), 1, device=rows.device) >= self.id_dropout).float()
             latent, bias = latent * kept, bias * kept
-        return latent + self.described(content), bias + self.described_bias(content)
+        return latent + self.content_projection(content), bias + self.content_bias(content)
 
 
 class UserTower(nn.Module):
@@ -140,7 +142,7 @@ class UserTower(nn.Module):
         valued = torch.isnan(histories.values).logical_not()
         values = torch.where(valued, histories.values, self.value_scale[0])
         ages = histories.ages.clamp(min=0.0)
-        standard = ((values - self.value_scale[0]) / self.value_scale[1]).clamp(-_EXTREME, _EXTREME)
+        standard = ((values - self.value_scale[0]) / self.value_scale[1]).clamp(-CLIP_STD, CLIP_STD)
         columns = [standard, valued.to(ages.dtype)]
         columns += [torch.log1p(ages / _AGE_HALF_LIVES[0]) / 10.0]
         columns += [torch.exp(ages * (-math.log(2.0) / half_life)) for half_life in _AGE_HALF_LIVES]
@@ -169,16 +171,16 @@ class TwoTower(nn.Module):
     @property
     def latent_size(self) -> int:
         """Width of the part of an item vector that stands for it in a history."""
-        return self.items.identity.embedding_dim
+        return self.items.id_embedding.embedding_dim
 
     @torch.no_grad()
     def item_vectors(self, trend: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
         """float32[items, d + 1 + h] with popularity `trend` (float32[items, h]); not `known` ones go without their id.
 
-        An item that nobody took has an id embedding that says nothing: genres and year give it its place.
+        The id embedding of an item without events is untrained, so only genres and year place the item.
         """
         latent, bias = self.items(torch.arange(len(known), device=self.device))
         unknown = torch.from_numpy(np.flatnonzero(~known)).to(self.device)
-        latent[unknown] -= self.items.identity(unknown)
-        bias[unknown] -= self.items.identity_bias(unknown)
+        latent[unknown] -= self.items.id_embedding(unknown)
+        bias[unknown] -= self.items.id_bias(unknown)
         return np.concatenate([latent.cpu().numpy(), bias.cpu().numpy(), trend], axis=1).astype(np.float32)

@@ -1,8 +1,8 @@
-"""The sequence towers: causal self-attention over the history tells what comes next.
+"""The sequence towers: causal self-attention over the history predicts the next item.
 
 An item vector is [latent (d), bias (1)]; a user vector is [latent (d), 1]. The state after each event is a user vector
 of that moment, so that one pass over a history trains as many requests as it has events. An event carries the time
-until the next one, or until the request: the tower knows when it is asked, and no event sees what comes after it.
+until the next one, or until the request: the tower knows the time of the request, and no event sees a later item.
 """
 
 from __future__ import annotations
@@ -22,13 +22,14 @@ from recsys.errors import CannotStart
 
 _GAP_HALF_LIVES = (10.0, 60.0, 600.0, 3_600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0, 365 * 86_400.0)
 _EVENT_FEATURES = 3 + 1 + len(_GAP_HALF_LIVES)
-_EXTREME = 5.0
-_BIRTH = 0.02
-"""Deviation of untrained vectors."""
+CLIP_STD = 5.0
+"""Standardised ratings are clipped to this many standard deviations."""
+INIT_STD = 0.02
+"""Standard deviation of untrained embeddings."""
 _INPUT_LENGTH = 4.0
-"""Length of items' vectors where the first layer reads them, beside what else an event says."""
+"""Item vectors are scaled to this length before the event features are added to them."""
 _SPAN = 50.0
-"""Attention is divided by this many events; the layer's normalisation takes care of longer histories."""
+"""Attention weights are divided by this many events; layer normalisation evens out other lengths."""
 
 
 class SequenceItemTower(nn.Module):
@@ -38,29 +39,29 @@ class SequenceItemTower(nn.Module):
         super().__init__()
         n_items, n_columns = content.matrix.shape
         size = config.sequence.size
-        self.identity = nn.Embedding(n_items, size)
-        self.identity_bias = nn.Embedding(n_items, 1)
-        self.described = nn.Linear(n_columns, size, bias=False)
+        self.id_embedding = nn.Embedding(n_items, size)
+        self.id_bias = nn.Embedding(n_items, 1)
+        self.content_projection = nn.Linear(n_columns, size, bias=False)
         self.side = SideTower(side, size)
         self.id_dropout = config.sequence.id_dropout
         self.content: Tensor
         self.register_buffer("content", torch.from_numpy(content.matrix), persistent=False)
-        nn.init.normal_(self.identity.weight, std=_BIRTH)
-        nn.init.normal_(self.described.weight, std=_BIRTH)
-        nn.init.zeros_(self.identity_bias.weight)
+        nn.init.normal_(self.id_embedding.weight, std=INIT_STD)
+        nn.init.normal_(self.content_projection.weight, std=INIT_STD)
+        nn.init.zeros_(self.id_bias.weight)
 
     def forward(self, known: Tensor | None = None) -> Tensor:
         """[items, d + 1]: latent vectors of length 1 and biases of all items.
 
-        Items that are not `known` (bool[items]) go without their id: it says nothing where nobody took the item. In
-        training some others do too, so that the rest learns to give an item its place.
+        Items that are not `known` (bool[items]) go without their id, which is untrained where an item has no events. In
+        training some others do too (id dropout), so that the content features learn to place an item.
         """
-        identity, bias = self.identity.weight, self.identity_bias.weight
+        embedding, bias = self.id_embedding.weight, self.id_bias.weight
         if known is None and self.training and self.id_dropout:
-            known = torch.rand(len(identity), device=identity.device) >= self.id_dropout
+            known = torch.rand(len(embedding), device=embedding.device) >= self.id_dropout
         if known is not None:
-            identity, bias = identity * known[:, None], bias * known[:, None]
-        latent = functional.normalize(self.side(identity + self.described(self.content)), dim=1)
+            embedding, bias = embedding * known[:, None], bias * known[:, None]
+        latent = functional.normalize(self.side(embedding + self.content_projection(self.content)), dim=1)
         return torch.cat([latent, bias], dim=1)
 
 
@@ -114,7 +115,7 @@ class SequenceUserTower(nn.Module):
         )
         self.end = nn.Sequential(nn.LayerNorm(size), nn.Linear(size, size))
         self.temperature = sequence.temperature
-        nn.init.normal_(self.cold, std=_BIRTH)
+        nn.init.normal_(self.cold, std=INIT_STD)
 
     def forward(self, items: Tensor, histories: Histories) -> Tensor:
         """User vectors [q, d + 1] at the request; `items` are the latent vectors [q, L, d] of the events."""
@@ -142,7 +143,7 @@ class SequenceUserTower(nn.Module):
         """[q, L, _EVENT_FEATURES]: standardised value, whether there is one, weight, and the time until the next."""
         valued = torch.isnan(histories.values).logical_not()
         values = torch.where(valued, histories.values, self.value_scale[0])
-        standard = ((values - self.value_scale[0]) / self.value_scale[1]).clamp(-_EXTREME, _EXTREME)
+        standard = ((values - self.value_scale[0]) / self.value_scale[1]).clamp(-CLIP_STD, CLIP_STD)
         later = functional.pad(histories.ages[:, 1:], (0, 1))
         gaps = (histories.ages - later).clamp(min=0.0)
         columns = [standard, valued.to(gaps.dtype), histories.weights]
@@ -175,7 +176,7 @@ class SequenceTower(nn.Module):
     @property
     def latent_size(self) -> int:
         """Width of the part of an item vector that stands for it in a history."""
-        return self.items.identity.embedding_dim
+        return self.items.id_embedding.embedding_dim
 
     @torch.no_grad()
     def item_vectors(self, trend: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -143,7 +143,7 @@ class SequenceLearner:
 def _groups(model: SequenceTower, reg: float) -> list[dict[str, Any]]:
     """Matrices decay; vectors, biases and tables of distances do not."""
     named = list(model.named_parameters())
-    flat = [name for name, value in named if value.ndim < 2 or name.endswith(("distance", "identity_bias.weight"))]
+    flat = [name for name, value in named if value.ndim < 2 or name.endswith(("distance", "id_bias.weight"))]
     return [
         {"params": [value for name, value in named if name not in flat], "weight_decay": reg},
         {"params": [value for name, value in named if name in flat], "weight_decay": 0.0},

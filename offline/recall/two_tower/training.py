@@ -15,7 +15,7 @@ from offline.dataset.interactions import Snapshot, TrainingEvents
 from offline.recall.two_tower.checkpoint import (
     CHECKPOINT_FILE,
     WEIGHTS_FILE,
-    Meaning,
+    InputSchema,
     fingerprint,
     load_checkpoint,
     load_weights,
@@ -71,7 +71,7 @@ def train(
     else:
         training.fit(corpus, plan.epochs)
     model = training.learner.best.cpu()
-    save_weights(folder / WEIGHTS_FILE, model, training.meaning, corpus.known)
+    save_weights(folder / WEIGHTS_FILE, model, training.schema, corpus.known)
     export_towers(model, snapshot, corpus, config, folder)
     training.checkpoint.unlink(missing_ok=True)
 
@@ -90,9 +90,9 @@ def index_items(
     fingerprint(snapshot, config, side, trained)
     content = Content.of(snapshot.catalogue)
     model = _new_towers(content, snapshot.events, config, side)
-    known = load_weights(trained / WEIGHTS_FILE, model, Meaning.of(snapshot, content, side))
+    known = load_weights(trained / WEIGHTS_FILE, model, InputSchema.of(snapshot, content, side))
     corpus = Corpus.of(snapshot.events, len(snapshot.catalogue), snapshot.cutoff, config)
-    save_weights(folder / WEIGHTS_FILE, model, Meaning.of(snapshot, content, side), known)
+    save_weights(folder / WEIGHTS_FILE, model, InputSchema.of(snapshot, content, side), known)
     export_towers(model.eval(), snapshot, corpus.knowing(known), config, folder)
 
 
@@ -146,12 +146,12 @@ class _Training:
         self.plan = config.trained
         self.checkpoint = folder / CHECKPOINT_FILE
         content = Content.of(snapshot.catalogue)
-        self.meaning = Meaning.of(snapshot, content, side)
-        self.identity = fingerprint(snapshot, config, side, initial)
+        self.schema = InputSchema.of(snapshot, content, side)
+        self.fingerprint = fingerprint(snapshot, config, side, initial)
         model = _new_towers(content, snapshot.events, config, side)
         self.continued = initial is not None
         if initial is not None:
-            load_weights(initial / WEIGHTS_FILE, model, self.meaning)
+            load_weights(initial / WEIGHTS_FILE, model, self.schema)
         self.phase, self.epochs = _SEARCH, 0
         self.best: dict[str, Any] = {"score": -1.0, "epoch": 0, "weights": {}}
         self.learner = self._learner(model)
@@ -211,11 +211,11 @@ class _Training:
         return Schedule(config.learning_rate * config.refit_rate, epochs, config.warmup)
 
     def _save(self) -> None:
-        state = {"fingerprint": self.identity, "phase": self.phase, "epochs": self.epochs, "best": self.best}
+        state = {"fingerprint": self.fingerprint, "phase": self.phase, "epochs": self.epochs, "best": self.best}
         save_checkpoint(self.checkpoint, {**state, "learner": self.learner.state()})
 
     def _resume(self) -> None:
-        state = load_checkpoint(self.checkpoint, self.identity)
+        state = load_checkpoint(self.checkpoint, self.fingerprint)
         if state is None:
             return
         self.phase, self.epochs, self.best = state["phase"], state["epochs"], state["best"]

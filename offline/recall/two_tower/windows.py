@@ -87,17 +87,17 @@ def pack(windows: Windows, events_per_step: int, rng: np.random.Generator) -> li
 def gather_windows(events: TrainingEvents, windows: Windows) -> SequenceBatch:
     """The events of `windows`, padded at the left."""
     width = max(int(windows.lengths.max(initial=0)), 1)
-    place = windows.ends[:, None] - 1 - np.arange(width, 0, -1)[None, :]
-    present = place >= windows.starts[:, None]
-    place = np.where(present, place, windows.starts[:, None])
-    ages = events.timestamps[windows.ends - 1][:, None] - events.timestamps[place]
+    position = windows.ends[:, None] - 1 - np.arange(width, 0, -1)[None, :]
+    present = position >= windows.starts[:, None]
+    position = np.where(present, position, windows.starts[:, None])
+    ages = events.timestamps[windows.ends - 1][:, None] - events.timestamps[position]
     histories = Histories(
-        torch.from_numpy(np.where(present, events.item_rows[place], 0).astype(np.int64)),
-        torch.from_numpy(np.where(present, events.values[place], np.float32(np.nan))),
+        torch.from_numpy(np.where(present, events.item_rows[position], 0).astype(np.int64)),
+        torch.from_numpy(np.where(present, events.values[position], np.float32(np.nan))),
         torch.from_numpy(np.where(present, ages, 0).astype(np.float32)),
-        torch.from_numpy(np.where(present, events.weights[place], np.float32(0))),
+        torch.from_numpy(np.where(present, events.weights[position], np.float32(0))),
     )
-    targets = np.where(present, events.item_rows[place + 1], 0).astype(np.int64)
+    targets = np.where(present, events.item_rows[position + 1], 0).astype(np.int64)
     beginning = np.isin(windows.starts, events.indptr[:-1])
     firsts = torch.from_numpy(events.item_rows[windows.starts[beginning]].astype(np.int64))
     return SequenceBatch(histories, torch.from_numpy(targets), torch.from_numpy(present), firsts)

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from scipy.sparse import csc_array, csr_matrix, random_array
 
 from offline.dataset.interactions import Interactions, Snapshot
-from offline.recall.interaction_matrix import taste_matrix
+from offline.recall.interaction_matrix import interaction_matrix
 from offline.recall.itemcf.cosine import bm25, cosine_blocks
 from offline.recall.itemcf.ease import ease_weights, from_users, row_blocks
 from offline.recall.itemcf.neighbours import NeighbourLists
@@ -225,7 +225,7 @@ def test_eighty_seven_thousand_items_train_within_the_limit(tmp_path: Path) -> N
 
 def test_bm25_weighs_as_implicit_does_and_links_by_inner_products(tmp_path: Path) -> None:
     snapshot = checkerboard(12, 16)
-    matrix = csc_array(taste_matrix(snapshot, ValueScale(low=0, high=0, floor=1)))
+    matrix = csc_array(interaction_matrix(snapshot, ValueScale(low=0, high=0, floor=1)))
     reference = bm25_weight(csr_matrix(matrix).T, K1=2, B=0.5).toarray()
     expected = reference @ reference.T
     np.fill_diagonal(expected, 0)
@@ -242,10 +242,10 @@ def test_bm25_weighs_as_implicit_does_and_links_by_inner_products(tmp_path: Path
 
 def test_what_is_no_evidence_is_not_in_the_matrix() -> None:
     snapshot = checkerboard(12, 16)
-    everything = taste_matrix(snapshot, ValueScale(low=0, high=0, floor=1))
+    everything = interaction_matrix(snapshot, ValueScale(low=0, high=0, floor=1))
     values = np.where(np.arange(len(snapshot.values)) % 3 == 0, 2, 5).astype(np.float32)
     rated = replace(snapshot, values=values)
-    liked = taste_matrix(rated, ValueScale(low=1, high=5, floor=1, least=4))
+    liked = interaction_matrix(rated, ValueScale(low=1, high=5, floor=1, least=4))
     assert liked.nnz == np.count_nonzero(values == 5) < everything.nnz
     assert set(liked.data) == {1.0}
 
@@ -263,7 +263,7 @@ def test_the_matrix_leaves_the_events_as_they_are() -> None:
     )
     snapshot = Snapshot.build("clicks", world.cutoff + 1, world.items, twice)
     before = {name: getattr(snapshot.events, name).copy() for name in ("indptr", "item_rows", "values", "weights")}
-    matrix = taste_matrix(snapshot, ValueScale(low=1, high=5, floor=0, least=4))
+    matrix = interaction_matrix(snapshot, ValueScale(low=1, high=5, floor=0, least=4))
     assert matrix.nnz < len(snapshot.item_ids)
     for name, values in before.items():
         assert_array_equal(getattr(snapshot.events, name), values, err_msg=name)

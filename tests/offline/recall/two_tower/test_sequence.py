@@ -343,7 +343,7 @@ def test_towers_continue_those_of_an_earlier_cut_off(tmp_path: Path, towers: Pat
     still = varied(CONFIG, sequence={"learning_rate": 1e-9, "continue_epochs": 1})
     later = trained(tmp_path, rounds(newcomer="Drama"), still, initial=towers)
     with np.load(towers / WEIGHTS_FILE) as before, np.load(later / WEIGHTS_FILE) as after:
-        assert_allclose(after["items.identity.weight"][:N_ITEMS], before["items.identity.weight"], atol=1e-5)
+        assert_allclose(after["items.id_embedding.weight"][:N_ITEMS], before["items.id_embedding.weight"], atol=1e-5)
         assert_allclose(after["users.event.weight"], before["users.event.weight"], atol=1e-5)
     assert ask(later, 2, 3, 4)[0] == 5
 

@@ -14,15 +14,16 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pydantic import ValidationError
 
 from offline.dataset.interactions import Snapshot
-from offline.recall.two_tower import TwoTowerConfig, train
+from offline.recall.two_tower import TwoTowerConfig, checkpoint, train
 from offline.recall.two_tower.batches import Epoch, batches, draw_epoch
-from offline.recall.two_tower.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
+from offline.recall.two_tower.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE, fingerprint
 from offline.recall.two_tower.config import PooledConfig
 from offline.recall.two_tower.corpus import Corpus
 from offline.recall.two_tower.learner import Learner
 from offline.recall.two_tower.loss import NegativeSampler
 from offline.recall.two_tower.model import Content, Histories, ItemTower, TwoTower
 from offline.recall.two_tower.sequence import SequenceTower
+from offline.recall.two_tower.side_data import ItemSideData
 from offline.recall.two_tower.training import choose_device, new_model
 from offline.recall.two_tower.validation import Validation
 from recall_server.channels.vector import FILES, VECTORS_FILE, VectorChannel
@@ -206,13 +207,13 @@ def test_towers_continue_those_of_an_earlier_cut_off_by_item_id(tmp_path: Path) 
     later = trained(tmp_path / "later", snapshot_of(events, genres), still, initial=earlier)
     with np.load(earlier / WEIGHTS_FILE) as before, np.load(later / WEIGHTS_FILE) as after:
         assert after["item_ids"].tolist() == [-3, *range(1, 21)]
-        assert_allclose(after["items.identity.weight"][1:], before["items.identity.weight"], atol=1e-5)
+        assert_allclose(after["items.id_embedding.weight"][1:], before["items.id_embedding.weight"], atol=1e-5)
         columns = {name: column for column, name in enumerate(after["content_names"].tolist())}
         old = {name: column for column, name in enumerate(before["content_names"].tolist())}
         for name in ("genre Drama", "decade 1990"):
             assert_allclose(
-                after["items.described.weight"][:, columns[name]],
-                before["items.described.weight"][:, old[name]],
+                after["items.content_projection.weight"][:, columns[name]],
+                before["items.content_projection.weight"][:, old[name]],
                 atol=1e-5,
             )
 
@@ -223,6 +224,20 @@ def test_towers_of_another_shape_or_place_cannot_be_continued(tmp_path: Path) ->
         trained(tmp_path / "wide", two_tastes(), varied(CONFIG, pooled={"embedding_size": 4}), initial=earlier)
     with pytest.raises(DataMissing, match="no towers to continue"):
         trained(tmp_path / "none", two_tastes(), initial=tmp_path / "nowhere")
+    with np.load(earlier / WEIGHTS_FILE) as saved:
+        arrays = {name.replace("id_embedding", "identity"): saved[name] for name in saved.files}
+    np.savez(earlier / WEIGHTS_FILE, **arrays)
+    with pytest.raises(DataMissing, match=r"no items\.id_embedding\.weight, which this configuration needs"):
+        trained(tmp_path / "old", two_tastes(), initial=earlier)
+
+
+def test_a_checkpoint_of_other_names_is_not_continued(monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshot = two_tastes()
+    side = ItemSideData.of(snapshot.catalogue)
+    before = fingerprint(snapshot, CONFIG, side, None)
+    assert fingerprint(snapshot, CONFIG, side, None) == before
+    monkeypatch.setattr(checkpoint, "_FORMAT", checkpoint._FORMAT + 1)
+    assert fingerprint(snapshot, CONFIG, side, None) != before
 
 
 def test_trains_where_nobody_can_be_validated_and_without_values(tmp_path: Path) -> None:
@@ -283,11 +298,11 @@ def test_id_dropout_hides_ids_in_training_only() -> None:
     snapshot = two_tastes(4)
     tower = ItemTower(Content.of(snapshot.catalogue), varied(CONFIG, pooled={"id_dropout": 0.5}))
     torch.manual_seed(0)
-    described = tower.described(tower.content)
+    content = tower.content_projection(tower.content)
     latent, _ = tower.train()(torch.arange(20))
-    hidden = torch.isclose(latent, described).all(dim=1)
+    hidden = torch.isclose(latent, content).all(dim=1)
     assert 0 < int(hidden.sum()) < 20
-    assert not torch.isclose(tower.eval()(torch.arange(20))[0], described).all(dim=1).any()
+    assert not torch.isclose(tower.eval()(torch.arange(20))[0], content).all(dim=1).any()
 
 
 def test_validation_scores_what_users_do_later() -> None:
