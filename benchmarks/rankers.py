@@ -33,7 +33,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
     config = ComparisonConfig.from_arguments(sys.argv[1:], "benchmarks/rankers.py")
     workflow = Workflow(config)
-    rows = compare(workflow.rankers, *workflow.selection_inputs(rating=True))
+    rows = compare(workflow.ranking.rankers, *workflow.ranking.selection_inputs(rating=True))
     facts = {"dataset": config.dataset, "protocol": config.split.protocol, "rows": [asdict(row) for row in rows]}
     config.out.write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
     print(table(rows))

@@ -23,7 +23,6 @@ import hashlib
 import json
 import resource
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -31,13 +30,10 @@ from pathlib import Path
 
 import numpy as np
 
-import gateway.pipeline.pipeline
-import recsys.features
 from gateway.pipeline.request import Request
 from offline.dataset.interactions import Interactions, Items, Snapshot
 from offline.metrics.ranking import Relevant
 from offline.protocols.targets import Targets
-from offline.ranking import samples
 from offline.ranking.samples import SampleInputs, Samples, SamplesConfig, feature_store, write_samples
 from offline.recall import popularity
 from offline.recall.itemcf import training as itemcf
@@ -55,8 +51,6 @@ COUNT, BLOCK = 200, 256
 SAMPLES, PART_FILE = "samples", "part.json"
 MARKER = "made-by-benchmarks-samples"
 """File that says that a folder may be used again."""
-CODE = (sys.modules[__name__], samples, itemcf, popularity, recsys.features, gateway.pipeline.pipeline)
-"""What decides the samples, beside their settings."""
 POLICY = ServingPolicy(
     channels=tuple(ChannelPolicy(name=name, count=COUNT, weight=1.0) for name in ("popularity", "itemcf")),
     rank_count=300,
@@ -200,7 +194,7 @@ def part_step(workspace: Workspace, models: Step, requests: range, arguments: ar
             shutil.rmtree(folder / SAMPLES)
 
     facts = [requests.start, requests.stop, arguments.workers, bool(arguments.at_once)]
-    step = workspace.run("part", make, config=config, facts=facts, inputs=[models], code=CODE)
+    step = workspace.run("part", make, config=config, facts=facts, inputs=[models])
     return Part(**json.loads((step.folder / PART_FILE).read_text("utf-8"))), step.reused
 
 
@@ -214,7 +208,7 @@ def main() -> None:
     parser.add_argument("--root", type=Path, required=True, help="new or empty folder, or that of an earlier run")
     arguments = parser.parse_args()
     workspace = Workspace(claim(arguments.root))
-    models = workspace.run("models", prepare, code=CODE)
+    models = workspace.run("models", prepare)
     parts, planned = [], plan(arguments.rows, arguments.at_once)
     for number, requests in enumerate(planned, start=1):
         part, reused = part_step(workspace, models, requests, arguments)

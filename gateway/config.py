@@ -7,6 +7,7 @@ from typing import Annotated
 
 from pydantic import Field
 
+from recsys.channels import CHANNELS
 from recsys.config import METRICS_PORTS, PORTS, ServerConfig
 
 RANKER = "rank"
@@ -45,7 +46,7 @@ class GatewayConfig(ServerConfig):
         default=4, ge=1, le=1024, description="largest message that is accepted from clients, in MiB"
     )
     recall: dict[str, Target] = Field(
-        default={name: _local(name) for name in ("popularity", "itemcf", "vector", "als", "content")},
+        default={name: _local(name) for name in CHANNELS},
         description="where each recall channel listens: NAME=HOST:PORT, separated by commas; a JSON object in "
         "the environment, a table in the file; those that the bundle's policy does not name are not called",
     )
@@ -69,7 +70,8 @@ class GatewayConfig(ServerConfig):
     recall_share: float = Field(default=0.5, gt=0, lt=1, description="share of the budget that recall may use")
     rank_share: float = Field(default=0.8, gt=0, lt=1, description="share of the remaining budget that ranking may use")
     similar_channels: tuple[str, ...] = Field(
-        default=("itemcf", "vector"), description="channels that SimilarItems queries"
+        default=tuple(name for name, spec in CHANNELS.items() if spec.similar),
+        description="channels that SimilarItems queries",
     )
     rollout_timeout_seconds: float = Field(
         default=30.0, ge=0, description="longest wait for backends to have the released bundle ready"

@@ -8,10 +8,11 @@ from typing import Any
 
 from pydantic import Field, model_validator
 
-from recall_server.channels import CHANNELS, channel_class
 from recall_server.channels.base import Channel
+from recall_server.channels.registry import channel_class
 from recall_server.servicer import SERVICE_NAME, RecallServicer, stage_name
 from recsys.bundle import Bundle, BundleStore, golden
+from recsys.channels import CHANNELS
 from recsys.compute import Compute
 from recsys.config import METRICS_PORTS, PORTS, ServerConfig
 from recsys.errors import CannotStart

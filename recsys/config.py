@@ -17,21 +17,19 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, CliSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.exceptions import SettingsError
 
+from recsys.channels import CHANNELS
 from recsys.errors import CannotStart
 from recsys.help import help_page, terminal_width
 from recsys.logs import LogFormat
 
 ENVIRONMENT_PREFIX = "RECSYS_"
 
-PORTS = {
-    "gateway": 50050,
-    "popularity": 50051,
-    "itemcf": 50052,
-    "vector": 50053,
-    "rank": 50054,
-    "als": 50055,
-    "content": 50056,
-}
+PORTS = dict(
+    sorted(
+        {"gateway": 50050, "rank": 50054, **{name: spec.port for name, spec in CHANNELS.items()}}.items(),
+        key=lambda entry: entry[1],
+    )
+)
 """Default gRPC port by role."""
 
 METRICS_PORTS = {role: port - 40_900 for role, port in PORTS.items()}

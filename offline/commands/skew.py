@@ -28,7 +28,7 @@ from offline.publish.publish import INDEX_FILE
 from offline.ranking.in_process import ChannelSource, RecordingSource, run_pipeline
 from offline.ranking.samples import feature_store
 from offline.workflow.config import OfflineConfig
-from recall_server.channels import channel_class
+from recall_server.channels.registry import channel_class
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
 from recsys.domain import History, RankQuery

@@ -256,3 +256,9 @@ def _available_from(explicit: list[int | None], item_ids: Ids, interactions: Int
     given = np.asarray([value is not None for value in explicit], np.bool_)
     available[given] = [value for value in explicit if value is not None]
     return available
+
+
+def save_catalogue(snapshot: Snapshot, folder: Path) -> None:
+    """Writes the items of the snapshot and their texts below `folder`, as a bundle has them."""
+    snapshot.catalogue.save(folder)
+    snapshot.texts.save(folder)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +22,12 @@ from offline.dataset.interactions import Snapshot
 from offline.evaluation.results import MIN_WARM_USERS, Evaluation, Figure, SystemRow
 from offline.metrics.ranking import CUTS, LONGEST, coverage, hits_of, intervals, mean_popularity, padded, per_request
 from offline.protocols.targets import Targets
+from offline.publish.publish import REPORT_FOLDER
 from offline.ranking.in_process import ChannelSource, RankerSource, no_fallback, run_pipeline
+from offline.ranking.rankers.choice import RankerChoice
 from rank_server.scoring import Ranker
 from recall_server.channels.base import Channel
+from recall_server.channels.registry import open_channels
 from recsys.bundle import ServingPolicy
 from recsys.domain import Ids, Scores
 
@@ -56,6 +60,27 @@ class Models:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelFiles:
+    """The models of one cut-off on disk: a folder with the files of a bundle, and how serving uses them."""
+
+    snapshot: Snapshot
+    policy: ServingPolicy
+    folder: Path
+
+    def open(self) -> Models:
+        """Channels, ranker, fallback, and the re-ranker where the policy has one."""
+        catalogue, rerank = self.snapshot.catalogue, self.policy.rerank
+        return Models(
+            self.snapshot,
+            open_channels(self.policy, self.folder),
+            Ranker.open(self.folder),
+            self.policy,
+            Fallback.open(self.folder, catalogue),
+            None if rerank is None else Reranker.open(self.folder, catalogue, rerank),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Lists:
     """What one system recommends, request by request."""
 
@@ -65,6 +90,21 @@ class Lists:
     """float32[requests, `LONGEST`], parallel; 0 where filled up."""
     seconds: float = 0.0
     """How long all of them took."""
+
+
+def write_report(
+    files: ModelFiles,
+    ask: Callable[[], Targets],
+    choice: Path,
+    folder: Path,
+    *,
+    name: str,
+    kind: str,
+    config: BootstrapConfig,
+) -> None:
+    """Evaluates the models on the requests that `ask` makes; `choice` is the folder of the ranker that was chosen."""
+    result = evaluate(files.open(), ask(), name=name, kind=kind, config=config)
+    replace(result, choice=RankerChoice.load(choice)).save(folder / REPORT_FOLDER)
 
 
 def evaluate(models: Models, targets: Targets, *, name: str, kind: str, config: BootstrapConfig) -> Evaluation:

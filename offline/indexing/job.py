@@ -5,63 +5,23 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 
-from gateway.bundle import state
-from gateway.pipeline import rerank
-from offline import indexing
-from offline.dataset import credits as people
-from offline.dataset import interactions
-from offline.dataset import tables as table_files
 from offline.dataset.interactions import Snapshot
 from offline.indexing.items import indexed_snapshot, new_items, warn_of_undescribed
 from offline.indexing.parts import Indexing
-from offline.indexing.towers import index_texts
+from offline.indexing.texts import index_texts
 from offline.ingest.prepare import prepare_tables
-from offline.publish import gateway_files
 from offline.publish.golden_requests import golden_requests, write_golden
 from offline.publish.publish import BundleFacts, publish
-from offline.ranking.rankers import graph
-from offline.ranking.samples import collection
-from offline.recall import content, descriptions, interaction_matrix, two_tower
+from offline.recall.content import ContentConfig
+from offline.recall.two_tower import TwoTowerConfig
 from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import OfflineConfig
-from rank_server import scoring
-from recall_server.channels import als, files, itemcf, popularity, vector
-from recall_server.channels import content as content_channel
 from recall_server.channels.vector import VectorChannel, read_facts
-from recsys import catalogue, features
-from recsys import people as recsys_people
 from recsys.bundle import Bundle
 from recsys.errors import DataError
 
 INDEX = "index"
 """The step."""
-
-CODE = (
-    indexing,
-    interactions,
-    people,
-    table_files,
-    catalogue,
-    recsys_people,
-    content,
-    descriptions,
-    interaction_matrix,
-    two_tower,
-    collection,
-    features,
-    graph,
-    scoring,
-    gateway_files,
-    state,
-    rerank,
-    files,
-    popularity,
-    itemcf,
-    als,
-    content_channel,
-    vector,
-)
-"""What the step runs, and what says how the files are laid out that it reads and writes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,18 +64,18 @@ def add_items(config: OfflineConfig, as_of: int) -> Indexed:
 def _indexed(workspace: Workspace, config: OfflineConfig, bundle: Bundle, snapshot: Snapshot, *, tables: Step) -> Step:
     """The folder of the whole bundle, but for golden requests and manifest."""
     text = index_texts(workspace, bundle, snapshot, config, tables=tables)
-    work = Indexing(bundle, snapshot, config, tables.folder, text.folder if text else None)
+    content, towers = config.settings_of("content", ContentConfig), config.settings_of("vector", TwoTowerConfig)
+    work = Indexing(bundle, snapshot, content, towers, tables.folder, text.folder if text else None)
     return workspace.run(
         INDEX,
         work.write,
         facts=[
             bundle.version,
             snapshot.items.item_ids.tolist(),
-            config.content.model_dump(mode="json"),
-            config.two_tower.model_dump(mode="json"),
+            content.model_dump(mode="json"),
+            towers.model_dump(mode="json"),
         ],
         inputs=[tables, *([text] if text else [])],
-        code=CODE,
     )
 
 

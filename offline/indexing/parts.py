@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from gateway.pipeline.rerank import BONUS_FILE
 from offline.dataset.interactions import Snapshot
-from offline.dataset.tables import IdTables
 from offline.indexing.graph import extend_graph
 from offline.indexing.rows import RowMap
 from offline.indexing.towers import index_vectors
@@ -22,12 +21,13 @@ from offline.publish.gateway_files import export_gateway
 from offline.publish.publish import INDEX_FILE, REPORT_FOLDER
 from offline.ranking.samples import feature_store
 from offline.recall import content
-from offline.workflow.config import OfflineConfig
+from offline.recall.content import ContentConfig
+from offline.recall.two_tower import TwoTowerConfig
 from rank_server.scoring import GRAPH_FILE
 from recall_server.channels import als, itemcf, popularity
 from recall_server.channels.content import ContentChannel
 from recall_server.channels.files import read_facts
-from recall_server.channels.popularity import PopularityChannel, PopularityScores
+from recall_server.channels.popularity import PopularityScores
 from recall_server.channels.vector import VectorChannel
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
@@ -46,7 +46,8 @@ class Indexing:
     bundle: Bundle
     snapshot: Snapshot
     """The bundle's events beside all items."""
-    config: OfflineConfig
+    content: ContentConfig
+    towers: TwoTowerConfig
     tables: Path
     text: Path | None
 
@@ -104,10 +105,10 @@ class Indexing:
         self._facts(als.FACTS_FILE, als.ALSFacts, folder)
 
     def _content(self, folder: Path) -> None:
-        content.train(self.snapshot, self.config.content, folder, tables=self.tables)
+        content.train(self.snapshot, self.content, folder, tables=self.tables)
 
     def _vector(self, folder: Path) -> None:
-        index_vectors(self.bundle, self.snapshot, self.config, folder, text=self.text)
+        index_vectors(self.bundle, self.snapshot, self.towers, folder, text=self.text)
 
     def _ranker(self, folder: Path) -> None:
         """Old items keep their features; new ones have those of an item without events."""
@@ -123,8 +124,7 @@ class Indexing:
         self._copy("rank/rating/facts.json", folder)
 
     def _gateway(self, folder: Path) -> None:
-        users = IdTables.load(self.tables).users
-        export_gateway(self.snapshot, PopularityChannel.open(folder), users, folder)
+        export_gateway(self.snapshot, folder, self.tables, folder)
         rerank = self.bundle.manifest.policy.rerank
         if rerank is not None and self.bundle.has(BONUS_FILE):
             bonus = np.load(self.bundle.path(BONUS_FILE), allow_pickle=False)

@@ -31,13 +31,13 @@ from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped
 from offline.local.supervision import Program, configuration, log_file
 from offline.local.watchdog import HANG_SECONDS
 from recsys import healthcheck
+from recsys.channels import DEFAULT_CHANNELS
 from recsys.config import ANSWERS_FILE, EVENTS_FILE, METRICS_PORTS, PORTS
 from recsys.errors import CannotStart, Unreachable
 
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
-DEFAULT_CHANNELS = ("popularity", "itemcf", "vector")
 _POLL_SECONDS = 0.1
 _LAST_LINES = 5
 _FREE_PORTS = range(20_000, 32_000)

@@ -12,7 +12,7 @@ from gateway.pipeline.stages import SourceAnswer
 from offline.dataset.interactions import Snapshot
 from offline.ranking.in_process import ChannelSource, RankerSource, no_fallback, run_pipeline
 from rank_server.scoring import Ranker
-from recall_server.channels import channel_class
+from recall_server.channels.registry import channel_class
 from recsys.bundle import ServingPolicy
 from recsys.bundle.golden import record_rank, record_recall
 from recsys.catalogue import Catalogue

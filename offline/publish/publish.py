@@ -19,16 +19,13 @@ from recsys import __version__
 from recsys.bundle import FORMAT_VERSION, BundleStore, FileEntry, IndexFacts, Manifest, Release, ServingPolicy
 from recsys.bundle.manifest import MANIFEST_FILE
 from recsys.bundle.store import fsync_folder, sha256_of
+from recsys.channels import CHANNELS
 from recsys.errors import BundleDamaged, BundleError, BundleMissing
 
 log = logging.getLogger(__name__)
 
-ROLE_FOLDERS: dict[str, tuple[str, ...]] = {
-    "popularity": ("catalogue", "popularity"),
-    "itemcf": ("catalogue", "itemcf"),
-    "vector": ("catalogue", "vector"),
-    "als": ("catalogue", "als"),
-    "content": ("catalogue", "content"),
+ROLE_FOLDERS: Mapping[str, tuple[str, ...]] = {
+    **{name: spec.role_folders for name, spec in CHANNELS.items()},
     "rank": ("catalogue", "rank"),
     "gateway": ("catalogue", "gateway"),
 }

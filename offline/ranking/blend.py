@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -11,15 +12,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from gateway.pipeline.merge import blended_scores
+from offline.dataset.interactions import Snapshot
 from offline.metrics.ranking import LONGEST, per_request
 from offline.protocols.targets import Targets
-from offline.ranking.samples import relevant_lists
+from offline.ranking.samples import record_queries, relevant_lists
+from recall_server.channels.registry import open_channels
 from recsys.bundle import ServingPolicy
 from recsys.domain import Candidates, RankQuery
 
 log = logging.getLogger(__name__)
 
 METRIC = "ndcg@10"
+POLICY_FILE = "policy.json"
 MIN_WARM_REQUESTS = 50
 """With fewer warm requests than this, choices look at cold ones as well."""
 
@@ -42,6 +46,24 @@ class BlendConfig(BaseModel):
 def pool_policy(policy: ServingPolicy) -> ServingPolicy:
     """`policy` with nothing cut before ranking: what `choose_policy` wants its queries made with."""
     return policy.model_copy(update={"rank_count": 2_000})
+
+
+def choose_blend(
+    snapshot: Snapshot,
+    recall: Path,
+    ask: Callable[[], Targets],
+    folder: Path,
+    *,
+    start: ServingPolicy,
+    config: BlendConfig,
+) -> None:
+    """Writes `POLICY_FILE`: what `choose_policy` makes of `start` for the requests that `ask` makes.
+
+    `recall` is the folder of the channels that were trained on the snapshot.
+    """
+    targets = ask()
+    queries = record_queries(snapshot, open_channels(start, recall), targets, policy=pool_policy(start))
+    (folder / POLICY_FILE).write_text(choose_policy(queries, targets, start, config).model_dump_json(indent=1), "utf-8")
 
 
 def choose_policy(

@@ -1,15 +1,14 @@
 """Steps that are not run again while their inputs, configuration and code stay the same.
 
-A step writes a folder. Its key is a digest of its name, its configuration, the keys of its inputs and the source of
-the modules that make it; the folder is `work/<name>-<key>`, written under a temporary name and renamed when complete,
-so a killed run leaves nothing that looks finished.
+A step writes a folder. Its key is a digest of its name, its configuration, the keys of its inputs and the source that
+does its work (`offline.steps.code`); the folder is `work/<name>-<key>`, written under a temporary name and renamed when
+complete, so a killed run leaves nothing that looks finished.
 """
 
 from __future__ import annotations
 
 import fcntl
 import hashlib
-import inspect
 import json
 import logging
 import shutil
@@ -17,11 +16,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import IO
+from typing import IO, Any
 
 from pydantic import BaseModel
 
+from offline.steps.code import code_digest
 from offline.steps.cost import Meter
 from recsys.errors import DataError
 
@@ -53,19 +52,21 @@ class Workspace:
     def run(
         self,
         name: str,
-        make: Callable[[Path], object],
+        work: Callable[[Path], object],
         *,
         config: BaseModel | None = None,
         facts: object = None,
         inputs: Sequence[Step] = (),
-        code: Sequence[ModuleType] = (),
+        also: Sequence[Callable[..., Any]] = (),
     ) -> Step:
-        """Runs `make(folder)` unless a folder of the same key is there already.
+        """Runs `work(folder)` unless a folder of the same key is there already.
 
-        `config` and `facts` (anything JSON) are what the step depends on beside its inputs; `code` the modules and
-        packages whose source decides what it does.
+        `config` and `facts` (anything JSON) are what the step depends on besides its inputs. The code that it depends
+        on is found by itself: the module of `work` and all of ours that this imports. So `work` is a function of the
+        module that does the work, its other arguments bound by `functools.partial`. `also` are functions or classes
+        that it reaches by name instead of by import.
         """
-        key = step_key(name, config=config, facts=facts, inputs=inputs, code=code)
+        key = step_key(name, config=config, facts=facts, inputs=inputs, code=code_digest([work, *also]))
         folder = self.root / f"{name}-{key}"
         self._used.add(folder.name)
         self._hold()
@@ -76,7 +77,7 @@ class Workspace:
         staging.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         with Meter() as meter:
-            make(staging)
+            work(staging)
         seconds = round(time.monotonic() - started, 2)
         receipt = {"name": name, "key": key, "seconds": seconds, "inputs": [step.folder.name for step in inputs]}
         receipt |= asdict(meter.cost)
@@ -119,27 +120,13 @@ class Workspace:
                 shutil.rmtree(folder)
 
 
-def step_key(
-    name: str,
-    *,
-    config: BaseModel | None,
-    facts: object,
-    inputs: Sequence[Step],
-    code: Sequence[ModuleType],
-) -> str:
-    """16 hex digits that change whenever the step's outcome may."""
+def step_key(name: str, *, config: BaseModel | None, facts: object, inputs: Sequence[Step], code: str) -> str:
+    """16 hex digits that change whenever the step's outcome may; `code` is a digest of the source."""
     parts = {
         "name": name,
         "config": config.model_dump(mode="json") if config else None,
         "facts": facts,
         "inputs": [step.key for step in inputs],
-        "code": [hashlib.sha256(source.encode()).hexdigest() for module in code for source in _sources(module)],
+        "code": code,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _sources(module: ModuleType) -> list[str]:
-    """The source of a module; of a package that of every module in it, in order of path."""
-    folders = [Path(folder) for folder in getattr(module, "__path__", ())]
-    files = sorted(file for folder in folders for file in folder.rglob("*.py"))
-    return [file.read_text("utf-8") for file in files] if files else [inspect.getsource(module)]

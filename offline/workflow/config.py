@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from offline.dataset.splits import SplitConfig
@@ -22,16 +23,11 @@ from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.svd import RatingConfig
 from offline.ranking.rankers.trees import LightGBMConfig
 from offline.ranking.samples import SamplesConfig
-from offline.recall.als import ALSConfig
-from offline.recall.content import ContentConfig
-from offline.recall.itemcf.training import ItemCFConfig
-from offline.recall.popularity import PopularityConfig
 from offline.recall.text.config import TextConfig
-from offline.recall.training import CHANNELS, DEFAULT_CHANNELS, RecallConfig
-from offline.recall.two_tower.config import TwoTowerConfig
 from offline.workflow.renamed import RENAMED_SETTINGS
-from recall_server.channels import channel_class
+from recall_server.channels.registry import channel_class
 from recsys.bundle import BundleStore, ChannelPolicy, ServingPolicy
+from recsys.channels import CHANNELS, DEFAULT_CHANNELS
 from recsys.config import TypedConfig
 
 Purpose = Literal["evaluation", "production"]
@@ -80,8 +76,23 @@ class ServingConfig(BaseModel):
         return ServingPolicy(channels=channels, rank_count=200, ranking="blended", serving_clock=clock)
 
 
-class OfflineConfig(TypedConfig):
-    """What every verb is told."""
+@dataclass(frozen=True, slots=True)
+class RecallConfig:
+    """Which channels are trained, and the settings of each by its name."""
+
+    channels: tuple[str, ...]
+    settings: Mapping[str, BaseModel]
+    text: TextConfig = field(default_factory=TextConfig)
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether a channel that is trained reads what items' texts say: its settings have `reads_text`."""
+        wanted = (name for name in self.channels if "text" in CHANNELS[name].needs)
+        return self.text.source != "none" and any(getattr(self.settings[name], "reads_text", True) for name in wanted)
+
+
+class CommonConfig(TypedConfig):
+    """The settings of every verb, without those of the recall channels."""
 
     model_config = SettingsConfigDict(env_prefix="RECSYSOFFLINE_")
     renamed: ClassVar[Mapping[str, str]] = RENAMED_SETTINGS
@@ -108,11 +119,6 @@ class OfflineConfig(TypedConfig):
     keep_bundles: int = Field(default=5, ge=2, description="bundles kept on disk per purpose")
     seed: int = Field(default=1, ge=0, description="of evaluation's bootstrap and of sampled users")
     split: SplitConfig = SplitConfig()
-    popularity: PopularityConfig = PopularityConfig()
-    itemcf: ItemCFConfig = ItemCFConfig()
-    two_tower: TwoTowerConfig = TwoTowerConfig()
-    als: ALSConfig = ALSConfig()
-    content: ContentConfig = ContentConfig()
     text: TextConfig = TextConfig()
     serving: ServingConfig = ServingConfig()
     blend: BlendConfig = BlendConfig()
@@ -160,12 +166,6 @@ class OfflineConfig(TypedConfig):
         return self.ingest_inputs.events_file
 
     @property
-    def recall(self) -> RecallConfig:
-        """Configuration of every channel."""
-        channels = self.serving.channels
-        return RecallConfig(self.popularity, self.itemcf, self.two_tower, self.als, self.content, channels, self.text)
-
-    @property
     def rankers(self) -> RankerConfigs:
         """Configuration of every ranker."""
         return RankerConfigs(self.ranker, self.lightgbm, self.network, self.rating)
@@ -173,3 +173,33 @@ class OfflineConfig(TypedConfig):
     def store(self, purpose: Purpose) -> BundleStore:
         """The bundles of one purpose."""
         return BundleStore(self.home / "bundles" / purpose)
+
+
+if TYPE_CHECKING:
+    WithChannels = CommonConfig
+else:
+    WithChannels = create_model(
+        "WithChannels",
+        __base__=CommonConfig,
+        **{spec.settings_section: (spec.load_settings(), spec.load_settings()()) for spec in CHANNELS.values()},
+    )
+
+
+Settings = TypeVar("Settings", bound=BaseModel)
+
+
+class OfflineConfig(WithChannels):
+    """What every verb is told; each channel of the registry has a section of its own."""
+
+    def settings_of(self, channel: str, kind: type[Settings]) -> Settings:
+        """The settings of one channel, which are of the type `kind`."""
+        found = getattr(self, CHANNELS[channel].settings_section)
+        if not isinstance(found, kind):
+            raise TypeError(f"settings of {channel}: {type(found).__name__}, expected {kind.__name__}")
+        return found
+
+    @property
+    def recall(self) -> RecallConfig:
+        """Configuration of every channel."""
+        settings = {name: getattr(self, spec.settings_section) for name, spec in CHANNELS.items()}
+        return RecallConfig(self.serving.channels, settings, self.text)

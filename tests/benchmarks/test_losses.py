@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from offline.dataset.interactions import Snapshot
-from offline.recall import two_tower
+from offline.recall.two_tower import training
 from offline.recall.two_tower.objectives import ObjectiveName
 from offline.studies.benchmark import losses as comparison
 from offline.studies.benchmark.loss_result import METRICS, LossResult, losses_section, text_table
@@ -78,7 +78,7 @@ class Trainings:
 
 @pytest.fixture
 def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
-    noted, train = Trainings(), two_tower.train
+    noted, train = Trainings(), training.train_channel
 
     def spy(snapshot: Snapshot, *rest: object, **options: object) -> None:
         noted.seen.append(snapshot)
@@ -86,7 +86,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> Trainings:
             raise Killed
         train(snapshot, *rest, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(two_tower, "train", spy)
+    monkeypatch.setattr(training, "train_channel", spy)
     return noted
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from offline.recall.training import CHANNELS
+from recsys.channels import CHANNELS
 from recsys.config import PORTS
 from tests.published import publish_checkerboard
 from tests.waiting import PATIENCE_SECONDS

@@ -56,7 +56,7 @@ import numpy as np
 
 from offline import newest
 from offline.publish.publish import ROLE_FOLDERS
-from recall_server.channels import channel_class
+from recall_server.channels.registry import channel_class
 from recall_server.main import RecallServerConfig, build
 from recsys import convert
 from recsys.bundle import golden

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from offline.publish.publish import REPORT_FOLDER, ROLE_FOLDERS
-from recall_server.channels import CHANNELS
 from recsys.bundle import FORMAT_VERSION, BundleStore, RerankPolicy
+from recsys.channels import CHANNELS
 from recsys.config import METRICS_PORTS, PORTS
 from recsys.v1 import recommend_pb2
 from tests.docs.pages import PAGES, ROOT

@@ -83,7 +83,7 @@ Answers = Mapping[TargetKind, tuple[Targets, Replayed]]
 def published(config: OfflineConfig) -> Workflow:
     """The evaluation bundle of `config`, trained as `CHOICE` says."""
     workflow = Workflow(config)
-    workflow.choice = workflow.workspace.run("choice", CHOICE.save, facts=asdict(CHOICE))
+    workflow.ranking.choice = workflow.workspace.run("choice", CHOICE.save, facts=asdict(CHOICE))
     with threadpool_limits(1, user_api="blas"):  # on a busy machine several wait for each other
         workflow.publish("evaluation")
     return workflow

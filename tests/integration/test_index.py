@@ -22,7 +22,7 @@ from offline.publish.publish import INDEX_FILE
 from offline.workflow.config import OfflineConfig
 from offline.workflow.workflow import Workflow
 from rank_server.scoring import Ranker
-from recall_server.channels import channel_class
+from recall_server.channels.registry import channel_class
 from recsys.bundle import Bundle
 from recsys.bundle.golden import check_rank, check_recall
 from recsys.catalogue import Catalogue, ItemTexts

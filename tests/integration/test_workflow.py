@@ -25,7 +25,7 @@ from offline.publish.publish import REPORT_FOLDER
 from offline.workflow.config import OfflineConfig, Purpose
 from offline.workflow.workflow import Workflow
 from rank_server.scoring import Ranker
-from recall_server.channels import channel_class
+from recall_server.channels.registry import channel_class
 from recsys.bundle import Bundle, BundleStore, Release
 from recsys.bundle.golden import check_rank, check_recall
 from recsys.catalogue import Catalogue, ItemTexts
@@ -222,7 +222,9 @@ def test_no_choice_of_the_evaluation_bundle_knows_the_future(trained: Workflow, 
     for field in ("cutoff", "policy", "feature_names", "index", "roles", "events_watermarks"):
         assert getattr(found, field) == getattr(expected, field), field
     assert found.bundle_version[-12:] == expected.bundle_version[-12:], "the digest of everything that is served"
-    choices = [json.loads((workflow.choice.folder / "choice.json").read_text()) for workflow in (trained, haunted)]
+    choices = [
+        json.loads((workflow.ranking.choice.folder / "choice.json").read_text()) for workflow in (trained, haunted)
+    ]
     assert choices[0] == choices[1]
 
 

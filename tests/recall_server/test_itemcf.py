@@ -9,7 +9,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 from offline.recall.itemcf.training import ItemCFConfig, train
-from recall_server.channels import channel_class
 from recall_server.channels.base import Channel
 from recall_server.channels.itemcf import (
     FACTS_FILE,
@@ -19,6 +18,7 @@ from recall_server.channels.itemcf import (
     ItemCFFacts,
     ValueScale,
 )
+from recall_server.channels.registry import channel_class
 from recsys.catalogue import Catalogue
 from recsys.domain import EventType, History, RecallQuery, RecallResult
 from recsys.errors import BundleDamaged, BundleMismatch

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from offline.recall.popularity import PopularityConfig, ReturningConfig, Signal, train
-from recall_server.channels import CHANNELS, channel_class
 from recall_server.channels.base import Channel
 from recall_server.channels.popularity import (
     GENRE_SCALES_FILE,
@@ -17,6 +16,8 @@ from recall_server.channels.popularity import (
     SCORES_FILE,
     PopularityChannel,
 )
+from recall_server.channels.registry import channel_class
+from recsys.channels import CHANNELS
 from recsys.domain import History, RecallQuery, RecallResult
 from recsys.errors import BundleDamaged, BundleMismatch, InvalidRequest
 from tests.recall_server.conformance import DAY, NOW, ChannelConformance, history_of

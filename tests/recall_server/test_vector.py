@@ -14,8 +14,8 @@ from numpy.testing import assert_allclose
 from offline.recall.two_tower import TwoTowerConfig, train
 from offline.recall.two_tower.config import PooledConfig
 from offline.recall.two_tower.export import build_index
-from recall_server.channels import channel_class
 from recall_server.channels.base import Channel
+from recall_server.channels.registry import channel_class
 from recall_server.channels.vector import (
     EXACT_ROWS,
     FACTS_FILE,

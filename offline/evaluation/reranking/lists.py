@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
 from gateway.pipeline.rerank import BONUS_FILE, Reranker
 from offline.dataset.interactions import Snapshot
-from offline.evaluation.evaluate import Models
+from offline.evaluation.evaluate import ModelFiles, Models
 from offline.evaluation.reranking.exposure import learn_bonus
 from offline.metrics.ranking import LONGEST
 from offline.ranking.in_process import ChannelSource, RankerSource, no_fallback, run_pipeline
@@ -104,6 +104,12 @@ def bonus_of(lists: Sequence[RankedList], catalogue: Catalogue, config: RerankCo
     """float32[items]: what `config.exposure` and `config.floor` make of recorded lists."""
     rows = [catalogue.rows(made.item_ids) for made in lists]
     return learn_bonus(rows, len(catalogue), largest=config.exposure, floor=config.floor, sweeps=config.sweeps)
+
+
+def write_bonus(files: ModelFiles, config: RerankConfig, folder: Path, *, seed: int) -> None:
+    """`train_bonus` with the lists that the models on disk make before any re-ranking."""
+    policy = files.policy.model_copy(update={"rerank": None})
+    train_bonus(replace(files, policy=policy).open(), config, folder, seed=seed)
 
 
 def train_bonus(models: Models, config: RerankConfig, folder: Path, *, seed: int) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from offline.metrics.text_table import markdown
 from offline.ranking.blend import METRIC
 from offline.ranking.rankers.config import RankerConfig
-from offline.ranking.rankers.ranking_dataset import RankerTrial, blended_quality, quality, spread
+from offline.ranking.rankers.ranking_dataset import RankerTrial, WindowFiles, blended_quality, quality, spread
 from offline.ranking.samples import Samples
 
 log = logging.getLogger(__name__)
@@ -88,6 +88,13 @@ class RankerChoice:
     def load(cls, folder: Path) -> Self:
         """Reads what `save` wrote."""
         return cls(**json.loads((folder / CHOICE_FILE).read_text("utf-8")))
+
+
+def write_choice(trials: Mapping[str, Path], validation: WindowFiles, folder: Path, *, config: RankerConfig) -> None:
+    """Writes the choice among the trials, folders by kind, below `folder`; those with nothing to learn from are out."""
+    found = {name: RankerTrial.load(place) for name, place in trials.items()}
+    tried = {name: trial for name, trial in found.items() if trial is not None}
+    choose_ranker(tried, validation.open().samples, config).save(folder)
 
 
 def choose_ranker(trials: Mapping[str, RankerTrial], held_out: Samples, config: RankerConfig) -> RankerChoice:

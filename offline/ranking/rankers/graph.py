@@ -12,7 +12,7 @@ import torch
 from onnx import compose, helper, numpy_helper
 from torch import Tensor, nn
 
-from rank_server.scoring import MENU
+from rank_server.scoring import GRAPH_FILE, MENU
 
 OPSET = 15
 """Of every ranker's graph, so that several can be joined into one."""
@@ -46,6 +46,11 @@ def export_graph(
     model.graph.name = "ranker"
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def write_sum(parts: Sequence[Path], weights: Sequence[float], folder: Path) -> None:
+    """Writes the weighted sum of the rankers in the folders `parts` below `folder`; see `add_graphs`."""
+    add_graphs([part / GRAPH_FILE for part in parts], weights, folder / GRAPH_FILE)
 
 
 def add_graphs(paths: Sequence[Path], weights: Sequence[float], path: Path) -> None:

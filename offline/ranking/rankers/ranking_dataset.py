@@ -73,6 +73,35 @@ class RankingDataset:
 
 
 @dataclass(frozen=True, slots=True)
+class WindowFiles:
+    """A labelled window on disk."""
+
+    folder: Path
+    item_ids: Ids
+
+    def open(self) -> LabelledWindow:
+        """The samples, memory-mapped."""
+        return LabelledWindow.open(self.folder, self.item_ids)
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetFiles:
+    """A `RankingDataset` on disk; the fields are its own."""
+
+    windows: tuple[WindowFiles, ...]
+    item_ids: Ids
+    feature_names: tuple[str, ...]
+    rating: Path | None
+    cold_share: float
+    seed: int
+
+    def open(self) -> RankingDataset:
+        """All windows, memory-mapped."""
+        windows = tuple(window.open() for window in self.windows)
+        return RankingDataset(windows, self.item_ids, self.feature_names, self.rating, self.cold_share, self.seed)
+
+
+@dataclass(frozen=True, slots=True)
 class RankerTrial:
     """What one ranker reached on validation."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -10,9 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offline.ranking.rankers.graph import PARITY, export_graph
+from offline.ranking.rankers.kind import RankerKind, Settings
+from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, RankingDataset
+from offline.ranking.rankers.svd import RatingConfig
 from offline.ranking.samples import Samples
 from rank_server.scoring import open_session
-from recsys.errors import ContractBroken
+from recsys.errors import ContractBroken, DataError
 from recsys.features.rating import RatingModel
 
 INPUTS = ("item_row", "query_index", "history_row", "history_value", "history_mask")
@@ -127,3 +132,25 @@ def _difference(model: RatingModel, path: Path) -> float:
         difference = np.abs(found - expected) / spread
         largest = max(largest, float(difference.max())) if np.isfinite(difference).all() else float("nan")
     return largest
+
+
+@dataclass(frozen=True, slots=True)
+class RatingRanker(RankerKind):
+    """The rating model, which is trained elsewhere, as a baseline."""
+
+    name: ClassVar[str] = "svd"
+    config: RatingConfig
+
+    def attempt(self, dataset: RankingDataset, held_out: LabelledWindow, folder: Path) -> RankerTrial:  # noqa: ARG002 - it is not continued
+        """Nothing is chosen."""
+        return RankerTrial({}, scores_of(_rating_of(dataset), held_out.samples), {})
+
+    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:  # noqa: ARG002 - there are none
+        """Nothing is trained."""
+        export_rating(_rating_of(dataset), path)
+
+
+def _rating_of(dataset: RankingDataset) -> RatingModel:
+    if dataset.rating is None:
+        raise DataError("the ranker svd needs a rating model next to the samples; train one at the same cut-off")
+    return RatingModel.open(dataset.rating)

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import lightgbm as lgb
 import numpy as np
@@ -22,7 +23,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
 from offline.ranking.blend import METRIC
-from offline.ranking.rankers.ranking_dataset import RankerTrial, RankingDataset, quality
+from offline.ranking.rankers.kind import RankerKind, Settings
+from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, RankingDataset, quality
 from offline.ranking.rankers.trees_export import Base, export_onnx
 from offline.ranking.samples import Samples
 from recsys.features import FUSED
@@ -163,3 +165,19 @@ def _best_rounds(curve: dict[int, float]) -> int:
     edged = np.pad(values, 1, mode="edge")
     smooth = (edged[:-2] + edged[1:-1] + edged[2:]) / 3
     return rounds[int(np.argmax(smooth))]
+
+
+@dataclass(frozen=True, slots=True)
+class TreeRanker(RankerKind):
+    """LightGBM LambdaRank."""
+
+    name: ClassVar[str] = "lightgbm"
+    config: LightGBMConfig
+
+    def attempt(self, dataset: RankingDataset, held_out: LabelledWindow, folder: Path) -> RankerTrial:  # noqa: ARG002 - it is not continued
+        """Chooses the number of rounds."""
+        return choose_rounds(dataset, held_out.samples, self.config)
+
+    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:
+        """Trains as many rounds."""
+        train(dataset, path, self.config, rounds=int(settings.get("rounds", 1)))

@@ -16,9 +16,16 @@ from offline.ranking.samples.arrays import (
     Samples,
     SampleWriter,
 )
-from offline.ranking.samples.collection import Collector, collect, feature_store, record_queries, relevant_lists
+from offline.ranking.samples.collection import (
+    Collector,
+    collect,
+    feature_store,
+    record_queries,
+    relevant_lists,
+    save_features,
+)
 from offline.ranking.samples.config import SamplesConfig
-from offline.ranking.samples.shards import SampleInputs, blocks_of, write_samples
+from offline.ranking.samples.shards import SampleInputs, blocks_of, sample_fold, write_samples
 
 __all__ = [
     "ARRAYS",
@@ -35,5 +42,7 @@ __all__ = [
     "feature_store",
     "record_queries",
     "relevant_lists",
+    "sample_fold",
+    "save_features",
     "write_samples",
 ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -101,6 +102,12 @@ def feature_store(snapshot: Snapshot, policy: ServingPolicy, *, rating: RatingMo
         channels=[channel.name for channel in policy.channels],
         rating=rating,
     )
+
+
+def save_features(snapshot: Snapshot, policy: ServingPolicy, folder: Path, *, rating: Path | None) -> None:
+    """Writes the arrays of `feature_store`; `rating` is the folder of a rating model, where features read one."""
+    model = None if rating is None else RatingModel.open(rating)
+    feature_store(snapshot, policy, rating=model).save(folder)
 
 
 def record_queries(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -23,7 +23,7 @@ from offline.protocols.targets import Targets
 from offline.ranking.samples.arrays import Samples, SampleWriter
 from offline.ranking.samples.collection import Collector
 from offline.ranking.samples.config import SamplesConfig
-from recall_server.channels import channel_class
+from recall_server.channels.registry import open_channels
 from recsys.bundle import ServingPolicy
 from recsys.catalogue import Catalogue
 from recsys.errors import ContractBroken
@@ -43,9 +43,8 @@ class SampleInputs:
 
     def open(self) -> Collector:
         """Opens channels and features."""
-        channels = [channel_class(channel.name).open(self.recall) for channel in self.policy.channels]
         store = FeatureStore.open(self.features, Catalogue.load(self.recall))
-        return Collector.of(store, channels, self.policy, self.config)
+        return Collector.of(store, open_channels(self.policy, self.recall), self.policy, self.config)
 
 
 _INPUTS: list[SampleInputs] = []
@@ -81,6 +80,11 @@ def write_samples(folder: Path, inputs: SampleInputs, blocks: Iterable[Targets],
             written += 1
     if not written:
         raise ContractBroken(f"{folder}: no request to make samples of; see the split's windows")
+
+
+def sample_fold(inputs: SampleInputs, ask: Callable[[], Targets], folder: Path, *, workers: int = 1) -> None:
+    """Writes the samples of the requests that `ask` makes, in blocks of `inputs.config.shard_requests`."""
+    write_samples(folder, inputs, blocks_of(ask(), inputs.config.shard_requests), workers=workers)
 
 
 def _here(inputs: SampleInputs, blocks: Iterable[Targets]) -> Iterator[Samples]:

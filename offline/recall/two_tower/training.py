@@ -38,6 +38,18 @@ log = logging.getLogger(__name__)
 _SEARCH, _REFIT = 0, 1
 
 
+def train_channel(
+    snapshot: Snapshot,
+    config: TwoTowerConfig,
+    folder: Path,
+    *,
+    earlier: Path | None = None,
+    text: Path | None = None,
+) -> None:
+    """`train` as the registry of channels calls it: with the folder of the cut-off before and that of text vectors."""
+    train(snapshot, config, folder, initial=earlier, side=ItemSideData.of(snapshot.catalogue, text))
+
+
 def train(
     snapshot: Snapshot,
     config: TwoTowerConfig,

@@ -55,7 +55,7 @@ class Variant:
 
     def of(self, config: OfflineConfig) -> OfflineConfig:
         """`config` with this tower alone, from scratch, and as many epochs as it is given."""
-        towers = config.two_tower
+        towers = config.settings_of(CHANNEL, TwoTowerConfig)
         patience = {
             "two_tower.pooled.patience": towers.pooled.epochs,
             "two_tower.sequence.patience": towers.sequence.epochs,
@@ -112,7 +112,7 @@ def variants(config: TwoTowerConfig) -> list[Variant]:
 
 def compare_losses(config: LossesConfig) -> LossResult:
     """Trains and judges every variant; those that an earlier run has trained are not trained again."""
-    trials = [judge(config, variant) for variant in variants(config.two_tower)]
+    trials = [judge(config, variant) for variant in variants(config.settings_of(CHANNEL, TwoTowerConfig))]
     usual = {trial.towers.tower: trial for trial in trials if trial.variant.usual}
     measured = trials[0].measured
     return LossResult(
@@ -136,19 +136,19 @@ def judge(config: OfflineConfig, variant: Variant) -> LossTrial:
     own = variant.of(config)
     workflow = Workflow(own)
     fold, kind = workflow.plan.validation, workflow.plan.labels
-    models, recall = workflow.channels_alone(fold.training_view), workflow.recall_of(fold.training_view)
+    models, recall = workflow.channels_alone(fold.training_view), workflow.recall.models(fold.training_view)
     asked = fold.ask(models.snapshot, kind)
     group, chosen = measured_group(workflow.plan, kind, asked)
     made = produce_lists(models, asked, [CHANNEL])[CHANNEL]
     return LossTrial(
         variant,
-        own.two_tower,
+        own.settings_of(CHANNEL, TwoTowerConfig),
         row_of(CHANNEL, group, made, chosen, snapshot=models.snapshot, targets=asked, config=config.bootstrap),
         catalogue=len(models.snapshot.catalogue),
         known=len(np.unique(models.snapshot.events.item_rows)),
         user_ids=asked.user_ids[chosen],
         values=request_values(made, asked)[METRIC][chosen][:, None],
-        cpu_seconds=cost_of([recall.towers] if recall.towers else []).cpu_seconds,
+        cpu_seconds=cost_of([recall.channels[CHANNEL]]).cpu_seconds,
     )
 
 

@@ -13,8 +13,6 @@ from offline.workflow.workflow import Workflow
 
 WHOLE = (BLENDED, RANKED, RERANKED)
 """Systems that need every channel and, two of them, a ranker."""
-STEPS = {"vector": "two-tower"}
-"""The training step of a channel, where it is not named like the channel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ def run_ours(workflow: Workflow, targets: Targets, wanted: Collection[str]) -> l
         return []
     whole = bool(set(WHOLE) & set(wanted))
     models = workflow.models() if whole else workflow.channels_alone(fit.training_view)
-    notes = _notes(models.policy.ranking, RankerChoice.load(workflow.choice.folder)) if whole else {}
+    notes = _notes(models.policy.ranking, RankerChoice.load(workflow.ranking.choice.folder)) if whole else {}
     return [
         OwnRun(system, made, _cost(workflow, system), notes.get(system, ""))
         for system, made in produce_lists(models, targets, wanted).items()
@@ -56,10 +54,9 @@ def _cost(workflow: Workflow, system: str) -> TrainingCost:
     """Of a channel, its training for the test; of whole systems, also all that chose and taught them."""
     root, used = workflow.workspace.root, workflow.workspace.used
     if system not in WHOLE:
-        parts = workflow.recall_of(workflow.plan.evaluation.training_view).parts
-        return cost_of([part for part in parts if part.name == STEPS.get(system, system)])
+        return cost_of([workflow.recall.models(workflow.plan.evaluation.training_view).channels[system]])
     if system == BLENDED:
         places = (workflow.plan.evaluation.training_view, workflow.plan.validation.training_view)
-        parts = tuple(part for place in places for part in workflow.recall_of(place).parts)
+        parts = tuple(part for place in places for part in workflow.recall.models(place).parts)
         return cost_of(parts, [root / name for name in used if name.startswith("blend-")])
     return cost_of([], [root / name for name in used])

@@ -155,7 +155,7 @@ def _objective(config: TuneConfig, model: str) -> Objective:
 
     def judge_ranker(settings: Settings) -> float:
         workflow = Workflow(overridden(config.offline(), settings))
-        choice = json.loads((workflow.choice.folder / "choice.json").read_text("utf-8"))
+        choice = json.loads((workflow.ranking.choice.folder / "choice.json").read_text("utf-8"))
         return float(choice["ranked"])
 
     return judge_ranker if model == RANKER else judge_channel

@@ -87,18 +87,21 @@ def workflow(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
 
 
 def test_the_bundle_carries_the_choice_in_its_report(workflow: Workflow) -> None:
-    choice = RankerChoice.load(workflow.choice.folder)
+    choice = RankerChoice.load(workflow.ranking.choice.folder)
     assert set(choice.rankers) == {"lightgbm", "svd", BLEND}
     workflow.publish("evaluation", report=workflow.evaluation("all"))
     store = workflow.config.store("evaluation")
     folder = store.open(store.release().current).folder / REPORT_FOLDER
     assert f"\n{choice.sentence()}.\n\n{choice.table()}\n" in (folder / "all.md").read_text("utf-8")
     found = json.loads((folder / "all.json").read_text("utf-8"))["choice"]
-    assert found == {**json.loads((workflow.choice.folder / "choice.json").read_text("utf-8")), "margin": choice.margin}
+    assert found == {
+        **json.loads((workflow.ranking.choice.folder / "choice.json").read_text("utf-8")),
+        "margin": choice.margin,
+    }
 
 
 def test_the_note_of_the_ranked_row_says_why_it_is_served(workflow: Workflow) -> None:
-    choice, targets = RankerChoice.load(workflow.choice.folder), workflow.test_targets("all")
+    choice, targets = RankerChoice.load(workflow.ranking.choice.folder), workflow.test_targets("all")
     notes = {run.system: run.note for run in run_ours(workflow, targets, ["itemcf", "blended", RANKED])}
     served, why = "what validation chose to serve", choice.figures()
     expected = {"ranked": {"blended": "", RANKED: f"{served}; {why}"}, "blended": {"blended": served, RANKED: why}}

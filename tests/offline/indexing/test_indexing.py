@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-from collections.abc import Iterator
 from dataclasses import replace
-from importlib import import_module
 from pathlib import Path
-from types import FunctionType, ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -15,10 +12,8 @@ import pytest
 from numpy.testing import assert_allclose
 from onnx import numpy_helper
 
-from offline import indexing
 from offline.dataset.tables import read_table
 from offline.indexing.graph import extend_graph
-from offline.indexing.job import CODE
 from offline.indexing.parts import Indexing
 from offline.indexing.rows import RowMap
 from offline.ingest.datasets.added import WithItems
@@ -30,6 +25,9 @@ from offline.ranking.rankers.graph import add_graphs
 from offline.ranking.rankers.network import ranker
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.svd_export import export_rating
+from offline.recall.content import ContentConfig
+from offline.recall.two_tower import TwoTowerConfig
+from offline.steps.code import ROOT, closure, source_file
 from offline.workflow.config import OfflineConfig
 from rank_server.scoring import open_session
 from recsys.errors import ContractBroken, DataError, DataMissing
@@ -129,7 +127,7 @@ KNOWN = ("catalogue/item_ids.npy", "vector/index.hnsw", "rank/ranker.onnx", "rep
 def test_a_file_of_which_nothing_is_known_is_refused_whatever_folder_it_is_in(tmp_path: Path, folder: str) -> None:
     files = dict.fromkeys([*KNOWN, f"{folder}/future.npy", "golden/future.json"])
     bundle = SimpleNamespace(version="v1", manifest=SimpleNamespace(files=files))
-    work = Indexing(bundle, None, OfflineConfig(), tmp_path, None)  # type: ignore[arg-type]
+    work = Indexing(bundle, None, ContentConfig(), TwoTowerConfig(), tmp_path, None)  # type: ignore[arg-type]
     for name in KNOWN:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
@@ -139,40 +137,20 @@ def test_a_file_of_which_nothing_is_known_is_refused_whatever_folder_it_is_in(tm
     work._check_complete(tmp_path)
 
 
-NO_CODE_OF_THE_STEP = (
-    "offline.workflow.config",
-    "offline.publish.publish",
-    "offline.steps.workspace",
-    "offline.recall.text",
-    "recsys.bundle",
-)
-"""Settings, which are facts of the step; what publishes, keys and keeps; the texts, which are a step of their own."""
-EVERYWHERE = ("recsys.domain", "recsys.errors")
-"""Types that no step names."""
-
-
-def modules_used_by(path: Path) -> Iterator[str]:
-    """Modules that define what a module of ours imports from our packages."""
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and str(node.module).partition(".")[0] in (
-            "gateway", "offline", "rank_server", "recall_server", "recsys",
-        ):  # fmt: skip
-            module = import_module(str(node.module))
-            for alias in node.names:
-                found = getattr(module, alias.name)
-                if isinstance(found, ModuleType):
-                    yield found.__name__
-                else:
-                    yield found.__module__ if isinstance(found, (type, FunctionType)) else module.__name__
-
-
 def test_the_step_is_made_anew_when_any_code_changes_that_it_runs() -> None:
-    named = [module.__name__ for module in CODE]
-    parts = [path for path in Path(indexing.__path__[0]).glob("*.py") if path.stem != "job"]
-    used = {name for path in parts for name in modules_used_by(path)}
-    assert {"offline.ranking.samples.collection", "offline.ranking.rankers.graph", "recall_server.channels.als"} <= used
-    covered = (*named, *NO_CODE_OF_THE_STEP, *EVERYWHERE)
-    assert {name for name in used if not any(f"{name}.".startswith(f"{other}.") for other in covered)} == set()
+    used = {path.relative_to(ROOT).as_posix() for path in closure([source_file(Indexing)])}
+    expected = {
+        "gateway/bundle/state.py",
+        "offline/indexing/rows.py",
+        "offline/ranking/rankers/graph.py",
+        "offline/ranking/samples/collection.py",
+        "offline/recall/content.py",
+        "offline/recall/two_tower/export.py",
+        "recall_server/channels/als.py",
+        "recsys/features/store.py",
+    }
+    assert expected - used == set()
+    assert {"offline/indexing/job.py", "offline/workflow/config.py"} & used == set()
 
 
 # Files of items

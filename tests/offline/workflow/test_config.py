@@ -15,7 +15,7 @@ from offline.recall.two_tower.config import TwoTowerConfig
 from offline.studies.benchmark.config import BenchmarkConfig
 from offline.workflow.config import PRESETS, OfflineConfig
 from offline.workflow.renamed import RENAMED_SETTINGS
-from recall_server.channels import channel_class
+from recall_server.channels.registry import channel_class
 from recsys.config import merged
 from recsys.errors import CannotStart
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from offline.ranking.rankers.kind import RankerKind, Settings
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.network.export import ServedNetwork, export_network
 from offline.ranking.rankers.network.inputs import WindowRequests, all_batches
@@ -81,3 +84,19 @@ def _choose_weights(samples: Samples, said: NDArray[np.float64], *, several: boo
             if value > best:
                 weights, best = trial, value
     return tuple(weights)
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkRanker(RankerKind):
+    """DIN + DCN-V2 + MMoE."""
+
+    name: ClassVar[str] = "network"
+    config: NetworkConfig
+
+    def attempt(self, dataset: RankingDataset, held_out: LabelledWindow, folder: Path) -> RankerTrial:
+        """Chooses the number of epochs and the weights of the tasks."""
+        return choose_epochs(dataset, held_out, self.config, folder=folder)
+
+    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:
+        """Trains as many epochs."""
+        train(dataset, path, self.config, settings=settings)

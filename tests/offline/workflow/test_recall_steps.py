@@ -13,17 +13,14 @@ from numpy.testing import assert_allclose
 
 from offline.dataset.interactions import Dataset
 from offline.dataset.tables import SCHEMAS
-from offline.recall.als import ALSConfig
-from offline.recall.content import ContentConfig
-from offline.recall.itemcf.training import ItemCFConfig
 from offline.recall.popularity import PopularityConfig
 from offline.recall.text.config import TextConfig
 from offline.recall.text.vectors import VECTORS_FILE
-from offline.recall.training import RecallConfig, RecallModels, train_recall
 from offline.recall.two_tower.checkpoint import WEIGHTS_FILE
 from offline.recall.two_tower.config import SequenceConfig, TwoTowerConfig
 from offline.steps.workspace import Step, Workspace
-from offline.workflow.config import OfflineConfig
+from offline.workflow.config import OfflineConfig, RecallConfig
+from offline.workflow.recall_steps import RecallModels, train_recall
 from offline.workflow.workflow import Workflow
 from recall_server.channels.vector import VectorChannel
 from recsys.domain import RecallQuery
@@ -39,9 +36,7 @@ TOWERS = TwoTowerConfig(
 
 
 def config_of(towers: TwoTowerConfig, text: TextConfig) -> RecallConfig:
-    return RecallConfig(
-        PopularityConfig(), ItemCFConfig(), towers, ALSConfig(), ContentConfig(), ("popularity", "vector"), text
-    )
+    return RecallConfig(("popularity", "vector"), {"popularity": PopularityConfig(), "vector": towers}, text)
 
 
 @pytest.fixture(scope="module")
@@ -76,8 +71,7 @@ def test_towers_read_the_text_vectors_of_their_cut_off(models: list[RecallModels
     for model in models:
         assert model.text is not None
         assert np.load(model.text.folder / VECTORS_FILE).shape == (60, 2)
-        assert model.towers is not None
-        with np.load(model.towers.folder / WEIGHTS_FILE) as weights:
+        with np.load(model.channels["vector"].folder / WEIGHTS_FILE) as weights:
             assert weights["items.side.text.weight"].shape == (8, 2)
         assert not (model.view.folder / VECTORS_FILE).exists()
 
@@ -100,15 +94,13 @@ def test_the_towers_of_a_later_cut_off_begin_where_the_earlier_ones_ended(
     for cutoff, towers in ((DAYS * DAY // 2, moving), (DAYS * DAY, still)):
         config = config_of(towers, TextConfig(source="none"))
         earlier = train_recall(workspace, dataset, cutoff, config=config, tables=tables, earlier=earlier)
-        assert earlier.towers is not None
-        with np.load(earlier.towers.folder / WEIGHTS_FILE) as weights:
+        with np.load(earlier.channels["vector"].folder / WEIGHTS_FILE) as weights:
             found.append({name: weights[name] for name in weights.files})
     alone = train_recall(workspace, dataset, DAYS * DAY, config=config, tables=tables)
-    assert alone.towers is not None
     workspace.release()
     learned = [name for name in found[0] if name.startswith("users.") and name.endswith(".weight")]
     assert learned
-    with np.load(alone.towers.folder / WEIGHTS_FILE) as weights:
+    with np.load(alone.channels["vector"].folder / WEIGHTS_FILE) as weights:
         for name in learned:
             assert_allclose(found[1][name], found[0][name], atol=1e-5, err_msg=name)
         assert any(not np.allclose(weights[name], found[0][name], atol=1e-3) for name in learned), "nothing was learned"
@@ -124,11 +116,11 @@ def test_each_cut_off_of_a_workflow_continues_the_one_before(
         trained.append((models.cutoff, earlier.cutoff if earlier else None))
         return models
 
-    monkeypatch.setattr("offline.workflow.workflow.train_recall", train)
+    monkeypatch.setattr("offline.workflow.recall_steps.train_recall", train)
     arguments = ["--dataset", "shop", "--data-dir", str(shop), "--root", str(tmp_path)]
     workflow = Workflow(OfflineConfig.from_arguments(arguments, "test"))
     assert workflow.plan.production is not None
-    workflow.recall_of(workflow.plan.production.training_view)
+    workflow.recall.models(workflow.plan.production.training_view)
     cutoffs = [*workflow.split.cutoffs, workflow.split.test.until]
     assert len(cutoffs) > 3
     assert trained == list(zip(cutoffs, [None, *cutoffs[:-1]], strict=True))
