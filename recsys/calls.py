@@ -1,4 +1,4 @@
-"""What happens around every call: request id, admission, deadline, error mapping, one log line, one measurement."""
+"""What surrounds every call: request id, admission, deadline, error mapping, one log line, one measurement."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ REQUEST_ID_KEY = "x-request-id"
 """Metadata key of the request id, both ways."""
 
 MAX_REQUEST_ID = 128
-"""Longest request id that is taken over from a caller; longer ones are cut."""
+"""Longest request id that is accepted from a caller; longer ones are truncated."""
 
 OUR_PACKAGE = "/recsys.v1."
-"""Calls of other services (health, reflection) pass through untouched."""
+"""Calls of other services (health, reflection) pass through unchanged."""
 
 Behavior = Callable[[Any, aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
@@ -37,14 +37,14 @@ _work_after_call: ContextVar[list[Callable[[], None]] | None] = ContextVar("work
 
 
 def note(**facts: object) -> None:
-    """Adds fields to the log line of the call that the running code works for."""
+    """Adds fields to the log line of the current call."""
     known = _facts_of_call.get()
     if known is not None:
         known.update(facts)
 
 
 def after_answer(work: Callable[[], None]) -> None:
-    """Runs `work` once the answer of the call that the running code works for is on its way; without a call, now.
+    """Runs `work` once the response of the current call has been sent; immediately if there is no call.
 
     For measuring and logging: a caller should not wait for either.
     """
@@ -56,7 +56,7 @@ def after_answer(work: Callable[[], None]) -> None:
 
 
 def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
-    """Seconds until the caller's deadline; None where the caller set none (gRPC then says something huge)."""
+    """Seconds until the caller's deadline; None if the caller set none (gRPC then reports a huge number)."""
     remaining = context.time_remaining()
     return None if remaining is None or remaining > _FOREVER_SECONDS else remaining
 
@@ -65,15 +65,15 @@ _FOREVER_SECONDS = 1e6
 
 _EARLY_SECONDS = 0.1
 _EARLY_SHARE = 0.1
-"""A caller's clock runs from before the call arrived here: it gives up a little before the deadline that we know.
+"""A caller's clock starts before the call arrives here, so it gives up a little before the deadline that we know.
 
-So much, or so much of the time that the call was given, whichever is less: recall is given an eighth of a second.
+By at most this many seconds, or this share of the time allowed, whichever is less: recall has an eighth of a second.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """What `Calls` admits and what it finds slow."""
+    """How many calls `Calls` admits, and from when on it calls one slow."""
 
     in_flight: int = 256
     slow_seconds: float = 0.25
@@ -145,7 +145,7 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
     async def _admitted(
         self, method: str, behavior: Behavior, request: Any, context: aio.ServicerContext[Any, Any]
     ) -> Any:
-        """Answers, unless the deadline has passed already or too many calls are in flight."""
+        """Runs the handler, unless the deadline has already passed or too many calls are in flight."""
         left = remaining_seconds(context)
         if left is not None and left <= 0:
             raise DeadlinePassed("the deadline had passed when the call arrived; allow it more time")
@@ -153,7 +153,7 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
             return await behavior(request, context)
         if self._admission.locked():
             raise Overloaded(
-                f"{self._limits.in_flight} calls are in flight, no more are admitted; retry later, or set "
+                f"{self._limits.in_flight} calls are in flight, no more are admitted; retry later, or raise "
                 "--in-flight-limit"
             )
         async with self._admission:
@@ -176,16 +176,16 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
 
 
 def _run_all(later: list[Callable[[], None]]) -> None:
-    """Runs what was left for after the answer; what fails costs no other its turn."""
+    """Runs the work that was deferred until after the response; a failure does not stop the rest."""
     for work in later:
         try:
             work()
         except Exception:
-            logger.exception("could not be measured or logged")
+            logger.exception("a call could not be measured or logged")
 
 
 def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:
-    """The caller's id, from metadata or from the message; otherwise a new one."""
+    """The caller's id, from the metadata or from the message; otherwise a new one."""
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and value:
             return value[:MAX_REQUEST_ID]
@@ -193,7 +193,7 @@ def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:
 
 
 def _cancelled(given: float | None, left: float | None) -> tuple[grpc.StatusCode, str]:
-    """What a cancelled call counts as; `given` and `left`: seconds until the deadline at its start and now."""
+    """The status of a cancelled call; `given` and `left`: seconds until the deadline at its start and now."""
     if given is not None and left is not None and left <= min(_EARLY_SECONDS, _EARLY_SHARE * given):
-        return grpc.StatusCode.DEADLINE_EXCEEDED, "the caller's deadline passed while the call was worked on"
+        return grpc.StatusCode.DEADLINE_EXCEEDED, "the caller's deadline passed while the call was being processed"
     return grpc.StatusCode.CANCELLED, "the caller cancelled the call"

@@ -1,4 +1,4 @@
-"""The items of one bundle: dense rows in order of item id, and what filters need to know of them."""
+"""The items of one bundle: dense rows in order of item id, and the attributes that filters need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from recsys.people import People
 NO_YEAR = -32_768
 FILES = ("catalogue/item_ids.npy", "catalogue/years.npy", "catalogue/genres.npy", "catalogue/genre_names.parquet")
 MEASURE_FILES = {"runtimes": "catalogue/runtimes.npy", "budgets": "catalogue/budgets.npy"}
-"""Files of optional columns, by field of `Catalogue`; absent where nothing is known."""
+"""Files of optional columns, by field of `Catalogue`; absent if nothing is known."""
 TEXT_FILE = "catalogue/text.parquet"
 
 
@@ -28,16 +28,16 @@ class Catalogue:
 
     item_ids: Ids
     years: NDArray[np.int16]
-    """int16[n]; `NO_YEAR` where the year is unknown."""
+    """int16[n]; `NO_YEAR` if the year is unknown."""
     genres: Mask
     """bool[n, genres]."""
     genre_names: tuple[str, ...]
     people: People | None = None
-    """Directors, cast and writers; None where the data set names nobody."""
+    """Directors, cast and writers; None if the data set names nobody."""
     runtimes: NDArray[np.float32] | None = None
-    """float32[n]: minutes, NaN where unknown; None where no item says."""
+    """float32[n]: minutes, NaN if unknown; None if unknown for all items."""
     budgets: NDArray[np.float32] | None = None
-    """float32[n]: in one currency, NaN where unknown; None where no item says."""
+    """float32[n]: in one currency, NaN if unknown; None if unknown for all items."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -48,7 +48,7 @@ class Catalogue:
         return {name: column for column, name in enumerate(self.genre_names)}
 
     def rows(self, item_ids: Ids) -> NDArray[np.int64]:
-        """int64[len(item_ids)]: the row of each id, -1 where the id is unknown."""
+        """int64[len(item_ids)]: the row of each id, -1 if the id is unknown."""
         if not len(self.item_ids):
             return np.full(len(item_ids), -1, np.int64)
         rows = np.searchsorted(self.item_ids, item_ids)
@@ -57,12 +57,12 @@ class Catalogue:
         return rows
 
     def known_rows(self, item_ids: Ids) -> NDArray[np.int64]:
-        """The rows of those ids that are known, in the order given."""
+        """The rows of the known ids, in the order given."""
         rows = self.rows(item_ids)
         return rows[rows >= 0]
 
     def check_genres(self, names: tuple[str, ...], field: str) -> list[int]:
-        """Columns of the genres `names`; raises InvalidRequest that lists the known ones."""
+        """Columns of the genres `names`; raises InvalidRequest, which lists the known ones."""
         unknown = [name for name in names if name not in self.genre_columns]
         if unknown:
             known = ", ".join(self.genre_names[:40])
@@ -70,7 +70,7 @@ class Catalogue:
         return [self.genre_columns[name] for name in names]
 
     def allowed(self, item_filter: ItemFilter, exclude_item_ids: Ids) -> Mask | None:
-        """bool[n]: rows that pass the filter and are not excluded; None where all are allowed."""
+        """bool[n]: rows that pass the filter and are not excluded; None if all are allowed."""
         excluded = self.known_rows(exclude_item_ids) if len(exclude_item_ids) else NO_IDS
         if not item_filter and not len(excluded):
             return None
@@ -95,7 +95,7 @@ class Catalogue:
         return mask
 
     def save(self, folder: Path) -> None:
-        """Writes the four `FILES` below `folder`, and those of people and measures where there are any."""
+        """Writes the four `FILES` below `folder`, and those of people and measures if there are any."""
         (folder / "catalogue").mkdir(parents=True, exist_ok=True)
         np.save(folder / FILES[0], self.item_ids)
         np.save(folder / FILES[1], self.years)
@@ -109,9 +109,9 @@ class Catalogue:
 
     @classmethod
     def load(cls, folder: Path) -> Catalogue:
-        """Reads what `save` wrote; the bundle has checked the files.
+        """Reads what `save` wrote; the bundle has verified the files.
 
-        Raises BundleMismatch where people or measures do not fit the items.
+        Raises BundleMismatch if people or measures do not fit the items.
         """
         names = pq.read_table(folder / FILES[3])["genre"].to_pylist()
         arrays = [np.load(folder / name, allow_pickle=False) for name in FILES[:3]]

@@ -1,7 +1,7 @@
-"""Running the models, with the time spent waiting told apart from the time spent working.
+"""Running the models, with waiting and computing time measured separately.
 
-A lone small call is computed on the event loop: handing it to a thread and back costs as much as the popularity
-channel's whole answer. As soon as a call is not alone, or large, threads take it.
+A single small call is computed on the event loop: handing it to a thread and back costs as much as the popularity
+channel's whole computation. A large call, or one that is not alone, runs in a thread.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Timed(Generic[T]):
-    """A result with the seconds it waited for a thread and the seconds it took."""
+    """A result, with the seconds that it waited for a thread and the seconds that it took."""
 
     value: T
     queue_seconds: float
@@ -42,10 +42,10 @@ class Timed(Generic[T]):
 
 
 class Compute:
-    """A few threads that run the models. C code releases the interpreter lock, so the event loop stays responsive."""
+    """Threads that run the models. Native code releases the interpreter lock, so the event loop stays responsive."""
 
     def __init__(self, threads: int, stage: str, telemetry: Telemetry) -> None:
-        """`stage` names the work in the metrics, as the gateway names it."""
+        """`stage` names the work in the metrics, as in the gateway."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="compute")
         self._stage = stage
         self._seconds = telemetry.stage_seconds
@@ -54,10 +54,10 @@ class Compute:
     async def run(
         self, work: Callable[[], T], *, remaining_seconds: float | None = None, small: bool = False
     ) -> Timed[T]:
-        """Runs `work` and measures it, whatever comes of it: here if it is `small` and alone, otherwise in a thread.
+        """Runs `work` and measures it, even if it fails: here if it is `small` and alone, otherwise in a thread.
 
         Raises:
-            DeadlinePassed: `remaining_seconds` were over before a thread was free; `work` did not run.
+            DeadlinePassed: `remaining_seconds` had passed before a thread was free; `work` did not run.
         """
         if small and not self._in_threads:
             return self._timed(work, time.perf_counter(), None)
@@ -70,7 +70,7 @@ class Compute:
             self._in_threads -= 1
 
     def close(self) -> None:
-        """Lets running work finish and forgets what waits."""
+        """Lets running work finish and drops what waits."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
     def _timed(self, work: Callable[[], T], queued: float, remaining_seconds: float | None) -> Timed[T]:
@@ -80,7 +80,7 @@ class Compute:
             self._observe("queue", "timeout", waited)
             raise DeadlinePassed(
                 f"waited {waited * 1e3:.0f} ms for a free thread, the deadline left {remaining_seconds * 1e3:.0f} "
-                "ms; send fewer calls at a time, or set --compute-threads"
+                "ms; send fewer calls at a time, or raise --compute-threads"
             )
         status = "failed"
         try:

@@ -1,4 +1,4 @@
-"""Checks that both sides of a hop make: the channel before it answers, the gateway before it believes."""
+"""Checks on both sides of a hop: the channel checks before it answers, the gateway before it uses the answer."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from recsys.ordering import has_repeats
 
 
 def check_recall_result(name: str, query: RecallQuery, result: RecallResult) -> None:
-    """Raises ContractBroken unless scores are finite and ordered, ids unique, and count is kept."""
+    """Raises ContractBroken unless scores are finite and ordered, ids unique, and there are at most `count`."""
     if len(result.scores) != len(result.item_ids) or len(result) > query.count:
         raise ContractBroken(
             f"{name}: {len(result.item_ids)} ids and {len(result.scores)} scores for count {query.count}"

@@ -20,7 +20,7 @@ Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
 MAX_REQUEST_HISTORY = 2_000
-"""Most events that a request may carry; stored histories are not bounded."""
+"""Most events that a request may contain; stored histories are not limited."""
 
 
 class EventType(IntEnum):
@@ -36,7 +36,7 @@ class EventType(IntEnum):
 
 
 RATING = int(EventType.RATING)
-"""For arrays: numpy asks a member of an enumeration for a dozen attributes that it has not."""
+"""For arrays: numpy looks up a dozen attributes on a member of an enumeration, which is slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class EventSemantics:
     counts_as_seen: bool
     """The item is not recommended to this user again."""
     weight: float
-    """What the event weighs as evidence of taste; 0 is no evidence."""
+    """The weight of the event as evidence of taste; 0 is no evidence."""
     enters_sequence: bool
     """The event is part of the history that channels and the ranker see."""
     excludes: bool
@@ -79,13 +79,13 @@ EVENT_WEIGHTS = np.asarray(_by_number("weight"), np.float32)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class History:
-    """What one user did, oldest first: four parallel arrays of length n. Equal to itself only."""
+    """What one user did, oldest first: four parallel arrays of length n. Compared by identity."""
 
     item_ids: Ids
     timestamps: Ids
     types: NDArray[np.int8]
     values: Scores
-    """Rating or weight per event; NaN where the event has none."""
+    """Rating or weight per event; NaN if the event has none."""
 
     @classmethod
     def empty(cls) -> History:
@@ -101,7 +101,7 @@ class History:
         types: Sequence[int] | NDArray[np.int8] | None = None,
         values: Sequence[float] | Scores | None = None,
     ) -> History:
-        """Builds a history from sequences; without `types` all are ratings, without `values` none has one."""
+        """Builds a history from sequences; without `types` all are ratings, without `values` no event has one."""
         n = len(item_ids)
         return cls(
             np.asarray(item_ids, dtype=np.int64),
@@ -123,7 +123,7 @@ class History:
         return self if n == len(self) else self.take(slice(0, n))
 
     def last(self, n: int | None) -> History:
-        """The `n` latest events; all of them where `n` is None."""
+        """The `n` latest events; all of them if `n` is None."""
         return self if n is None or len(self) <= n else self.take(slice(len(self) - n, None))
 
     def then(self, later: History) -> History:
@@ -152,7 +152,7 @@ class History:
         return kept.take(latest)
 
     def seen_item_ids(self) -> Ids:
-        """Ids that must not be recommended again: seen, or excluded by the user. Sorted, unique."""
+        """Ids that must not be recommended again: seen, or excluded by the user. Ascending, unique."""
         return distinct(self.item_ids[_NOT_AGAIN[self.types]])
 
 
@@ -175,10 +175,10 @@ NO_FILTER = ItemFilter()
 
 @dataclass(frozen=True, slots=True)
 class RecallQuery:
-    """One user's question to a recall channel."""
+    """One user's query to a recall channel."""
 
     history: History
-    """The sequence (see `History.sequence`), as much of it as the channel declares that it needs."""
+    """The sequence (see `History.sequence`), as much of it as the channel declares to need."""
     as_of: int
     count: int
     exclude_item_ids: Ids = field(default_factory=lambda: NO_IDS)
@@ -189,14 +189,14 @@ class RecallQuery:
 
 @dataclass(frozen=True, slots=True)
 class RecallResult:
-    """A channel's candidates for one query, best first: parallel arrays of length n ≤ count, no id twice."""
+    """A channel's candidates for one query, best first: parallel arrays of length n ≤ count, ids unique."""
 
     item_ids: Ids
     scores: Scores
     seed_item_ids: Ids | None = None
-    """The user's own past item that contributed most to each candidate; None where the channel has no seeds."""
+    """The user's own past item that contributed most to each candidate; None if the channel has no seeds."""
     seed_present: Mask | None = None
-    """Whether the seed at the same position is one."""
+    """Whether there is a seed at the same position."""
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -209,11 +209,11 @@ class Candidates:
     item_ids: Ids
     channels: tuple[str, ...]
     scores: NDArray[np.float32]
-    """float32[n, channels]; meaningless where the rank is 0."""
+    """float32[n, channels]; meaningless if the rank is 0."""
     ranks: NDArray[np.int32]
     """int32[n, channels]; 1 is the channel's best, 0: not returned."""
     seed_item_ids: Ids
-    """int64[n, channels]: the seed that the channel named, meaningless where `seed_present` is false."""
+    """int64[n, channels]: the seed that the channel named, meaningless if `seed_present` is false."""
     seed_present: Mask
     """bool[n, channels]: whether the channel named a seed."""
 
@@ -221,7 +221,7 @@ class Candidates:
     def without_seeds(
         cls, item_ids: Ids, channels: tuple[str, ...], scores: NDArray[np.float32], ranks: NDArray[np.int32]
     ) -> Candidates:
-        """Candidates of which no channel named a seed."""
+        """Candidates for which no channel named a seed."""
         shape = (len(item_ids), len(channels))
         return cls(item_ids, channels, scores, ranks, np.zeros(shape, np.int64), np.zeros(shape, np.bool_))
 

@@ -8,13 +8,13 @@
     │   ├── BundleDamaged     a file is absent, truncated or changed        FAILED_PRECONDITION
     │   └── BundleMismatch    another format, channel, dimension or answer  FAILED_PRECONDITION
     ├── Overloaded            too many requests in flight                   RESOURCE_EXHAUSTED
-    ├── DeadlinePassed        the request's budget is spent                 DEADLINE_EXCEEDED
+    ├── DeadlinePassed        the request's budget is used up               DEADLINE_EXCEEDED
     ├── Unreachable           another process does not answer               UNAVAILABLE
     ├── ContractBroken        a component broke its own contract            INTERNAL
     ├── CannotStart           wrong configuration, or a port that is taken  (exit code 2)
     └── DataError             offline input cannot be used                  (exit code 2)
-        ├── DataMissing       a folder, file or column is not there
-        ├── DataTruncated     an incomplete last line, a bad zip
+        ├── DataMissing       a folder, file or column is missing
+        ├── DataTruncated     an incomplete last line, a truncated zip
         └── DataMalformed     an unparseable line, a wrong separator or encoding
 
 `recsys.status.GRPC_CODES` maps the tree to status codes; a test walks the tree and demands a code for every class.
@@ -25,7 +25,7 @@ from __future__ import annotations
 
 
 class RecsysError(Exception):
-    """Base of every error this project raises on purpose."""
+    """Base of every error that this project raises on purpose."""
 
 
 class InvalidRequest(RecsysError):
@@ -37,7 +37,7 @@ class NotFound(RecsysError):
 
 
 class BundleError(RecsysError):
-    """A bundle cannot be served; the message names the file and the way out."""
+    """A bundle cannot be served; the message names the file and the remedy."""
 
 
 class BundleMissing(BundleError):
@@ -57,7 +57,7 @@ class Overloaded(RecsysError):
 
 
 class DeadlinePassed(RecsysError):
-    """The time budget of the request is spent."""
+    """The time budget of the request is used up."""
 
 
 class Unreachable(RecsysError):
@@ -77,11 +77,11 @@ class DataError(RecsysError):
 
 
 class DataMissing(DataError):
-    """A folder, file or column that must be there is not."""
+    """A required folder, file or column is missing."""
 
 
 class DataTruncated(DataError):
-    """A file ends too early: an incomplete last line, or a zip that is cut short."""
+    """A file ends too early: an incomplete last line, or a truncated zip."""
 
 
 class DataMalformed(DataError):

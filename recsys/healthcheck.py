@@ -1,6 +1,6 @@
-"""Asks a server whether it is healthy: `python -m recsys.healthcheck HOST:PORT [SERVICE]`.
+"""Checks whether a server is healthy: `python -m recsys.healthcheck HOST:PORT [SERVICE]`.
 
-For container health checks and scripts. Exit code 0: SERVING; 1: anything else, and one line says what.
+For container health checks and scripts. Exit code 0: SERVING; 1: anything else, with one line that says what.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 
 def state(target: str, *, service: str = "", timeout_seconds: float = 2.0) -> str:
-    """What `grpc.health.v1` says of `service` ("" is the whole process), or the status code of the failed call."""
+    """What `grpc.health.v1` reports for `service` ("": the whole process), or the status code of the failed call."""
     request = health_pb2.HealthCheckRequest(service=service)
     with grpc.insecure_channel(target) as channel:
         try:
@@ -26,9 +26,9 @@ def state(target: str, *, service: str = "", timeout_seconds: float = 2.0) -> st
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(prog="recsys.healthcheck", description="Exit code 0 where a server is healthy.")
+    parser = argparse.ArgumentParser(prog="recsys.healthcheck", description="Exit code 0 if a server is healthy.")
     parser.add_argument("target", help="HOST:PORT of the gRPC server")
-    parser.add_argument("service", nargs="?", default="", help="full service name; the whole process if left out")
+    parser.add_argument("service", nargs="?", default="", help="full service name; default: the whole process")
     parser.add_argument("--timeout", type=float, default=2.0, help="seconds to wait for the answer")
     options = parser.parse_args(arguments)
     found = state(options.target, service=options.service, timeout_seconds=options.timeout)

@@ -1,4 +1,4 @@
-"""Logs of a process on stderr: one JSON object per line, or text for people."""
+"""Logs of a process on stderr: one JSON object per line, or plain text."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Literal
 LogFormat = Literal["json", "text"]
 
 request_id_of_call: ContextVar[str] = ContextVar("request_id_of_call", default="")
-"""The request that the running code works for; every log line carries it."""
+"""The current request; every log line contains it."""
 
 
 _encode = json.JSONEncoder(default=str).encode
@@ -56,14 +56,14 @@ def _second(timestamp: int) -> str:
 
 
 class _CallerHasGone(logging.Filter):
-    """Makes a plain line of what gRPC reports as an error with a traceback: nobody was there to take an answer.
+    """Shortens to one line what gRPC reports as an error with a traceback: the caller was gone.
 
-    It happens when a caller's deadline passes while its answer is being sent (grpc, aio/server.pyx.pxi).
+    It happens if a caller's deadline passes while its response is being sent (grpc, aio/server.pyx.pxi).
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
         if str(record.msg).startswith("ExecuteBatchError raised in core by servicer method"):
-            record.msg = "the caller had gone when the answer of %s was sent"
+            record.msg = "the caller had gone when the response of %s was sent"
             record.levelno, record.levelname, record.exc_info = logging.INFO, "INFO", None
         return logging.getLogger().isEnabledFor(record.levelno)
 
@@ -72,7 +72,7 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(_CallerHasGone())
 
 
 def write_logs(level: str, log_format: LogFormat) -> None:
-    """Sends all logs of the process to stderr, at `level` and above, replacing what was set up before.
+    """Sends all logs of the process to stderr, at `level` and above, replacing any earlier setup.
 
     A record's `extra={"facts": {...}}` becomes fields of its line.
     """

@@ -1,4 +1,4 @@
-"""Who made the items of a bundle: directors, cast and writers as ragged arrays; names stay offline."""
+"""Directors, cast and writers of the items of a bundle, as ragged arrays; names stay offline."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Role(IntEnum):
 class People:
     """The credits of a catalogue's items: those of item row i are `indptr[i]:indptr[i + 1]`.
 
-    Within an item, directors come first, then the cast, then writers, each in the order in which they are billed.
+    Within an item, directors come first, then the cast, then writers, each in billing order.
     """
 
     indptr: Ids
@@ -43,7 +43,7 @@ class People:
     roles: NDArray[np.int8]
     """int8[credits]: numbers of `Role`."""
     person_ids: Ids
-    """int64[people], ascending. Rows are of this catalogue only; an id means the same person in every bundle."""
+    """int64[people], ascending. Rows belong to this catalogue only; an id means the same person in every bundle."""
 
     def __len__(self) -> int:
         """The number of people."""
@@ -62,13 +62,13 @@ class People:
         """At most the first `n` credits of each role of an item; items and people keep their rows."""
         groups = self.item_rows * len(Role) + self.roles - 1
         starts = np.flatnonzero(np.diff(groups, prepend=-1))
-        places = np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
-        return self._where(places < n)
+        ranks = np.arange(len(groups)) - np.repeat(starts, np.diff(starts, append=len(groups)))
+        return self._where(ranks < n)
 
     def take(self, items: NDArray[np.bool_] | Ids) -> People | None:
         """The credits of `items` (a mask or rows, in their order), with rows for the people among them only.
 
-        None where there are none, so that what is not chosen leaves no trace.
+        None if there are none, so that nothing remains of items that are not chosen.
         """
         rows = np.flatnonzero(items) if items.dtype == np.bool_ else items
         counts = (self.indptr[1:] - self.indptr[:-1])[rows]
@@ -92,7 +92,7 @@ class People:
 
     @classmethod
     def load(cls, folder: Path, n_items: int) -> People | None:
-        """Reads what `save` wrote; None where nothing was. Raises BundleMismatch where it does not fit `n_items`."""
+        """Reads what `save` wrote; None if nothing was written. Raises BundleMismatch if it does not fit `n_items`."""
         if not (folder / FILES[0]).is_file():
             return None
         people = cls(*(np.load(folder / name, allow_pickle=False) for name in FILES))

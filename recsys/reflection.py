@@ -1,6 +1,6 @@
-"""Reflection that also resolves methods by symbol; the stock Python one knows only what contains them.
+"""Server reflection that also resolves methods by symbol; the standard Python one resolves only services.
 
-grpcurl and ghz ask for `recsys.v1.RecommendationService.Recommend`; without this ghz needs `--proto`.
+grpcurl and ghz look up `recsys.v1.RecommendationService.Recommend`; without this ghz needs `--proto`.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from grpc_reflection.v1alpha import reflection
 
 
 class MethodAwarePool:
-    """A descriptor pool whose `FindFileContainingSymbol` finds methods, too."""
+    """A descriptor pool whose `FindFileContainingSymbol` finds methods as well."""
 
     def __init__(self, pool: descriptor_pool.DescriptorPool) -> None:
         self._pool = pool
 
     def FindFileContainingSymbol(self, symbol: str) -> FileDescriptor:  # noqa: N802 - the name is protobuf's
-        """The file that defines `symbol`, a method's included; raises KeyError where there is none."""
+        """The file that defines `symbol`, which may be a method; raises KeyError if there is none."""
         try:
             return self._pool.FindFileContainingSymbol(symbol)
         except KeyError:
@@ -30,7 +30,7 @@ class MethodAwarePool:
             return service.methods_by_name[method_name].containing_service.file
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else is the pool's own."""
+        """Everything else is delegated to the pool."""
         return getattr(self._pool, name)
 
 

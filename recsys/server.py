@@ -1,6 +1,6 @@
-"""The harness of every serving process: one asyncio gRPC server with health, reflection and an orderly end.
+"""The harness of every serving process: one asyncio gRPC server with health, reflection and graceful shutdown.
 
-`run` is the whole life of a process: parse, log, build, serve, drain. A process brings its configuration class and a
+`run` is the whole life of a process: parse, log, build, serve, drain. A process provides its configuration class and a
 function that builds its services.
 """
 
@@ -35,7 +35,7 @@ EXIT_CANNOT_START = 2
 """Exit code of a process that cannot start as configured."""
 
 _OPTIONS = (
-    # Gateways notice a stopped peer by their pings; a server must not take those for an attack.
+    # Gateways detect a stopped peer by keepalive pings; a server must not take those for an attack.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 100),
     ("grpc.http2.max_ping_strikes", 0),
@@ -60,7 +60,7 @@ class Server:
         options = (
             *_OPTIONS,
             ("grpc.so_reuseport", int(config.workers > 1)),
-            # gRPC answers RESOURCE_EXHAUSTED with both sizes to a larger one
+            # gRPC answers a larger one with RESOURCE_EXHAUSTED and both sizes
             ("grpc.max_receive_message_length", config.max_message_mib << 20),
         )
         self._config = config
@@ -73,59 +73,59 @@ class Server:
         reflect(self._server, (*self._names[1:], health.SERVICE_NAME))
 
     def bind(self) -> int:
-        """Takes the port and returns it.
+        """Binds the port and returns it.
 
         Raises:
-            CannotStart: the port is taken, or the host is not an address of this machine.
+            CannotStart: the port is in use, or the host is not an address of this machine.
         """
         address = f"{self._config.host}:{self._config.port}"
         try:
             return self._server.add_insecure_port(address)
         except RuntimeError:
             raise CannotStart(
-                f"port {address}: taken, or not an address of this machine; stop the process that has it, or set --port"
+                f"port {address}: in use, or no address of this machine; stop the process that uses it, or set --port"
             ) from None
 
     async def start(self) -> None:
-        """Accepts calls on the port that `bind` took, NOT_SERVING at first."""
+        """Accepts calls on the port that `bind` returned, NOT_SERVING at first."""
         await self.set_serving(serving=False)
         await self._server.start()
 
     async def set_serving(self, *, serving: bool) -> None:
-        """What health reports from now on, for the process and for each of its services."""
+        """Sets what health reports, for the process and for each of its services."""
         kind = health_pb2.HealthCheckResponse
         for name in self._names:
             await self._health.set(name, kind.SERVING if serving else kind.NOT_SERVING)
 
     async def drain(self, grace_seconds: float) -> None:
-        """Reports NOT_SERVING for good, refuses new calls, and gives those in flight `grace_seconds` to finish."""
+        """Reports NOT_SERVING from now on, refuses new calls, and gives those in flight `grace_seconds` to finish."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """What `build` gets: settings, metrics, the stack of what to close at the end, and the way to report readiness."""
+    """What `build` gets: the metrics, the stack of what to close at the end, and the way to report readiness."""
 
     telemetry: Telemetry
     closing: AsyncExitStack
     """Closed after the drain, last entry first."""
     set_ready: Callable[[bool], None]
-    """Says whether the process can serve; may be called from any thread, before and after the server started."""
+    """Reports whether the process can serve; may be called from any thread, before and after the server started."""
 
 
 Build = Callable[[Config, Process], Awaitable[Sequence[Service]]]
 
 
 class _Readiness:
-    """Readiness as other threads report it, for the event loop to pass on to health."""
+    """Passes readiness, which any thread may report, on to the health service on the event loop."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._ready = False
         self._changed = asyncio.Event()
 
-    def set(self, ready: bool) -> None:  # noqa: FBT001 - a verb with one plain argument, passed as a callable
+    def set(self, ready: bool) -> None:  # noqa: FBT001 - passed as a callable with one argument
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._set, ready)
 
@@ -148,8 +148,8 @@ async def serve(config: Config, build: Build[Config], *, stop: asyncio.Event | N
     """Serves until SIGTERM, SIGINT or `stop`, then drains and closes everything.
 
     Raises:
-        CannotStart: a port is taken.
-        RecsysError: `build` cannot work with this configuration.
+        CannotStart: a port is in use.
+        RecsysError: `build` fails with this configuration.
     """
     stop = stop or asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -181,7 +181,7 @@ def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) 
 
 
 def run(program: str, config_class: type[Config], build: Build[Config], arguments: Sequence[str] | None = None) -> int:
-    """The life of a process; returns its exit code: 0 after a drain, 2 where it cannot start as configured."""
+    """The life of a process; returns its exit code: 0 after a drain, 2 if it cannot start as configured."""
     try:
         config = config_class.from_arguments(sys.argv[1:] if arguments is None else arguments, f"python -m {program}")
         write_logs(config.log_level, config.log_format)

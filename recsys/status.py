@@ -1,4 +1,4 @@
-"""From the exception tree to gRPC status codes, and back from a code to whose fault it was."""
+"""From the exception tree to gRPC status codes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ GRPC_CODES: Mapping[type[errors.RecsysError], grpc.StatusCode] = MappingProxyTyp
         errors.DataMalformed: grpc.StatusCode.INTERNAL,
     }
 )
-"""The code of every class of the tree; a class of a package's own takes the code of its nearest ancestor here."""
+"""The code of every class of the tree; subclasses elsewhere take the code of their nearest ancestor here."""
 
 
 def code_of(error: errors.RecsysError) -> grpc.StatusCode:
-    """The status code that a caller sees for `error`."""
+    """The status code that a caller gets for `error`."""
     return next(GRPC_CODES[kind] for kind in type(error).__mro__ if kind in GRPC_CODES)

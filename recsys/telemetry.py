@@ -68,7 +68,7 @@ class Telemetry:
             ),
             stage_candidates=Histogram(
                 "recsys_stage_candidates",
-                "Candidates per request that went in to or came out of a stage.",
+                "Candidates per request that went into or came out of a stage.",
                 ("stage", "direction"),
                 buckets=CANDIDATES,
                 registry=registry,
@@ -87,7 +87,7 @@ class Telemetry:
             ),
             degraded=Counter(
                 "recsys_degraded",
-                "Stages that did less than all of their work, by stage and cause (timeout, failed, skipped, refused).",
+                "Stages that did not do all of their work, by stage and cause (timeout, failed, skipped, refused).",
                 ("stage", "cause"),
                 registry=registry,
             ),
@@ -107,16 +107,16 @@ class Telemetry:
         )
 
     def serve(self, host: str, port: int) -> WSGIServer:
-        """Serves `/metrics` from a daemon thread; port 0 picks a free one (see `server_port` of what is returned).
+        """Serves `/metrics` from a daemon thread; port 0 picks a free one, see `server_port` of the result.
 
         Raises:
-            CannotStart: the port is taken, or the host is not an address of this machine.
+            CannotStart: the port is in use, or the host is not an address of this machine.
         """
         try:
             server, _ = start_http_server(port, addr=host, registry=self.registry)
         except OSError as error:
             raise CannotStart(
-                f"metrics port {host}:{port}: {error.strerror}; stop the process that has it, or set --metrics-port"
+                f"metrics port {host}:{port}: {error.strerror}; stop the process that uses it, or set --metrics-port"
             ) from None
         return server
 

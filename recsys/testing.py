@@ -1,7 +1,7 @@
-"""The test seam: toy bundles with a known right answer, fake models, and servers in this very process.
+"""The test seam: toy bundles with known answers, fake models, and servers in this process.
 
-Library code, so that tests patch nothing. The toy world has items 1 to n: odd ones are dramas, even ones westerns, item
-i is of 1990 + i; a `FakeChannel` prefers small ids, a `FakeRanker` large ones.
+Library code, so that tests need not patch anything. The toy world has items 1 to n: odd ones are dramas, even ones
+westerns, item i is of the year 1990 + i; a `FakeChannel` prefers small ids, a `FakeRanker` large ones.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from recsys.server import Server, Service
 from recsys.telemetry import Telemetry
 
 TOY_CUTOFF = 1_000
-"""Cut-off of toy bundles, and moment of the queries below."""
+"""Cut-off of toy bundles, and time of the queries below."""
 
 ROLES = ("popularity", "itemcf", "vector", "rank")
 """Roles that a toy bundle has files for."""
@@ -196,7 +196,7 @@ def _manifest(folder: Path, version: str, roles: Sequence[str]) -> Manifest:
 async def serving(
     services: Sequence[Service], *, config: ServerConfig | None = None, telemetry: Telemetry | None = None
 ) -> AsyncIterator[str]:
-    """A real server on a free port of this process, SERVING; yields its HOST:PORT."""
+    """A real server in this process on a free port, SERVING; yields its HOST:PORT."""
     config = config or ServerConfig()
     server = Server(config, telemetry or Telemetry.create(), services)
     port = server.bind()

@@ -1,4 +1,4 @@
-"""The one artifact that all processes move to as one: an immutable directory with a manifest and checksums."""
+"""The one artifact that all processes serve from: an immutable directory with a manifest and checksums."""
 
 from recsys.bundle.manifest import (
     FORMAT_VERSION,

@@ -1,7 +1,7 @@
-"""Golden requests: what a bundle's publisher was answered, for every process to repeat before it serves.
+"""Golden requests: answers recorded when a bundle is published, which every process repeats before it serves.
 
 `golden/<role>.json` holds queries and the answers expected. Other CPUs and library versions round differently, so
-scores may differ by 1e-4 (absolutely or relatively), and items whose scores are that close may change places.
+scores may differ by 1e-4 (absolutely or relatively), and items whose scores are that close may swap positions.
 """
 
 from __future__ import annotations
@@ -63,19 +63,19 @@ def recorded(folder: Path, role: str) -> list[tuple[Json, Json]]:
 
 
 def record_recall(folder: Path, role: str, queries: Sequence[RecallQuery], recall: Recall) -> None:
-    """Asks the channel and writes what it answers."""
+    """Queries the channel and writes its answers."""
     answers = [{"item_ids": r.item_ids.tolist(), "scores": r.scores.tolist()} for r in recall(queries)]
     record(folder, role, [_recall_query_to_json(query) for query in queries], answers)
 
 
 def record_rank(folder: Path, queries: Sequence[RankQuery], rank: Rank) -> None:
-    """Asks the ranker and writes what it answers."""
+    """Queries the ranker and writes its answers."""
     answers = [{"scores": scores.tolist()} for scores in rank(queries)]
     record(folder, "rank", [_rank_query_to_json(query) for query in queries], answers)
 
 
 def check_recall(folder: Path, role: str, recall: Recall) -> None:
-    """Asks the channel the golden requests; raises BundleMismatch that names the first difference."""
+    """Repeats the golden requests on the channel; raises BundleMismatch, which names the first difference."""
     pairs = recorded(folder, role)
     results = recall([_recall_query_from_json(query) for query, _ in pairs])
     for position, ((_, answer), found) in enumerate(zip(pairs, results, strict=True)):
@@ -86,7 +86,7 @@ def check_recall(folder: Path, role: str, recall: Recall) -> None:
 
 
 def check_rank(folder: Path, rank: Rank) -> None:
-    """Asks the ranker the golden requests; raises BundleMismatch that names the first difference."""
+    """Repeats the golden requests on the ranker; raises BundleMismatch, which names the first difference."""
     pairs = recorded(folder, "rank")
     results = rank([_rank_query_from_json(query) for query, _ in pairs])
     for position, ((_, answer), found) in enumerate(zip(pairs, results, strict=True)):
@@ -103,7 +103,7 @@ def _check_scores(where: str, expected: Scores, found: Scores) -> None:
 
 
 def _check_ids(where: str, expected: RecallResult, found: RecallResult) -> None:
-    """Positions may hold other items only where those are near-ties: in the list, or just beyond its end."""
+    """Positions may hold other items only if those are near-ties: in the list, or just beyond its end."""
     place = {item_id: position for position, item_id in enumerate(expected.item_ids.tolist())}
     for position in np.flatnonzero(expected.item_ids != found.item_ids).tolist():
         item_id = int(found.item_ids[position])

@@ -1,4 +1,4 @@
-"""What a bundle says of itself. Unknown keys are refused: a manifest from another format is never half understood."""
+"""How a bundle describes itself. Unknown keys are refused, so that a manifest of another format is never half read."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ class FileEntry(_Frozen):
 
 
 class ChannelPolicy(_Frozen):
-    """How the pipeline asks one recall channel."""
+    """How the pipeline queries one recall channel."""
 
     name: str = Field(description="name of the channel, and its role")
-    count: int = Field(ge=1, le=2_000, description="candidates asked of the channel")
+    count: int = Field(ge=1, le=2_000, description="candidates requested from the channel")
     weight: float = Field(ge=0, description="weight in the blended order (weighted reciprocal rank)")
     history_limit: int | None = Field(
-        description="latest events the channel needs; null: all of them, 0: none", ge=0, default=None
+        description="latest events that the channel needs; null: all of them, 0: none", ge=0, default=None
     )
 
 
 class RerankPolicy(_Frozen):
-    """How a ranked list is ordered anew (`gateway/pipeline/rerank.py`); a weight of 0 leaves its part out.
+    """How a list is re-ranked (`gateway/pipeline/rerank.py`); a weight of 0 disables its part.
 
-    Weights are in the unit of relevance, which is -log2(1 + place): 1 makes up for twice the place.
+    Weights are in units of relevance, which is -log2(1 + position): 1 compensates for twice the position.
     """
 
-    exposure: float = Field(default=0.0, ge=0, description="largest bonus of an item that lists would not show")
-    genre_calibration: float = Field(default=0.0, ge=0, description="weight of having the user's shares of genres")
-    decade_calibration: float = Field(default=0.0, ge=0, description="weight of having the user's shares of decades")
-    diversity: float = Field(default=0.0, ge=0, description="weight of an item's likeness to those further up (MMR)")
+    exposure: float = Field(default=0.0, ge=0, description="largest bonus of an item that lists rarely show")
+    genre_calibration: float = Field(default=0.0, ge=0, description="weight of matching the user's shares of genres")
+    decade_calibration: float = Field(default=0.0, ge=0, description="weight of matching the user's shares of decades")
+    diversity: float = Field(default=0.0, ge=0, description="weight of an item's similarity to those further up (MMR)")
     depth: int = Field(
         default=100, ge=1, le=500, description="candidates that calibration and diversity choose from, best first"
     )
@@ -55,29 +55,27 @@ class RerankPolicy(_Frozen):
 
 
 class ServingPolicy(_Frozen):
-    """What evaluation and serving do alike; chosen on validation, carried by the bundle."""
+    """What evaluation and serving have in common; chosen on validation, stored in the bundle."""
 
-    channels: tuple[ChannelPolicy, ...] = Field(description="the channels that are asked, in this order")
+    channels: tuple[ChannelPolicy, ...] = Field(description="the channels that are queried, in this order")
     rank_count: int = Field(ge=1, le=2_000, description="candidates that go to the ranker, best blended first")
-    rank_history_limit: int | None = Field(default=None, ge=0, description="latest events the ranker needs")
+    rank_history_limit: int | None = Field(default=None, ge=0, description="latest events that the ranker needs")
     ranking: Literal["ranked", "blended"] = Field(description="which order is served")
     blend_constant: float = Field(default=60.0, gt=0, description="k of reciprocal rank fusion: weight / (k + rank)")
     serving_clock: Literal["wall", "cutoff"] = Field(
-        description="the moment of a request without as_of: now, or the later of cut-off and the user's last event"
+        description="the time of a request without as_of: now, or the later of cut-off and the user's last event"
     )
-    rerank: RerankPolicy | None = Field(
-        default=None, description="how the served order is changed after ranking; absent: not at all"
-    )
+    rerank: RerankPolicy | None = Field(default=None, description="how lists are re-ranked; absent: not at all")
 
     @model_serializer(mode="wrap")
     def _write(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Absent stays absent: a bundle that does not re-rank reads as it did before it could."""
+        """Leaves out an absent `rerank`, so that such a bundle reads as before re-ranking existed."""
         fields: dict[str, Any] = write(self)
         return fields if self.rerank else {name: value for name, value in fields.items() if name != "rerank"}
 
 
 class IndexFacts(_Frozen):
-    """What the hnswlib index is; hnswlib itself opens an index of another dim or space without complaint."""
+    """Facts about the hnswlib index; hnswlib itself opens an index of another dim or space without an error."""
 
     dim: int = Field(ge=1, description="length of a vector")
     space: Literal["ip", "l2", "cosine"] = Field(description="distance, as hnswlib names it")
@@ -90,12 +88,12 @@ class Manifest(_Frozen):
 
     format_version: int = Field(description="version of the layout and of the meaning of every file")
     bundle_version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$", description="name of the folder")
-    purpose: Literal["evaluation", "production"] = Field(description="fitted up to T2, or to the end of the data")
+    purpose: Literal["evaluation", "production"] = Field(description="trained on data up to T2, or on all data")
     dataset: str = Field(description="name of the data set")
-    cutoff: int = Field(description="last timestamp that any file of the bundle has seen, Unix seconds")
+    cutoff: int = Field(description="last timestamp in the data of any file of the bundle, Unix seconds")
     events_watermarks: dict[str, int] = Field(
-        description="by log id of an events file, row id of the last recorded event that is part of the bundle; the "
-        "gateway adds the later ones, and all of a file that is not named here"
+        description="by log id of an events file, row id of the last recorded event that the bundle holds; the "
+        "gateway adds the later ones, and all events of a log that is not named here"
     )
     created: str = Field(description="ISO 8601, UTC")
     software_version: str = Field(description="version of the software that published it")
@@ -104,4 +102,4 @@ class Manifest(_Frozen):
     policy: ServingPolicy = Field(description="how requests are answered")
     roles: dict[str, tuple[str, ...]] = Field(description="files that each role needs, relative to the bundle")
     files: dict[str, FileEntry] = Field(description="every file, relative to the bundle")
-    metrics: dict[str, float] = Field(default_factory=dict, description="headline figures of evaluation")
+    metrics: dict[str, float] = Field(default_factory=dict, description="headline metrics of evaluation")

@@ -21,7 +21,7 @@ _CHUNK = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """The released version and the one before it. Both names live in one file, so they change in one rename."""
+    """The released version and the one before it. Both names are in one file, so they change in one rename."""
 
     current: str
     previous: str | None
@@ -84,11 +84,11 @@ class BundleStore:
         self.root = root
 
     def release(self) -> Release:
-        """What `CURRENT` says.
+        """The contents of `CURRENT`.
 
         Raises:
-            BundleMissing: nothing was ever published here.
-            BundleDamaged: the file is not what `write_release` writes.
+            BundleMissing: nothing has been published here.
+            BundleDamaged: the file does not look like one that `write_release` writes.
         """
         path = self.root / RELEASE_FILE
         try:
@@ -115,7 +115,7 @@ class BundleStore:
         fsync_folder(self.root)
 
     def versions(self) -> list[str]:
-        """Versions on disk, by name; half-written ones carry a leading dot and are not listed."""
+        """Versions on disk, by name; incomplete ones have a leading dot and are not listed."""
         if not self.root.is_dir():
             return []
         folders = [manifest.parent.name for manifest in self.root.glob(f"*/{MANIFEST_FILE}")]
@@ -141,7 +141,7 @@ class BundleStore:
 
 
 def parse_manifest(text: str, folder: Path, version: str) -> Manifest:
-    """Parses a manifest, format version first, so that an old or a new one is named as such."""
+    """Parses a manifest, the format version first, so that an older or newer format is reported as such."""
     path = folder / MANIFEST_FILE
     try:
         found = json.loads(text).get("format_version")
@@ -182,7 +182,7 @@ def fsync_folder(folder: Path) -> None:
 
 
 def _version(text: object) -> str:
-    """Refuses version names that could leave the root."""
+    """Refuses version names that could lead out of the root."""
     if not isinstance(text, str) or not VERSION_PATTERN.match(text):
         raise BundleMissing(f"bundle version {text!r}: expected 1 to 128 letters, digits, dots, dashes or underscores")
     return text

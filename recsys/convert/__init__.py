@@ -1,7 +1,7 @@
 """Between protobuf messages and the domain, both ways. Protobuf types go no further than this package's callers.
 
-What comes from a caller is refused with an InvalidRequest that names the field; what comes from another process of
-ours as an answer is refused as ContractBroken. `field` is where the message stands in the request.
+Invalid input of a caller is refused with an InvalidRequest that names the field; an invalid answer of another of our
+processes is refused as ContractBroken. `field` is the path of the message within the request.
 """
 
 from recsys.convert.rank import (

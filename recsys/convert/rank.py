@@ -26,10 +26,10 @@ _MAX_RANK = np.iinfo(np.int32).max
 
 
 def candidates_from_proto(message: rank_pb2.RankQuery, field: str = "query") -> Candidates:
-    """The candidates of a rank query, without seeds: those stay at the gateway.
+    """The candidates of a rank query, without seeds: those stay in the gateway.
 
     Raises:
-        InvalidRequest: too many items, a repeated one, lists that do not run in parallel, a score that is not finite.
+        InvalidRequest: too many items, a repeated one, lists of different lengths, a score that is not finite.
     """
     ids = ids_from_proto(message.item_ids)
     n, channels = len(ids), message.channels
@@ -75,7 +75,7 @@ def candidates_to_proto(candidates: Candidates) -> list[rank_pb2.ChannelEvidence
 
 
 def rank_query_from_proto(message: rank_pb2.RankQuery, field: str = "query") -> RankQuery:
-    """The query; raises InvalidRequest that names what is wrong with it."""
+    """The query; raises InvalidRequest, which names the field."""
     as_of = as_of_from_proto(message.as_of, f"{field}.as_of")
     return RankQuery(
         history_from_proto(message.history, as_of=as_of, field=f"{field}.history"),
@@ -105,7 +105,7 @@ def rank_result_from_proto(message: rank_pb2.RankResult) -> Scores:
 
 
 def rank_features_from_proto(message: rank_pb2.RankResult) -> tuple[tuple[str, ...], NDArray[np.float32]]:
-    """The names and values float32[n, features] of the feature matrix of a query that asked for it."""
+    """Names and values, float32[n, features], of the feature matrix, for a query that requested it."""
     names, values = tuple(message.feature_names), floats_from_proto(message.features)
     if len(values) != len(message.scores) * len(names):
         raise ContractBroken(f"{len(values)} feature values for {len(message.scores)} items and {len(names)} features")
@@ -115,7 +115,7 @@ def rank_features_from_proto(message: rank_pb2.RankResult) -> tuple[tuple[str, .
 def rank_result_to_proto(
     scores: Scores, features: NDArray[np.float32] | None = None, feature_names: Sequence[str] = ()
 ) -> rank_pb2.RankResult:
-    """The message for the gateway; `features` is float32[n, len(feature_names)] where it was asked for."""
+    """The message for the gateway; `features` is float32[n, len(feature_names)] if requested."""
     if features is None:
         return rank_pb2.RankResult(scores=scores.tolist())
     return rank_pb2.RankResult(scores=scores.tolist(), features=features.ravel().tolist(), feature_names=feature_names)

@@ -21,7 +21,7 @@ from recsys.v1 import recall_pb2
 
 
 def recall_query_from_proto(message: recall_pb2.RecallQuery, field: str = "query") -> RecallQuery:
-    """The query; raises InvalidRequest that names what is wrong with it."""
+    """The query; raises InvalidRequest, which names the field."""
     if not 1 <= message.count <= MAX_COUNT:
         raise InvalidRequest(f"{field}.count: {message.count}; expected 1 to {MAX_COUNT}")
     as_of = as_of_from_proto(message.as_of, f"{field}.as_of")
@@ -50,7 +50,7 @@ def recall_query_to_proto(query: RecallQuery) -> recall_pb2.RecallQuery:
 
 
 def recall_result_from_proto(message: recall_pb2.RecallResult) -> RecallResult:
-    """A channel's result; raises ContractBroken where the lists do not run in parallel.
+    """A channel's result; raises ContractBroken if the lists differ in length.
 
     Order, uniqueness and finiteness are for `recsys.contracts.check_recall_result` to check.
     """

@@ -1,4 +1,4 @@
-"""Histories, filters, ids and names: what every service's messages are made of."""
+"""Histories, filters, ids and names: the parts of every service's messages."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MAX_QUERIES = 256
 """Most queries in one batch."""
 
 MAX_COUNT = 2_000
-"""Most candidates that a recall query may ask for, and that a rank query may carry."""
+"""Most candidates that a recall query may request, and that a rank query may contain."""
 
 MAX_NAMES = 200
 """Most genres in one list."""
@@ -28,17 +28,17 @@ T = TypeVar("T")
 
 
 def ids_from_proto(values: Collection[int]) -> Ids:
-    """int64[n]. `fromiter` is the fastest way out of a repeated field that also works when it is empty."""
+    """int64[n]. `fromiter` is the fastest way to read a repeated field that also works if it is empty."""
     return np.fromiter(values, np.int64, len(values))
 
 
 def floats_from_proto(values: Sequence[float]) -> Scores:
-    """float32[n]. By way of a list: as fast as `fromiter`, and twice as fast in Debian's Python."""
+    """float32[n]. Through a list: as fast as `fromiter`, and twice as fast in Debian's Python."""
     return np.array(values[:], np.float32)
 
 
 def names_from_proto(values: Sequence[str], field: str) -> tuple[str, ...]:
-    """Genre names; whether they exist is for the catalogue to say."""
+    """Genre names; the catalogue checks whether they exist."""
     if len(values) > MAX_NAMES:
         raise InvalidRequest(f"{field}: {len(values)} names, at most {MAX_NAMES} are allowed")
     return tuple(values)
@@ -52,7 +52,7 @@ def as_of_from_proto(as_of: int, field: str) -> int:
 
 
 def batch_from_proto(queries: Sequence[T]) -> Sequence[T]:
-    """The queries of a batch; raises InvalidRequest where there are too many."""
+    """The queries of a batch; raises InvalidRequest if there are too many."""
     if len(queries) > MAX_QUERIES:
         raise InvalidRequest(f"queries: {len(queries)}, at most {MAX_QUERIES} are allowed; split the batch")
     return queries
@@ -61,9 +61,9 @@ def batch_from_proto(queries: Sequence[T]) -> Sequence[T]:
 def history_from_proto(
     message: types_pb2.History, *, as_of: int, field: str = "history", limit: int | None = None
 ) -> History:
-    """A history in stable order of time. `limit` is the most events allowed; None: as many as fit the message.
+    """A history in stable order of time. `limit` is the most events allowed; None: no limit.
 
-    Without timestamps every event happened at `as_of`; without types all are ratings; without values none has one.
+    Without timestamps every event happened at `as_of`; without types all are ratings; without values no event has one.
 
     Raises:
         InvalidRequest: lists of different lengths, too many events, a negative time, an unknown type, an infinity.
@@ -97,12 +97,12 @@ def _event_values(message: types_pb2.History, field: str) -> Scores:
     if not message.values:
         return np.full(len(message.item_ids), np.nan, np.float32)
     values = floats_from_proto(message.values)
-    refuse_where(np.isinf(values), values, f"{field}.values", "expected a finite number, or NaN where there is none")
+    refuse_where(np.isinf(values), values, f"{field}.values", "expected a finite number, or NaN for none")
     return values
 
 
 def refuse_where(bad: NDArray[np.bool_], values: Ids | Scores, field: str, expected: str) -> None:
-    """Raises InvalidRequest that names the first entry of `values` where `bad` is set."""
+    """Raises InvalidRequest, which names the first entry of `values` where `bad` is set."""
     if bad.any():
         first = int(np.argmax(bad))
         raise InvalidRequest(f"{field}[{first}]: {values[first]}; {expected}")
@@ -110,9 +110,9 @@ def refuse_where(bad: NDArray[np.bool_], values: Ids | Scores, field: str, expec
 
 @lru_cache(maxsize=4)
 def history_to_proto(history: History) -> types_pb2.History:
-    """The message, not to be changed; types and values stay empty where they say nothing.
+    """The message, which must not be changed; types and values stay empty if they carry no information.
 
-    A request sends one history to several channels and to the ranker: the last few messages are kept.
+    A request sends one history to several channels and to the ranker, so the last few messages are cached.
     """
     plain = bool((history.types == RATING).all())
     valueless = bool(np.isnan(history.values).all())
@@ -125,7 +125,7 @@ def history_to_proto(history: History) -> types_pb2.History:
 
 
 def item_filter_from_proto(message: types_pb2.ItemFilter, field: str = "filter") -> ItemFilter:
-    """The filter; raises InvalidRequest where no year can pass."""
+    """The filter; raises InvalidRequest if no year can match."""
     low = message.min_year if message.HasField("min_year") else None
     high = message.max_year if message.HasField("max_year") else None
     if low is not None and high is not None and low > high:

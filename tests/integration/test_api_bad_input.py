@@ -238,8 +238,8 @@ def test_a_second_server_on_a_port_exits_with_2_and_one_line(
     assert ended.returncode == 2
     (line,) = [line for line in ended.stderr.splitlines() if module in line]  # gRPC's core has a word of its own
     assert "Traceback" not in ended.stderr
-    assert line.startswith(f"{module}: port {HOST}:{port}: taken")
-    assert "stop the process that has it, or set --port" in line
+    assert line.startswith(f"{module}: port {HOST}:{port}: in use")
+    assert "stop the process that uses it, or set --port" in line
     assert running.health(role) == "SERVING"
 
 

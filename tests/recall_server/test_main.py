@@ -90,7 +90,7 @@ def test_two_servers_on_one_port_are_one_server_and_one_clear_error(tmp_path: Pa
         with started("--channel", "popularity", "--bundle-root", str(tmp_path), "--port", str(port)) as (second, _):
             _, log = second.communicate(timeout=PATIENCE_SECONDS)
     assert second.returncode == 2
-    assert log.splitlines()[-1].startswith(f"recall_server: port 127.0.0.1:{port}: taken")
+    assert log.splitlines()[-1].startswith(f"recall_server: port 127.0.0.1:{port}: in use")
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def taken_port() -> socket.socket:
 async def test_a_taken_port_is_named(running: Running) -> None:
     with taken_port() as taken:
         config = ServerConfig(port=taken.getsockname()[1])
-        with pytest.raises(CannotStart, match=f"port 127.0.0.1:{config.port}: taken"):
+        with pytest.raises(CannotStart, match=f"port 127.0.0.1:{config.port}: in use"):
             Server(config, Telemetry.create(), []).bind()
 
 
@@ -140,6 +140,6 @@ def test_a_process_that_cannot_start_says_so_in_one_line_and_exits_with_2(
     with taken_port() as taken:
         port = taken.getsockname()[1]
         assert run("recall", ServerConfig, build, ["--port", str(port), "--log-level", "ERROR"]) == 2
-        assert capsys.readouterr().err.startswith(f"recall: port 127.0.0.1:{port}: taken")
+        assert capsys.readouterr().err.startswith(f"recall: port 127.0.0.1:{port}: in use")
         assert run("recall", ServerConfig, build, ["--metrics-port", str(port), "--log-level", "ERROR"]) == 2
         assert capsys.readouterr().err.startswith(f"recall: metrics port 127.0.0.1:{port}: Address already in use")
