@@ -6,6 +6,6 @@ import os
 
 __version__ = "0.1.0"
 
-# ONNX Runtime 1.29 and later send usage data, hashes of the models included, to its maker unless told not to before it
-# is imported. Nothing leaves a machine of ours by itself; whoever wants it sets the variable to 0.
+# ONNX Runtime 1.29 and later send usage data, including hashes of the models, to the vendor unless this is set before
+# it is imported. Set the variable to 0 to allow it.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -93,7 +93,7 @@ class TypedConfig(BaseSettings):
 
         Raises:
             CannotStart: an unknown or renamed key, or a wrong value; one line that says where it stands.
-            SystemExit: `--help` was asked for.
+            SystemExit: after `--help`.
         """
         if not {"-h", "--help"}.isdisjoint(arguments):
             sys.stdout.write(
@@ -162,7 +162,7 @@ class TypedConfig(BaseSettings):
 
 
 class ServerConfig(TypedConfig):
-    """What every serving process is told. A process adds its own fields in a subclass."""
+    """Settings of every serving process. A process adds its own fields in a subclass."""
 
     main_settings = (
         "config",

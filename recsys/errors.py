@@ -2,9 +2,9 @@
 
     RecsysError
     ├── InvalidRequest        the caller's input is wrong                   INVALID_ARGUMENT
-    ├── NotFound              the thing asked for does not exist            NOT_FOUND
+    ├── NotFound              the thing requested does not exist            NOT_FOUND
     ├── BundleError           a bundle cannot be served                     FAILED_PRECONDITION
-    │   ├── BundleMissing     there is none, or not the version asked for   FAILED_PRECONDITION
+    │   ├── BundleMissing     there is none, or not the requested version   FAILED_PRECONDITION
     │   ├── BundleDamaged     a file is absent, truncated or changed        FAILED_PRECONDITION
     │   └── BundleMismatch    another format, channel, dimension or answer  FAILED_PRECONDITION
     ├── Overloaded            too many requests in flight                   RESOURCE_EXHAUSTED
@@ -33,7 +33,7 @@ class InvalidRequest(RecsysError):
 
 
 class NotFound(RecsysError):
-    """The thing asked for does not exist in the served bundle."""
+    """The thing requested does not exist in the served bundle."""
 
 
 class BundleError(RecsysError):
@@ -41,7 +41,7 @@ class BundleError(RecsysError):
 
 
 class BundleMissing(BundleError):
-    """There is no bundle, or not the version that was asked for."""
+    """There is no bundle, or not the requested version."""
 
 
 class BundleDamaged(BundleError):

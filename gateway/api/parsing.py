@@ -20,7 +20,7 @@ from recsys.v1 import recommend_pb2
 
 @dataclass(frozen=True, slots=True)
 class ParsedRequest:
-    """A request for the pipeline, and what the response and the answer log need besides."""
+    """A request for the pipeline, and what the response and the answer log need in addition."""
 
     request: Request
     user_key: str

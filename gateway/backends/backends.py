@@ -117,7 +117,7 @@ class Backend(ABC):
         return response
 
     async def probe(self) -> None:
-        """Asks for the status once, and opens or closes the breaker accordingly."""
+        """Requests the status once, and opens or closes the breaker accordingly."""
         try:
             status = await self.ask_status(self.config.probe_timeout_seconds)
         except grpc.aio.AioRpcError as error:

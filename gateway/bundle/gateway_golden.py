@@ -1,4 +1,4 @@
-"""Golden requests of the gateway's own files: a user's stored history, and what is popular besides."""
+"""Golden requests of the gateway's own files: a user's stored history, and popular items outside it."""
 
 from __future__ import annotations
 

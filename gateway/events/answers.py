@@ -53,7 +53,7 @@ _SECONDS_PER_DAY = 86_400
 def served_order(stages: Sequence[StageReport]) -> str:
     """What determined the order. `reranked`: a post-ranking stage; `ranked`: the rank server; `blended`: neither.
 
-    What is re-ranked is the ranked list, or the blended one if the answer is degraded or its bundle says so.
+    What is re-ranked is the ranked list, or the blended one if the answer is degraded or its policy says so.
     """
     worked = {stage.name for stage in stages if stage.status is Status.OK}
     return "reranked" if "rerank" in worked else "ranked" if "rank" in worked else "blended"

@@ -3,7 +3,7 @@
 One thread appends to the store. Requests that wait together are written in one batch (group commit), so a sync to disk
 is paid per batch, not per request; each is answered only when its batch is durable.
 
-Most users have no recorded events, and a Bloom filter in memory says so of nearly all of them: their requests need
+Most users have no recorded events, and a Bloom filter in memory identifies nearly all of them: their requests need
 neither a thread nor the store.
 """
 

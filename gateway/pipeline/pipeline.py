@@ -125,12 +125,12 @@ class Pipeline:
     async def _recall(self, batch: Sequence[_Work], budget: Budget) -> None:
         allowed = Budget.of(budget.share(self.recall_share))
         by_name = {source.name: source for source in self.sources}
-        asked = [(policy, by_name[policy.name]) for policy in self.policy.channels if policy.name in by_name]
-        asked.sort(key=lambda pair: -pair[1].latency_ewma)
+        queried = [(policy, by_name[policy.name]) for policy in self.policy.channels if policy.name in by_name]
+        queried.sort(key=lambda pair: -pair[1].latency_ewma)
         calls: dict[str, asyncio.Task[Outcome[RecallResult]]] = {}
         try:
             async with asyncio.TaskGroup() as group:
-                for policy, source in asked:
+                for policy, source in queried:
                     if calls:
                         await asyncio.sleep(0)  # let the previous query be sent before this one is serialised
                     queries = [channel_query(work, policy) for work in batch]

@@ -1,4 +1,4 @@
-"""What the pipeline is asked."""
+"""The input of the pipeline: a request, and what follows from it."""
 
 from __future__ import annotations
 

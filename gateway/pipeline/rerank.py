@@ -93,7 +93,7 @@ class Reranker(PostRankingStage):
         return picked
 
     def _profile(self, rows: Ids, history: History) -> _CategoryProfile:
-        """What the list is calibrated to, as far as the policy asks for it and the user's history is evidence of it."""
+        """What the list is calibrated to, as far as the policy uses it and the user's history is evidence of it."""
         past = self.catalogue.rows(history.item_ids)
         weights = EVENT_WEIGHTS[history.types[past >= 0]].astype(np.float64)
         both, n = np.concatenate([past[past >= 0], rows]), len(weights)

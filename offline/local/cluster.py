@@ -3,9 +3,9 @@
     with LocalCluster(programs(bundle_root, events_folder, ports), folder) as cluster:
         cluster.wait_healthy(60)
 
-A server that dies is restarted, with back-off where it dies soon; one that hangs is killed first. The servers are in
-process groups of their own: a terminal's Ctrl-C reaches only whoever holds the cluster, whose `stop` drains them, the
-gateway first. Should the holder or the supervisor be killed, the servers notice and drain.
+A server that dies is restarted, with back-off if it dies soon after its start; one that hangs is killed first. The
+servers run in their own process groups: a terminal's Ctrl-C reaches only the owner of the cluster, whose `stop` drains
+them, the gateway first. If the owner or the supervisor is killed, the servers notice and drain.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ class Ports:
 
     @classmethod
     def default(cls, offset: int = 0) -> Self:
-        """Those of the documentation, each `offset` higher."""
+        """The documented ports, each `offset` higher."""
         grpc, metrics = ({role: port + offset for role, port in ports.items()} for ports in (PORTS, METRICS_PORTS))
         return cls(grpc, metrics)
 
     @classmethod
     def free(cls) -> Self:
-        """Ports that nothing listens on at the moment, for tests."""
+        """Ports that are currently free, for tests."""
         found = free_ports(2 * len(PORTS))
         return cls(dict(zip(PORTS, found, strict=False)), dict(zip(PORTS, found[len(PORTS) :], strict=True)))
 
@@ -70,10 +70,10 @@ class Ports:
 
 
 def free_ports(n: int) -> list[int]:
-    """`n` different ports that nothing listens on at the moment, none of which it returned lately.
+    """`n` different ports that are currently free, none of which it returned recently.
 
-    Below those that systems give to clients, which could take one before its server does. Processes that look at the
-    same time begin at different places for the same reason. Raises CannotStart where there are not so many.
+    They are below the ephemeral range, from which a client could take one before its server does. Processes that search
+    at the same time begin at different ports for the same reason. Raises CannotStart if there are not enough.
     """
     found: list[int] = []
     for port in itertools.islice(_candidates, _BLOCK):
@@ -86,7 +86,7 @@ def free_ports(n: int) -> list[int]:
 
 
 def _ports_of_this_process() -> Iterator[int]:
-    """The ports of a range that belongs to this process and few others, over and over."""
+    """The ports of a range that this process shares with few others, repeated endlessly."""
     first = _FREE_PORTS.start + os.getpid() % _BLOCKS * _BLOCK
     return itertools.cycle(range(first, first + _BLOCK))
 
@@ -105,7 +105,7 @@ def programs(
 ) -> list[Program]:
     """The gateway, one server per recall channel of `channels`, and the rank server.
 
-    `settings` hold for all, `role_settings` for one role: flags without dashes, and values.
+    `settings` apply to all, `role_settings` to one role: flags without dashes, and values.
     """
     modules = {
         "gateway": (
@@ -140,12 +140,12 @@ def programs(
 def _check_free(name: str, target: str) -> None:
     host, _, port = target.rpartition(":")
     with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: lingering connections are fine
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the servers do: TIME_WAIT is fine
         try:
             probe.bind((host, int(port)))
         except OSError as error:
             raise CannotStart(
-                f"{name}: port {target}: {error.strerror}; stop what listens there, or serve on other ports with "
+                f"{name}: port {target}: {error.strerror}; stop what listens there, or use other ports with "
                 "--port-offset"
             ) from None
 
@@ -167,7 +167,7 @@ class LocalCluster:
     ) -> None:
         """Logs go to `folder`, one file per server. A server that has not drained after `stop_seconds` is killed.
 
-        So is one that answered health checks once and does not for `hang_seconds`; it is restarted.
+        One that has answered health checks and then does not for `hang_seconds` is killed and restarted.
         """
         self.folder = folder.absolute()
         self._servers = list(servers)
@@ -187,7 +187,7 @@ class LocalCluster:
         """Starts the supervisor, which starts the servers; does not wait for them.
 
         Raises:
-            CannotStart: a port is taken, maybe by a cluster that runs already.
+            CannotStart: a port is in use, perhaps by a cluster that is already running.
         """
         for server in self._servers:
             for target in filter(None, (server.target, server.metrics_target)):
@@ -218,7 +218,7 @@ class LocalCluster:
         """Returns when every server reports SERVING.
 
         Raises:
-            CannotStart: a server says that it cannot start as configured.
+            CannotStart: a server cannot start as configured.
             Unreachable: some are not healthy in time; names them, with the end of their logs.
         """
         deadline = time.monotonic() + timeout_seconds
@@ -232,7 +232,7 @@ class LocalCluster:
             time.sleep(_POLL_SECONDS if missing else 0)
 
     def pids(self) -> dict[str, int]:
-        """Process id by server; 0 where it is not running at the moment."""
+        """Process id by server; 0 if it is not running at the moment."""
         return {info["name"]: int(info["pid"]) for info in self._infos()}
 
     def states(self) -> dict[str, str]:
@@ -242,7 +242,7 @@ class LocalCluster:
     def stop(self) -> dict[str, int]:
         """Drains everything, the gateway first; returns each server's exit code. Nothing is left running.
 
-        Empty where the cluster does not run, or its supervisor was killed: then the servers drain by themselves.
+        Empty if the cluster is not running, or its supervisor was killed: then the servers drain by themselves.
         """
         if self._supervisor is None:
             return {}
@@ -251,7 +251,7 @@ class LocalCluster:
             if self._supervisor.poll() is None:
                 codes = self._stop_servers()
         except (OSError, Fault) as error:
-            logger.warning("the supervisor did not stop the servers (%s); they are told by its end", error)
+            logger.warning("the supervisor did not stop the servers (%s); they will stop when it exits", error)
         finally:
             self._end_supervisor(self._supervisor)
         return codes
@@ -285,7 +285,7 @@ class LocalCluster:
         return ServerProxy(f"http://{HOST}", transport=SupervisorTransport(None, None, f"unix://{self._socket}"))
 
     def _infos(self) -> list[dict[str, Any]]:
-        """What supervisord says of each server; nothing while it starts."""
+        """What supervisord reports for each server; empty while it starts."""
         try:
             with self._rpc() as rpc:
                 return cast("list[dict[str, Any]]", rpc.supervisor.getAllProcessInfo())
@@ -293,7 +293,10 @@ class LocalCluster:
             return []
 
     def _raise_if_hopeless(self) -> None:
-        """supervisord forgets exit codes of early exits; a server's last words, `MODULE: why`, tell them as well."""
+        """Raises CannotStart if waiting is pointless.
+
+        supervisord forgets the codes of early exits, but the last line of the log, `MODULE: why`, shows them as well.
+        """
         if self._supervisor is None or self._supervisor.poll() is not None:
             output = (self.folder / "supervisor.out").read_text(encoding="utf-8", errors="replace")
             raise CannotStart(f"the supervisor does not run: {output.strip() or 'it was stopped'}")

@@ -1,4 +1,4 @@
-"""Serving on this machine: a process per role under a supervisor until Ctrl-C, and replay against them."""
+"""Serving on this machine: one supervised process per role, until Ctrl-C or for as long as a replay takes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
 log = logging.getLogger(__name__)
 
 HEALTHY_SECONDS = 180.0
-"""When to give up. On a small and busy machine the servers take a minute to load their libraries."""
+"""When to give up waiting. On a small and busy machine the servers take a minute to load their libraries."""
 
 _POLL_SECONDS = 0.1
 
 
 def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0) -> None:
-    """Starts the servers, shows what they answer, and serves until SIGINT or SIGTERM.
+    """Starts the servers, shows some of their answers, and serves until SIGINT or SIGTERM.
 
     They listen on the documented ports, each `port_offset` higher.
 
     Raises:
-        CannotStart: a port is taken.
+        CannotStart: a port is in use.
         Unreachable: a server did not become healthy, or did not exit with 0.
     """
     ports = Ports.default(port_offset)
@@ -64,16 +64,21 @@ def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Pa
 
 @contextmanager
 def served(store: BundleStore, *, folder: Path, gateway_settings: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Serves the store on free ports with an event file of its own; yields HOST:PORT of the gateway.
+    """Serves the store on free ports with separate event files; yields HOST:PORT of the gateway.
 
     `gateway_settings`: flags of the gateway without dashes, and values.
     """
     ports = Ports.free()
     quiet = {"log-level": "WARNING"}
     events = folder.absolute() / "events"
-    asked = {"gateway": gateway_settings or {}}
-    channels = channels_of(store)
-    servers = programs(store.root.absolute(), events, ports, channels=channels, settings=quiet, role_settings=asked)
+    servers = programs(
+        store.root.absolute(),
+        events,
+        ports,
+        channels=channels_of(store),
+        settings=quiet,
+        role_settings={"gateway": gateway_settings or {}},
+    )
     with LocalCluster(servers, folder / "logs") as cluster:
         cluster.wait_healthy(HEALTHY_SECONDS)
         wait_complete(ports.target("gateway"), HEALTHY_SECONDS)
@@ -81,7 +86,7 @@ def served(store: BundleStore, *, folder: Path, gateway_settings: Mapping[str, s
 
 
 def channels_of(store: BundleStore) -> tuple[str, ...]:
-    """The recall channels that the released bundle asks; a later bundle's new ones need another start."""
+    """The recall channels that the released bundle uses; new channels of a later bundle need a restart."""
     policy = store.open(store.release().current).manifest.policy
     return tuple(channel.name for channel in policy.channels)
 
@@ -89,8 +94,8 @@ def channels_of(store: BundleStore) -> tuple[str, ...]:
 def wait_complete(target: str, timeout_seconds: float) -> None:
     """Returns when the gateway at `target` uses every other process.
 
-    A gateway is healthy as soon as it can answer by itself; it finds the others, which start beside it, by probing.
-    Raises Unreachable that names who is missing, and why.
+    A gateway is healthy as soon as it can answer alone; it discovers the other processes, which start in parallel, by
+    probing. Raises Unreachable, which names the missing ones and the causes.
     """
     deadline = time.monotonic() + timeout_seconds
     with grpc.insecure_channel(target) as channel:

@@ -1,4 +1,4 @@
-"""What the system does, for a person to read: recent history, recommendations with reasons, time of each stage."""
+"""A readable demonstration: recent history, recommendations with reasons, and the time of each stage."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def demonstrate(target: str, bundle: Path) -> Iterator[str]:
     with grpc.insecure_channel(target) as channel:
         stub = RecommendationServiceStub(channel)
         users = latest_users(histories)
-        for user_id in users:  # a first round, so that the times shown are those of warm processes
+        for user_id in users:  # a first round, so that the times shown are those of warmed-up processes
             stub.Recommend(RecommendRequest(user_id=user_id, count=COUNT), timeout=5)
         for user_id in users:
             response = stub.Recommend(RecommendRequest(user_id=user_id, count=COUNT, debug=True), timeout=5)
-            yield from _told(user_id, titles.recent(histories.of(user_id)), response)
+            yield from _described(user_id, titles.recent(histories.of(user_id)), response)
 
 
 def latest_users(histories: StoredHistories) -> list[int]:
-    """The `USERS` users who were active last, among those with some history."""
+    """The `USERS` most recently active users, among those with some history."""
     lengths = np.diff(histories.indptr)
     enough = np.flatnonzero(lengths >= min(MIN_EVENTS, int(lengths.max(initial=0))))
     last_seen = histories.timestamps[histories.indptr[enough + 1] - 1]
@@ -48,21 +48,21 @@ class _Titles:
         self._catalogue, self._texts = Catalogue.load(bundle), ItemTexts.load(bundle)
 
     def recent(self, history: History) -> list[str]:
-        """The latest items, newest first, with the rating where there is one."""
+        """The latest items, newest first, with the rating if there is one."""
         latest = history.last(RECENT)
         rows = self._catalogue.rows(latest.item_ids)
-        told = [
+        described = [
             self._texts.titles[row] + ("" if np.isnan(value) else f" ({value:g})")
             for row, value in zip(rows, latest.values, strict=True)
             if row >= 0
         ]
-        return told[::-1]
+        return described[::-1]
 
 
-def _told(user_id: int, recent: Sequence[str], response: RecommendResponse) -> Iterator[str]:
+def _described(user_id: int, recent: Sequence[str], response: RecommendResponse) -> Iterator[str]:
     yield f"\nuser {user_id}, lately: {' · '.join(recent)}"
-    for place, item in enumerate(response.items, start=1):
-        yield f"  {place}. {item.title:<44.44} {item.score:8.3f}  {_reasons(item)}"
+    for position, item in enumerate(response.items, start=1):
+        yield f"  {position}. {item.title:<44.44} {item.score:8.3f}  {_reasons(item)}"
     times = " · ".join(f"{stage.name} {stage.microseconds / 1e3:.1f}" for stage in response.stages)
     yield f"  ms: {times}{'   DEGRADED' if response.degraded else ''}"
 
@@ -72,5 +72,5 @@ def _reasons(item: RecommendedItem) -> str:
 
 
 def _reason(reason: Reason) -> str:
-    place = f"{reason.channel} #{reason.rank}"
-    return f"{place} (because of {reason.seed_title})" if reason.HasField("seed_item_id") else place
+    rank = f"{reason.channel} #{reason.rank}"
+    return f"{rank} (because of {reason.seed_title})" if reason.HasField("seed_item_id") else rank

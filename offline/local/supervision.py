@@ -1,7 +1,7 @@
-"""supervisord as a child of ours: its configuration, a watchdog, and a guard that ends it when we are gone.
+"""supervisord as a child process: its configuration, a watchdog, and a guard that stops it when its parent is gone.
 
-`python -m offline.local.supervision FILE` is supervisord that shuts down when its standard input closes. Whoever starts
-it holds the other end, so that even a SIGKILL of the starter leaves nothing running.
+`python -m offline.local.supervision FILE` is supervisord that shuts down when its standard input closes. Its parent
+holds the other end, so that even a SIGKILL of the parent leaves nothing running.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from supervisor import supervisord  # type: ignore[import-untyped]
 from offline.local import watchdog
 
 STEADY_SECONDS = 10
-"""A program that ends sooner has failed to start and is tried again later and later: after 1 s, 2 s, 3 s, …"""
+"""A program that exits sooner has failed to start and is restarted with increasing delays: 1 s, 2 s, 3 s, …"""
 
 _HEADER = """\
 [supervisord]
@@ -63,7 +63,7 @@ class Program:
     target: str
     """HOST:PORT of its gRPC server."""
     metrics_target: str = ""
-    """HOST:PORT of its metrics; empty where nothing is known of it."""
+    """HOST:PORT of its metrics; empty if unknown."""
 
 
 def configuration(
@@ -74,7 +74,7 @@ def configuration(
     stop_seconds: int,
     hang_seconds: float = watchdog.HANG_SECONDS,
 ) -> str:
-    """The text of supervisord's configuration. Logs go below `folder`; what the watchdog did, to supervisord.log."""
+    """The text of supervisord's configuration. Logs go below `folder`, the watchdog's to supervisord.log."""
     text = _HEADER.format(folder=_escape(str(folder)), socket=_escape(str(socket)))
     text += watchdog.section({program.name: program.target for program in programs}, hang_seconds)
     for program in programs:
@@ -89,7 +89,7 @@ def configuration(
 
 
 def log_file(folder: Path, name: str) -> Path:
-    """Where the output of the program `name` goes."""
+    """The log file of the program `name`."""
     return folder / f"{name}.log"
 
 
@@ -99,7 +99,7 @@ def _escape(text: str) -> str:
 
 
 def main(file: str) -> None:
-    """Runs supervisord until it is told to stop, or until standard input closes."""
+    """Runs supervisord until it is stopped, or until standard input closes."""
     threading.Thread(target=_stop_at_end_of_input, daemon=True).start()
     supervisord.main(["--nodaemon", "--configuration", file])
 

@@ -24,7 +24,7 @@ SCORES_FILE = "popularity/scores.npy"
 GENRE_SCALES_FILE = "popularity/genre_scales.npy"
 RETURNING_SCORES_FILE = "popularity/returning_scores.npy"
 RETURNING_FACTS_FILE = "popularity/returning.json"
-"""Absent where returning users get the same list as newcomers."""
+"""Absent if returning users get the same list as new users."""
 
 
 class ReturningFacts(BaseModel):

@@ -104,13 +104,13 @@ def _check_scores(where: str, expected: Scores, found: Scores) -> None:
 
 def _check_ids(where: str, expected: RecallResult, found: RecallResult) -> None:
     """Positions may hold other items only if those are near-ties: in the list, or just beyond its end."""
-    place = {item_id: position for position, item_id in enumerate(expected.item_ids.tolist())}
+    position_of = {item_id: position for position, item_id in enumerate(expected.item_ids.tolist())}
     for position in np.flatnonzero(expected.item_ids != found.item_ids).tolist():
         item_id = int(found.item_ids[position])
-        counterpart = expected.scores[place.get(item_id, len(expected) - 1)]
+        counterpart = expected.scores[position_of.get(item_id, len(expected) - 1)]
         if not _close(counterpart, found.scores[position]):
             raise _mismatch(
-                f"{where}: item {item_id} with score {found.scores[position]:.6g} at place {position + 1}, "
+                f"{where}: item {item_id} with score {found.scores[position]:.6g} at position {position + 1}, "
                 f"expected item {expected.item_ids[position]}, and {counterpart:.6g} for item {item_id} at most"
             )
 

@@ -68,7 +68,7 @@ def test_rounding_and_near_ties_pass(tmp_path: Path, ids: list[int], scores: Seq
     [
         (result([10, 20, 30, 40], (0.9, 0.5, 0.50005, 0.1002)), r"request 0: score 3 is 0\.1002, expected 0\.1"),
         (result([10, 20, 30, 40], (math.nan, 0.5, 0.5, 0.1)), r"request 0: score 0 is nan, expected 0\.9"),
-        (result([20, 10, 30, 40]), r"item 20 with score 0\.9 at place 1, expected item 10, and 0\.5 for item 20"),
+        (result([20, 10, 30, 40]), r"item 20 with score 0\.9 at position 1, expected item 10, and 0\.5 for item 20"),
         (result([99, 20, 30, 40]), r"item 99 with score 0\.9"),
         (result([10, 20, 30], SCORES[:3]), "3 scores, expected 4"),
     ],
