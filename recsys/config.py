@@ -46,7 +46,7 @@ def port_field(default: int) -> Any:
 
 def metrics_port_field(default: int) -> Any:
     """The field `metrics_port` of a process whose default metrics port is `default`."""
-    return Field(default=default, ge=0, le=65_535, description="port of /metrics, same host; 0 picks a free one")
+    return Field(default=default, ge=0, le=65_535, description="port of /metrics, on the same host; 0 picks a free one")
 
 
 class TypedConfig(BaseSettings):
@@ -181,36 +181,39 @@ class ServerConfig(TypedConfig):
     port: int = port_field(0)
     metrics_port: int = metrics_port_field(0)
     bundle_root: Path = Field(
-        default=Path("data/demo/bundles/production"), description="folder of published bundles, with CURRENT in it"
+        default=Path("data/demo/bundles/production"),
+        description="folder of published bundles, the one that holds CURRENT",
     )
-    poll_seconds: float = Field(default=1.0, gt=0, description="how often to look for a newly published bundle")
+    poll_seconds: float = Field(default=1.0, gt=0, description="seconds between checks for a newly published bundle")
     in_flight_limit: int = Field(
-        default=256, ge=1, description="calls admitted at a time; further ones get RESOURCE_EXHAUSTED"
+        default=256, ge=1, description="calls in flight at a time; more are refused with RESOURCE_EXHAUSTED"
     )
     max_message_mib: int = Field(
         default=64,
         ge=1,
         le=1024,
-        description="largest message that is accepted, in MiB; stored histories of any length come from the gateway",
+        description="largest message to accept, in MiB; the gateway sends stored histories of any length",
     )
-    compute_threads: int = Field(default=1, ge=1, description="threads that compute; calls beyond them queue")
+    compute_threads: int = Field(default=1, ge=1, description="compute threads; further calls wait in a queue")
     workers: int = Field(
         default=1,
         ge=1,
-        description="processes that share the port; with more than one the port is bound with SO_REUSEPORT, and each "
-        "process needs a metrics port of its own",
+        description="processes that share the port; with more than one, the port is bound with SO_REUSEPORT and each "
+        "process needs its own metrics port",
     )
     drain_seconds: float = Field(
-        default=10.0, ge=0, description="on SIGTERM, how long calls in flight may take to finish"
+        default=10.0, ge=0, description="seconds that calls in flight get to finish after SIGTERM"
     )
     exit_with_parent: bool = Field(
-        default=False, description="drain when standard input closes: whoever holds its other end is gone"
+        default=False, description="shut down when standard input closes, which means that the parent process is gone"
     )
-    slow_call_seconds: float = Field(default=0.25, gt=0, description="calls that take longer are logged as warnings")
+    slow_call_seconds: float = Field(
+        default=0.25, gt=0, description="calls that take longer than this are logged as warnings"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="INFO logs every call, WARNING only slow and failed ones"
     )
-    log_format: LogFormat = Field(default="json", description="one JSON object per line, or text for people")
+    log_format: LogFormat = Field(default="json", description="json: one object per line; text: for people")
 
 
 def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -50,20 +50,23 @@ class SkewConfig(OfflineConfig):
     )
 
     rank: str = Field(default=f"127.0.0.1:{PORTS['rank']}", description="HOST:PORT of the rank server to check")
-    purpose: Purpose = Field(default="production", description="which bundles the rank server serves")
+    purpose: Purpose = Field(default="production", description="which kind of bundle the rank server serves")
     requests: int = Field(
         default=50,
         ge=1,
-        description="users drawn with the seed, or latest answers; a user without a history comes on top",
+        description="number of users, sampled with the seed, or of latest requests with --live; one user without a "
+        "history is added",
     )
     live: bool = Field(
-        default=False, description="the latest requests that a gateway has answered, instead of drawn users"
+        default=False, description="check the latest requests that a gateway answered, instead of sampled users"
     )
     live_from: Path | None = Field(
-        default=None, description="folder of that gateway's events and answers; absent: that of `serve`"
+        default=None,
+        description="folder with that gateway's events and answers, implies --live; by default the one that `serve` "
+        "writes",
     )
     tolerance: float = Field(
-        default=1e-5, ge=0, description="largest difference of a feature; relative where its value exceeds 1"
+        default=1e-5, ge=0, description="largest allowed difference of a feature; relative where its value exceeds 1"
     )
 
 

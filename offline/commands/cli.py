@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         _fail(f"{error}; check that the folder exists, is writable and has space left")
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; finished steps are kept, run the same command again to go on\n")
+        sys.stderr.write("interrupted; finished steps are kept, run the same command again to continue\n")
         sys.exit(130)
 
 

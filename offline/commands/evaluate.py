@@ -29,8 +29,9 @@ class EvaluateConfig(OfflineConfig):
 
     targets: TargetKind | None = Field(
         default=None,
-        description="all: one request per test user at the cut-off, every later item is relevant; successive: one "
-        "request per later event; last: the same for each user's last event; absent: the protocol's own",
+        description="all: one request per test user at the cut-off, with every later item relevant; successive: one "
+        "request per later event; last: one request for each user's last event; by default what the "
+        "protocol uses",
     )
 
 

@@ -29,7 +29,7 @@ class IndexConfig(OfflineConfig):
     )
 
     as_of: int | None = Field(
-        default=None, ge=0, description="items that are available by then come in, Unix seconds; absent: now"
+        default=None, ge=0, description="add the items that are available by this time, in Unix seconds; by default now"
     )
 
 

@@ -26,8 +26,13 @@ class IngestConfig(OfflineConfig):
         "config",
     )
 
-    events: bool = Field(default=False, description="append what the gateway recorded since the tables were made")
-    events_from: Path | None = Field(default=None, description="the gateway's events file; absent: that of `serve`")
+    events: bool = Field(
+        default=False, description="append the events that the gateway has recorded since the last ingest"
+    )
+    events_from: Path | None = Field(
+        default=None,
+        description="a gateway's events file to append, implies --events; by default the one that `serve` writes",
+    )
 
 
 def ingest(config: IngestConfig) -> None:

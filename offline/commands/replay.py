@@ -41,13 +41,17 @@ class ReplayConfig(EvaluateConfig):
     )
 
     target: str | None = Field(
-        default=None, description="HOST:PORT of a gateway on the evaluation bundle; absent: one is started here"
+        default=None,
+        description="HOST:PORT of a gateway that serves the evaluation bundle; by default one is started for the "
+        "replay",
     )
-    compare: bool = Field(default=True, description="make the same lists in this process and say how far they agree")
+    compare: bool = Field(
+        default=True, description="also make the same lists in this process, and report how well they agree"
+    )
 
 
 def replay(config: ReplayConfig) -> None:
-    """Prints quality and latency; without `--target` the five servers are started on the evaluation bundle."""
+    """Prints quality and latency; without `--target` all servers are started on the evaluation bundle."""
     workflow = Workflow(config)
     if config.target is None:
         workflow.publish("evaluation", report=workflow.evaluation("all"))

@@ -50,36 +50,35 @@ class RerankCurveConfig(OfflineConfig):
 
     protocol: Protocol | None = Field(
         default=None,
-        description="re-ranks what `benchmark` made under this protocol, with the settings chosen for it; absent: what "
-        "`run` and `serve` made under split.protocol",
+        description="re-rank what `benchmark` made under this protocol, with the settings chosen for it; by default "
+        "what `run` made under split.protocol",
     )
     coverage: float = Field(
-        default=0.23, ge=0, le=1, description="least coverage@10 on validation of the setting that is chosen"
+        default=0.23, ge=0, le=1, description="minimum coverage@10 on validation of the setting to choose"
     )
     targets: TargetKind | None = Field(
-        default=None, description="what the test asks: all, successive or last; absent: the protocol's own"
+        default=None, description="targets of the test; by default what the protocol uses"
     )
     exposures: tuple[float, ...] = Field(
-        default=EXPOSURES, min_length=1, description="values of rerank.exposure that are tried; 0: as ranked"
+        default=EXPOSURES, min_length=1, description="values of rerank.exposure to try; 0 keeps the ranked order"
     )
     weights: tuple[float, ...] = Field(
-        default=WEIGHTS, description="values that are tried of both calibrations and of diversity, each alone"
+        default=WEIGHTS, description="values to try for both calibrations and for diversity, one at a time"
     )
     out: Path | None = Field(
         default=None,
-        description="folder of curve and picture; absent: rerank/ below the data set's folder, and there one for each "
-        "protocol and kind of targets",
+        description="folder for the curve and its plot; by default a folder per protocol and kind of targets in "
+        "rerank/ of the data set's folder",
     )
     test_curve: bool = Field(
         default=False,
-        description="also draw the curve of the test, all settings that were tried; it describes, nothing is chosen on "
-        "it",
+        description="also plot the test curve of all settings tried, for information: nothing is chosen on it",
     )
     results: Path = Field(
-        default=Path("benchmarks/results/rerank"), description="where the result is saved that docs/results shows"
+        default=Path("benchmarks/results/rerank"), description="folder for the result that docs/results shows"
     )
     settings: Path = Field(
-        default=SETTINGS, description="folder of chosen settings, per protocol and data set, for --protocol"
+        default=SETTINGS, description="folder with the settings chosen per protocol and data set, used with --protocol"
     )
 
     @model_validator(mode="before")

@@ -19,7 +19,7 @@ class RollbackConfig(OfflineConfig):
         "config",
     )
 
-    purpose: Purpose = Field(default="production", description="which bundles")
+    purpose: Purpose = Field(default="production", description="which kind of bundle to roll back")
 
 
 def rollback(config: RollbackConfig) -> None:

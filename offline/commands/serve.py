@@ -29,7 +29,8 @@ class ServeConfig(RunConfig):
         default=0,
         ge=0,
         le=10_000,
-        description="added to every port, gRPC and metrics: to serve beside another system, or where a port is taken",
+        description="number added to every port, gRPC and metrics, to run next to another system or where a port is "
+        "taken",
     )
 
 

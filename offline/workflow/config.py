@@ -44,14 +44,14 @@ class ServingConfig(BaseModel):
     channels: tuple[str, ...] = Field(
         default=DEFAULT_CHANNELS,
         min_length=1,
-        description=f"recall channels that are trained and asked, any of {', '.join(CHANNELS)}; make serve starts a "
-        "process for each",
+        description=f"recall channels to train and to query, any of {', '.join(CHANNELS)}; `serve` starts a process "
+        "for each",
     )
-    channel_count: int = Field(default=200, ge=1, le=2_000, description="candidates asked of each channel")
+    channel_count: int = Field(default=200, ge=1, le=2_000, description="candidates requested from each channel")
     clock: Literal["auto", "wall", "cutoff"] = Field(
         default="auto",
-        description="the moment of a request without as_of: now, or the end of the data; auto: the end for published "
-        "and demo data, now for your own",
+        description="time of a request without as_of: wall is now, cutoff the end of the data; auto is cutoff for "
+        "published data sets and demo, wall for your own",
     )
 
     @field_validator("channels")
@@ -100,24 +100,29 @@ class CommonConfig(TypedConfig):
     dataset: str = Field(
         default="demo",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="demo, ml-latest-small, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, interactions (your own), "
-        "or any name of yours with --data-dir",
+        description="demo (generated, with quick settings of its own), ml-latest-small, ml-100k, ml-1m, ml-10m, "
+        "ml-20m, ml-25m, ml-32m, interactions (your own data), or any other name together with --data-dir",
     )
-    data_dir: Path | None = Field(default=None, description="folder or zip with the raw files; absent: downloaded")
+    data_dir: Path | None = Field(
+        default=None, description="folder or zip with the raw files; without it, they are downloaded"
+    )
     metadata_file: Path | None = Field(
         default=None,
-        description="people, overviews, runtimes, budgets and dates of items: movies_extrainfos.dat, or an export of "
-        "TMDb (csv, Parquet); absent: what the data set says itself",
+        description="people, overviews, runtimes, budgets and release dates of items: movies_extrainfos.dat, or a "
+        "TMDb export (CSV or Parquet); without it, only what the data set has",
     )
     items_file: Path | None = Field(
         default=None,
-        description="items beside those of the data set, csv or Parquet as own items are; give it to every verb that "
-        "reads raw files, until the data set has them itself",
+        description="items to add to those of the data set, as CSV or Parquet in the format of own items; pass it to "
+        "every verb that reads raw files, until the data set includes them",
     )
-    root: Path = Field(default=Path("data"), description="data root: tables, work, bundles and events, per data set")
-    max_bad_lines: int = Field(default=0, ge=0, description="unparseable lines to skip before ingest gives up")
-    keep_bundles: int = Field(default=5, ge=2, description="bundles kept on disk per purpose")
-    seed: int = Field(default=1, ge=0, description="of evaluation's bootstrap and of sampled users")
+    root: Path = Field(
+        default=Path("data"),
+        description="folder for everything that is written: tables, work, bundles and events, one folder per data set",
+    )
+    max_bad_lines: int = Field(default=0, ge=0, description="malformed lines that ingest skips before it gives up")
+    keep_bundles: int = Field(default=5, ge=2, description="bundles to keep on disk, per purpose")
+    seed: int = Field(default=1, ge=0, description="seed of user sampling")
     split: SplitConfig = SplitConfig()
     text: TextConfig = TextConfig()
     serving: ServingConfig = ServingConfig()

@@ -114,7 +114,7 @@ class EmbeddingClient:
 
     def _prepare_retry(self, failure: _Retry, attempt: int) -> None:
         """Waits as asked, or twice as long as before with a random share, so that threads do not come back at once."""
-        again = "; what has arrived is kept, run the same command again to go on"
+        again = "; what has arrived is kept; run the same command again to continue"
         if attempt == self._config.attempts:
             raise DataMissing(f"{self.url}: no answer after {attempt} tries ({failure.why}){again}")
         longest = self._config.longest_wait_seconds

@@ -29,17 +29,15 @@ PREFIX = str(OfflineConfig.model_config["env_prefix"])
 class BenchConfig(OfflineConfig):
     """What both are told: a protocol, a data set, a budget."""
 
-    protocol: Protocol = Field(default="time-to-split", description="who may learn from what, and what is asked")
+    protocol: Protocol = Field(default="time-to-split", description="evaluation protocol")
     targets: TargetKind | None = Field(
-        default=None, description="all, successive or last, where time is cut; absent: the protocol's own"
+        default=None, description="targets, for protocols that cut time; by default what the protocol uses"
     )
-    budget_minutes: float = Field(default=60.0, gt=0, description="CPU-minutes per model, tuning included")
+    budget_minutes: float = Field(default=60.0, gt=0, description="CPU-minutes per model, including tuning")
     settings: Path = Field(
-        default=SETTINGS, description="folder of chosen settings and trial tables, per protocol and data set"
+        default=SETTINGS, description="folder with chosen settings and trials, per protocol and data set"
     )
-    tracking: str = Field(
-        default="sqlite:///mlflow.db", description="MLflow's tracking URI; empty: runs are not logged"
-    )
+    tracking: str = Field(default="sqlite:///mlflow.db", description="MLflow tracking URI; empty turns tracking off")
 
     @property
     def place(self) -> str:
@@ -85,16 +83,18 @@ class BenchmarkConfig(BenchConfig):
 
     models: tuple[str, ...] = Field(
         default=(),
-        description="peers, channels, blended, ranked: those that are run; empty: the protocol's peers and all of ours",
+        description="models to run: peers, channels, blended, ranked; by default the protocol's peers and all of ours",
     )
     results: Path = Field(
-        default=Path("benchmarks/results"), description="where results are saved, and read for --report"
+        default=Path("benchmarks/results"),
+        description="folder where results are saved, and from which --report reads them",
     )
     peers_python: Path = Field(
-        default=Path(".venv-peers/bin/python"), description="Python of the peers' environment, made by `make peers`"
+        default=Path(".venv-peers/bin/python"),
+        description="Python interpreter of the peers' environment, which `make peers` creates",
     )
-    remark: str = Field(default="", description="what a reader must know beside the figures, e.g. of imputed times")
-    report: bool = Field(default=False, description="run nothing; print the page of all saved results")
+    remark: str = Field(default="", description="remark to print with the figures, e.g. about imputed timestamps")
+    report: bool = Field(default=False, description="run nothing; print all saved results as a page")
 
 
 class TuneConfig(BenchConfig):
@@ -115,9 +115,9 @@ class TuneConfig(BenchConfig):
 
     models: tuple[str, ...] = Field(default=("itemcf",), description=f"models to tune, any of {', '.join(SPACES)}")
     max_trials: int = Field(
-        default=40, ge=1, description="most trials per model, finished ones of earlier runs included"
+        default=40, ge=1, description="maximum number of trials per model, including finished ones of earlier runs"
     )
-    max_requests: int = Field(default=3_000, ge=1, description="most validation requests that a trial is judged on")
+    max_requests: int = Field(default=3_000, ge=1, description="maximum number of validation requests per trial")
 
 
 def under_protocol(values: dict[str, Any], protocol: str) -> dict[str, Any]:

@@ -26,18 +26,25 @@ class ReportConfig(OfflineConfig):
         "config",
     )
 
-    purpose: Purpose = Field(default="evaluation", description="which bundle: the current one of this purpose")
-    folder: Path | None = Field(
-        default=None, description="where the report is written; absent: report/ below the data set's folder"
+    purpose: Purpose = Field(
+        default="evaluation", description="which kind of bundle to report on; the current one is used"
     )
-    films: int = Field(default=20, ge=1, le=60, description="most known items, shown with neighbours and on the map")
-    neighbours: int = Field(default=6, ge=1, le=20, description="nearest items listed of each")
-    clusters: int = Field(default=8, ge=2, le=12, description="groups of users")
-    cold_events: int = Field(default=5, ge=1, description="an item with fewer events is cold")
+    folder: Path | None = Field(
+        default=None, description="folder for the report; by default report/ in the data set's folder"
+    )
+    films: int = Field(
+        default=20, ge=1, le=60, description="number of best-known items to show with their neighbours and on the map"
+    )
+    neighbours: int = Field(default=6, ge=1, le=20, description="nearest items to list for each")
+    clusters: int = Field(default=8, ge=2, le=12, description="number of user clusters")
+    cold_events: int = Field(default=5, ge=1, description="items with fewer events are cold")
     map_method: Literal["tsne", "pca"] = Field(
-        default="tsne", description="how vectors become two dimensions; pca is quick and shows less"
+        default="tsne", description="projection to two dimensions; pca is faster and shows less"
     )
     map_items: int = Field(
-        default=4_000, ge=50, le=20_000, description="most items on the map: the most known ones, and some of the cold"
+        default=4_000,
+        ge=50,
+        le=20_000,
+        description="maximum number of items on the map: the best-known ones, and some cold ones",
     )
-    report_seed: int = Field(default=1, ge=0, description="of the map, the groups and the pairs that are drawn")
+    report_seed: int = Field(default=1, ge=0, description="seed of the map, the clusters and the sampled pairs")

@@ -198,7 +198,7 @@ def test_interrupted_it_says_so_and_exits_with_130(tmp_path: Path) -> None:
             process.send_signal(signal.SIGINT)
             rest = process.stderr.read()
             assert process.wait(120) == 130
-    assert rest == "interrupted; finished steps are kept, run the same command again to go on\n"
+    assert rest == "interrupted; finished steps are kept, run the same command again to continue\n"
     assert store.release() == Release("b", "a")
 
 
