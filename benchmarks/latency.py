@@ -4,7 +4,7 @@
 
 Starts the servers on the published bundle, sends `debug` requests of random users in an open loop
 (latency counts from the moment a request was due), and prints percentiles, the median time of every stage, and how
-many candidates were merged and ranked. Client and servers share the machine: say so beside any figure.
+many candidates were merged and ranked. Client and servers share the machine: say so next to any figure.
 
 `same_work_ms` tells machines apart: a fixed piece of Python and numpy, timed in a row, after 20 ms of rest and after 20
 ms of a busy loop. At 20 requests/s every process rests between requests, so where the second is much the larger, so is

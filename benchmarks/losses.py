@@ -5,7 +5,7 @@
 Prints NDCG@10, HR@10 and recall@10 of warm requests of the validation window with 95 % intervals, NDCG@10 as a share
 of that of the tower's usual loss and with a paired interval, epochs and CPU seconds, and writes them to `--out`. Towers
 learn from what came before that window; test data is not touched. Finished trainings are kept in the workspace, and of
-one that was killed its finished epochs: a killed run goes on where it was.
+one that was killed its finished epochs: a killed run continues where it stopped.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 Prints NDCG@10 of warm requests of the validation window, as a share of LightGBM's and with a paired interval, and
 writes it with learning curves to `--out`. Test data is not touched. Finished trials are kept in the workspace: a killed
-run goes on where it was.
+run continues where it stopped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from offline.workflow.workflow import Workflow
 
 
 class ComparisonConfig(OfflineConfig):
-    """What every offline verb is told, and where the table goes."""
+    """The settings of every offline verb, and where the table goes."""
 
     out: Path = Field(default=Path("rankers.json"), description="where the rows are written")
 

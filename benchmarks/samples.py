@@ -3,12 +3,12 @@
     python benchmarks/samples.py --rows 10000000 --workers 2 --root /tmp/samples
 
 The log has 20,000 items of Zipf popularity; every user has taken 20 of them before the cut-off and takes 10 after it.
-Recall (popularity and ItemCF) and features know the first 20,000 users; requests come from all of them, and are made
-block by block, so neither the log nor the samples are ever in memory as a whole. About 3 % fewer rows are written than
-asked for, since channels agree on some items. 300 million, the default, take about 108 GB of disk. Where there is less,
-`--at-once ROWS` makes the samples in parts of at most so many rows, each written to disk, read back from there and
-removed before the next. A part is a step of a workspace: a run that was killed goes on with the part in which it was,
-and what it says of speed and memory is of all parts. To measure again, name a new folder.
+Recall (popularity and ItemCF) and features are trained on the first 20,000 users. Requests come from all users and are
+made block by block, so neither the log nor the samples are ever in memory as a whole. About 3 % fewer rows are written
+than asked for, since channels return some items in common. 300 million, the default, take about 108 GB of disk. With
+less disk, `--at-once ROWS` makes the samples in parts of at most so many rows, each written to disk, read back from
+there and removed before the next. A part is a step of a workspace: a killed run continues with the part in which it
+stopped, and its figures of speed and memory are of all parts. To measure again, name a new folder.
 
 The digest is that of all arrays of all parts. It is the same for any number of workers.
 
@@ -50,7 +50,7 @@ CUTOFF, DAY = 1_000 * 86_400, 86_400
 COUNT, BLOCK = 200, 256
 SAMPLES, PART_FILE = "samples", "part.json"
 MARKER = "made-by-benchmarks-samples"
-"""File that says that a folder may be used again."""
+"""File that marks a folder that may be used again."""
 POLICY = ServingPolicy(
     channels=tuple(ChannelPolicy(name=name, count=COUNT, weight=1.0) for name in ("popularity", "itemcf")),
     rank_count=300,
@@ -74,11 +74,13 @@ def history(user: int, ids: Ids) -> History:
 
 
 def snapshot() -> Snapshot:
-    """What recall and features know."""
-    stories = [(user, history(user, taken(user)[0])) for user in range(KNOWN_USERS)]
-    columns = [np.concatenate([getattr(story, name) for _, story in stories]) for name in ("item_ids", "timestamps")]
-    users = np.repeat([user for user, _ in stories], [len(story) for _, story in stories])
-    values = np.concatenate([story.values for _, story in stories])
+    """What recall and features are trained on."""
+    histories = [(user, history(user, taken(user)[0])) for user in range(KNOWN_USERS)]
+    columns = [
+        np.concatenate([getattr(events, name) for _, events in histories]) for name in ("item_ids", "timestamps")
+    ]
+    users = np.repeat([user for user, _ in histories], [len(events) for _, events in histories])
+    values = np.concatenate([events.values for _, events in histories])
     order = np.argsort(columns[1], kind="stable")
     types = np.ones(len(users), np.int8)
     events = Interactions(users, *columns, types, values).take(order)
@@ -96,10 +98,10 @@ def blocks(requests: range) -> Iterator[Targets]:
     """One request each of users `requests`, a block at a time."""
     for start in range(requests.start, requests.stop, BLOCK):
         users = range(start, min(start + BLOCK, requests.stop))
-        stories = [taken(user) for user in users]
-        relevant = Relevant.of([after for _, after in stories])
+        histories = [taken(user) for user in users]
+        relevant = Relevant.of([after for _, after in histories])
         yield Targets(
-            [Request(history(u, ids), CUTOFF, 10, user_id=u) for u, (ids, _) in zip(users, stories, strict=True)],
+            [Request(history(u, ids), CUTOFF, 10, user_id=u) for u, (ids, _) in zip(users, histories, strict=True)],
             np.asarray(users, np.int64),
             np.ones(len(users), np.bool_),
             relevant,
@@ -227,8 +229,8 @@ def report(parts: Sequence[Part]) -> None:
     print(f"{rows} rows of {parts[0].columns} features, {sum(part.requests for part in parts)} requests")
     print(f"digest {_sha256(''.join(part.digest for part in parts))[:16]}")
     print(f"{rows / seconds:.0f} rows/s, {rows / used:.0f} rows per CPU second, {used:.0f} CPU seconds")
-    for place, name in enumerate(("this process", "any worker, at most")):
-        print(f"peak memory of {name}: {max(part.peaks[place] for part in parts) / 1024:.0f} MiB")
+    for column, name in enumerate(("this process", "any worker, at most")):
+        print(f"peak memory of {name}: {max(part.peaks[column] for part in parts) / 1024:.0f} MiB")
     largest, hours = max(part.size for part in parts), 3e8 / rows * used / 3_600
     print(f"{size / 1e9:.2f} GB written, at most {largest / 1e9:.2f} GB at a time")
     print(f"300 million rows: {size / rows * 0.3:.0f} GB, {hours:.1f} CPU hours")

@@ -26,7 +26,7 @@ class Peer:
 
     `fit` names module and function (or class, for one that learns by epochs, whose `kind` is then given), so that a
     run imports only its own peer. `epochs` is 0 for a peer that does not learn by epochs; otherwise the epochs that
-    its authors train for, the cap of a run here. `source` says where the published settings come from.
+    its authors train for, the cap of a run here. `source` names the origin of the published settings.
     """
 
     package: str

@@ -16,7 +16,7 @@ from peers.lists import Scorer, list_items, measure, write_lists
 from peers.models import PEERS, Peer
 from peers.race import run_race
 from peers.rows import Requests, RowsFolder, read_rows
-from peers.trials import Settings, best_of, open_study, seconds_of, table, told, tune
+from peers.trials import Settings, best_of, finished_trials, open_study, seconds_of, table, tune
 
 JUDGED_REQUESTS = 2000
 
@@ -42,8 +42,8 @@ class Run:
         return len(self.rows.refit.item) / max(len(self.rows.fit.item), 1)
 
     def judged(self) -> tuple[Requests, np.ndarray]:
-        """The validation requests that settings are judged by, and their positions: all, or a fixed sample of them
-        for a peer that is judged after every epoch."""
+        """The validation requests that settings are evaluated on, and their positions: all, or a fixed sample of them
+        for a peer that is evaluated after every epoch."""
         positions = np.arange(len(self.rows.validation.ids))
         if self.peer.epochs and len(positions) > JUDGED_REQUESTS:
             positions = np.sort(np.random.default_rng(self.seed).choice(positions, JUDGED_REQUESTS, replace=False))
@@ -67,8 +67,8 @@ def tune_at_once(run: Run) -> Any:
         lambda settings: run.judge(fit(run.rows.fit, settings, run.seed)),
         published=run.peer.published,
         space=run.peer.space,
-        may_go_on=lambda longest: (
-            run.meter.left() > longest * (1 + run.ratio) and len(told(run.study)) < run.peer.max_trials
+        may_continue=lambda longest: (
+            run.meter.left() > longest * (1 + run.ratio) and len(finished_trials(run.study)) < run.peer.max_trials
         ),
         seconds=cpu_seconds,
     )
@@ -90,7 +90,7 @@ def tune_by_epochs(run: Run) -> Any:
 
 
 def refit(run: Run, settings: Settings, learned: Any) -> Scorer:
-    """The peer with all rows before the test: fitted anew, or, where it learns by epochs, continued for one pass.
+    """The peer with all rows before the test: fitted again, or, where it learns by epochs, continued for one pass.
 
     `learned` is what tuning has left; where it is None, the winner is trained again for settings["epochs"].
     """
@@ -155,7 +155,7 @@ def describe(run: Run, settings: Settings, note: str, *, finished: bool) -> dict
 
 def study_name(options: argparse.Namespace, rows: RowsFolder) -> str:
     """Which trials count for a run: those on its rows. A race is run for one budget, and its contestants learn for a
-    share of it, so another budget races anew; other searches go on where a smaller budget ended. A run with given
+    share of it, so another budget races again; other searches continue where a smaller budget ended. A run with given
     settings has no trials.
     """
     if options.settings:

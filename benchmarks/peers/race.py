@@ -10,7 +10,7 @@ import optuna
 from optuna.trial import Trial
 
 from peers.cost import BudgetMeter, cpu_seconds
-from peers.trials import Settings, Space, ask, best_of, tell, told
+from peers.trials import Settings, Space, ask, best_of, finished_trials, record
 
 QUALIFYING_SHARE = 0.06
 CONTESTANT_SECONDS = 600.0
@@ -82,7 +82,7 @@ def qualify(
     """Lets each contestant learn for the same CPU time, at least one epoch, and returns the best. The others are
     recorded as pruned; contestants that an earlier, interrupted run has pruned do not run again."""
     published, space = offer
-    contestants = contestants_for(meter.budget_seconds, len(published)) - len(told(study))
+    contestants = contestants_for(meter.budget_seconds, len(published)) - len(finished_trials(study))
     leader: Contestant | None = None
     for _ in range(max(1, contestants)):
         trial, settings = ask(study, published, space)
@@ -91,7 +91,7 @@ def qualify(
             runner.advance(judge)
         leader, loser = (runner, leader) if leader is None or runner.curve[-1] > leader.curve[-1] else (leader, runner)
         if loser is not None:
-            tell(study, loser.trial, max(loser.curve), seconds=loser.seconds, pruned=True)
+            record(study, loser.trial, max(loser.curve), seconds=loser.seconds, pruned=True)
     assert leader is not None
     return leader
 
@@ -134,6 +134,6 @@ def run_race(
     converged = train(leader, meter, judge, rows_ratio=rows_ratio, epochs=epochs)
     leader.trial.set_user_attr("epochs", leader.best_epoch)
     leader.trial.set_user_attr("converged", converged)
-    tell(study, leader.trial, max(leader.curve), seconds=leader.seconds)
+    record(study, leader.trial, max(leader.curve), seconds=leader.seconds)
     leader.learner.go_back()
     return leader.learner

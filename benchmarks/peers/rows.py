@@ -46,7 +46,7 @@ class Events:
         """
         keep = np.ones(len(self.item), dtype=bool)
         if last is not None:
-            keep &= places_from_the_end(self.owner) < last
+            keep &= events_after(self.owner) < last
         if weights == "liked":
             keep &= self.value >= 4
         newest = newest_of_each_pair(self.owner[keep].astype(np.int64) * self.n_items + self.item[keep])
@@ -62,7 +62,7 @@ def newest_of_each_pair(keys: np.ndarray) -> np.ndarray:
     return np.sort(len(keys) - 1 - first_from_the_end)
 
 
-def places_from_the_end(owner: np.ndarray) -> np.ndarray:
+def events_after(owner: np.ndarray) -> np.ndarray:
     """For each event the number of later events of the same owner, in the given order."""
     order = np.argsort(owner, kind="stable")
     ends = np.cumsum(np.bincount(owner)) if len(owner) else np.zeros(0, dtype=np.int64)
@@ -137,7 +137,7 @@ def number_events(table: dict[str, np.ndarray], items: np.ndarray) -> Events:
 
 
 def read_requests(folder: Path, name: str, items: np.ndarray) -> Requests:
-    """Queries and their histories. Items outside the vocabulary are left out: no model knows them, none is listed."""
+    """Queries and their histories. Items outside the vocabulary are left out: no model has them, none is listed."""
     queries = read_table(folder / f"{name}_queries.parquet", QUERY_COLUMNS)
     table = read_table(folder / f"{name}_histories.parquet", HISTORY_COLUMNS)
     known = np.isin(table["item_id"], items)
@@ -157,7 +157,7 @@ def positions_of(requests: np.ndarray, ids: np.ndarray, path: Path) -> np.ndarra
     """Where each request stands among `ids`. Raises RowsError where one is not among them or `ids` repeats one."""
     order = np.argsort(ids, kind="stable")
     if len(np.unique(ids)) != len(ids):
-        raise RowsError(f"the queries beside {path} name a request twice; export the rows again with the bench")
+        raise RowsError(f"the queries next to {path} name a request twice; export the rows again with the bench")
     place = np.searchsorted(ids[order], requests)
     strange = place == len(ids)
     strange[~strange] = ids[order][place[~strange]] != requests[~strange]

@@ -2,7 +2,7 @@
 
     .venv-peers/bin/python benchmarks/peers/run.py --rows FOLDER --model NAME --out FOLDER --budget-minutes N
 
-Interrupted, the same command goes on where it was; finished, it does nothing.
+Interrupted, the same command continues where it stopped; finished, it does nothing.
 """
 
 from __future__ import annotations

@@ -80,8 +80,8 @@ class Transformer:
     def continue_on(self, events: Events) -> Transformer:
         """The same model on other rows of the same vocabulary, with these weights to begin with.
 
-        RecTools numbers items anew for each set of rows, so item vectors go over by id; an item that is new starts
-        from the mean vector. The optimiser starts anew.
+        RecTools numbers items for each set of rows by itself, so item vectors go over by id; an item that is new starts
+        from the mean vector. The optimiser starts afresh.
         """
         further = Transformer(self.kind, events, self.settings, self.seed)
         further.model.fit_partial(further.dataset, min_epochs=0, max_epochs=0)

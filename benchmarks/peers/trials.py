@@ -1,4 +1,4 @@
-"""The trial table of one peer on one rows folder: Optuna's study in sqlite, so that an interrupted run goes on."""
+"""The trial table of one peer on one rows folder: Optuna's study in sqlite, so that an interrupted run continues."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def open_study(folder: Path, name: str, seed: int) -> optuna.Study:
     return study
 
 
-def told(study: optuna.Study) -> list[FrozenTrial]:
+def finished_trials(study: optuna.Study) -> list[FrozenTrial]:
     """The trials that count: completed and pruned ones, in order."""
     return study.get_trials(deepcopy=False, states=COUNTED)
 
 
 def seconds_of(study: optuna.Study) -> float:
     """The CPU seconds of the trials that count."""
-    return float(sum(trial.user_attrs["cpu_seconds"] for trial in told(study)))
+    return float(sum(trial.user_attrs["cpu_seconds"] for trial in finished_trials(study)))
 
 
 def best_of(study: optuna.Study) -> FrozenTrial | None:
@@ -65,7 +65,7 @@ def ask(study: optuna.Study, published: Sequence[Settings], space: Space) -> tup
     return trial, settings
 
 
-def tell(study: optuna.Study, trial: Trial, value: float, *, seconds: float, pruned: bool = False) -> None:
+def record(study: optuna.Study, trial: Trial, value: float, *, seconds: float, pruned: bool = False) -> None:
     """Records what a trial reached and cost; a pruned trial's value is kept as its last intermediate one."""
     trial.set_user_attr("cpu_seconds", round(seconds, 2))
     trial.set_user_attr("metric", value)
@@ -78,7 +78,10 @@ def tell(study: optuna.Study, trial: Trial, value: float, *, seconds: float, pru
 
 def table(study: optuna.Study) -> list[dict[str, Any]]:
     """One entry a trial, in order: settings, metric, cpu_seconds, and what else was recorded of it."""
-    return [{**trial.user_attrs, "number": trial.number, "state": trial.state.name.lower()} for trial in told(study)]
+    return [
+        {**trial.user_attrs, "number": trial.number, "state": trial.state.name.lower()}
+        for trial in finished_trials(study)
+    ]
 
 
 def tune(
@@ -87,18 +90,18 @@ def tune(
     *,
     published: Sequence[Settings],
     space: Space,
-    may_go_on: Callable[[float], bool],
+    may_continue: Callable[[float], bool],
     seconds: Callable[[], float],
 ) -> None:
-    """Tries settings one after another while `may_go_on(seconds of the longest trial so far)` says so.
+    """Tries settings one after another while `may_continue(seconds of the longest trial so far)`.
 
     The first published settings are always tried. `seconds` is the CPU clock that trials are measured by.
     """
-    longest = max((trial.user_attrs["cpu_seconds"] for trial in told(study)), default=0.0)
-    while best_of(study) is None or may_go_on(longest):
+    longest = max((trial.user_attrs["cpu_seconds"] for trial in finished_trials(study)), default=0.0)
+    while best_of(study) is None or may_continue(longest):
         trial, settings = ask(study, published, space)
         start = seconds()
         value = try_out(settings)
         cost = seconds() - start
-        tell(study, trial, value, seconds=cost)
+        record(study, trial, value, seconds=cost)
         longest = max(longest, cost)

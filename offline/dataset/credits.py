@@ -43,7 +43,7 @@ def split_names(value: str | Iterable[str] | None) -> list[str]:
 def person_id(name: str) -> int:
     """A number in [0, 2^53) that depends on the name alone, not on its case, accents' encoding or spaces.
 
-    So a person keeps the number in every bundle and data set, and people who come later change nobody's.
+    So a person keeps the number in every bundle and data set, whoever is added later.
     """
     plain = " ".join(unicodedata.normalize("NFKC", name).casefold().split())
     return int.from_bytes(hashlib.blake2b(plain.encode(), digest_size=8).digest()) % FIRST_ASSIGNED
@@ -71,7 +71,7 @@ def _credits(items: pa.Table) -> Iterator[tuple[int, int, str, int, int]]:
 
 
 def read_people(tables: Path, item_ids: Ids) -> People | None:
-    """The credits of all items of the tables, whose ids ascend; None where the tables name nobody."""
+    """The credits of all items of the tables, whose ids ascend; None where the tables have no credits."""
     path = table_path(tables, "item_people")
     if not path.is_file():
         return None

@@ -44,7 +44,7 @@ class SplitConfig(BaseModel):
     moment: Literal["target", "history"] = Field(
         default="history",
         description="leave-one-out: when a request is made: at the time of the last event before its target, which is "
-        "all that models without time can know, or at that of the target, as a server is asked",
+        "all that models without time can know, or at that of the target, as for a server",
     )
     seed: int = Field(
         default=1, ge=0, description="of what a protocol draws: ratings, users that the ranker is selected on"

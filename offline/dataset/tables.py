@@ -40,8 +40,8 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("item_key", pa.string()),
             ("title", pa.string()),
             ("year", pa.int16()),
-            ("available_from", pa.int64()),  # Unix seconds; null: not said
-            ("released", pa.int64()),  # Unix seconds at midnight; says nothing about when the item could be had here
+            ("available_from", pa.int64()),  # Unix seconds; null: unknown
+            ("released", pa.int64()),  # Unix seconds at midnight; not when the item became available here
             ("runtime", pa.float32()),  # minutes
             ("budget", pa.float32()),  # in one currency, that of the source
         ]
@@ -68,7 +68,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 """Columns of each table, in order."""
 
 VIEWS = "views.sql"
-"""DuckDB views over the tables, written beside them."""
+"""DuckDB views over the tables, written next to them."""
 
 
 def table_path(tables: Path, name: str) -> Path:

@@ -1,4 +1,4 @@
--- Views over the tables of one data set, for DuckDB. The tables are found beside this file:
+-- Views over the tables of one data set, for DuckDB. The tables are next to this file:
 --   cd <data root>/<data set>/tables && duckdb -init views.sql
 --   Python: duckdb.connect(config={"file_search_path": "<tables folder>"}).execute(views_sql)
 
@@ -21,7 +21,7 @@ CREATE OR REPLACE VIEW interactions AS
 SELECT user_key, item_key, title, type_name, value, to_timestamp("timestamp") AS moment, user_id, item_id
 FROM ratings JOIN users USING (user_id) JOIN items USING (item_id) JOIN event_types USING (type);
 
--- One row per item, also for those nobody touched.
+-- One row per item, also for items without events.
 CREATE OR REPLACE VIEW item_activity AS
 SELECT items.item_id, any_value(title) AS title, count(ratings.item_id) AS interactions,
        count(DISTINCT ratings.user_id) AS users, avg(value) FILTER (WHERE type = 1) AS mean_rating,

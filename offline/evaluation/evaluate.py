@@ -108,7 +108,7 @@ def write_report(
 
 
 def evaluate(models: Models, targets: Targets, *, name: str, kind: str, config: BootstrapConfig) -> Evaluation:
-    """Makes the lists of every system and measures them. `name` and `kind` say in the result what was measured."""
+    """Makes the lists of every system and measures them. `name` and `kind` identify the result."""
     return measure(produce_lists(models, targets), models.snapshot, targets, name=name, kind=kind, config=config)
 
 

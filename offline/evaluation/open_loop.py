@@ -80,7 +80,7 @@ async def send_at_rate(
 
 async def _until(moment: float) -> None:
     """Waits for a moment of `time.perf_counter`; the event loop's timers are late by up to a millisecond."""
-    while (left := moment - time.perf_counter()) > 0:  # noqa: ASYNC110 - a moment comes, no event tells of it
+    while (left := moment - time.perf_counter()) > 0:  # noqa: ASYNC110 - there is no event to wait for
         await asyncio.sleep(max(0.0, left - _TIMER_SECONDS))
 
 

@@ -19,11 +19,11 @@ class Parity:
     """How alike two sets of lists are."""
 
     equal_entries: float
-    """Share of the first ten places, of all requests, that hold the same item."""
+    """Share of the first ten positions, of all requests, that hold the same item."""
     equal_lists: float
     """Share of requests whose lists are the same over their whole length."""
     score_difference: float
-    """Largest difference between the scores of places that hold the same item."""
+    """Largest difference between the scores of positions that hold the same item."""
     ndcg_difference: float
     """Absolute difference of the mean NDCG@10 over all requests."""
 

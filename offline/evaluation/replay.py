@@ -65,12 +65,12 @@ def active_version(target: str, *, timeout: float = 10.0) -> str:
             raise Unreachable(f"no gateway at {target} ({error}); start one with `make serve`") from error
     version: str = status.gateway.active_version
     if not version:
-        raise Unreachable(f"the gateway at {target} serves no bundle yet; see what its Status says")
+        raise Unreachable(f"the gateway at {target} serves no bundle yet; see its Status")
     return version
 
 
 def check_cutoff(bundle: Bundle, first_event: int) -> None:
-    """Raises BundleMismatch where the bundle knows the first held-out event (Unix seconds) already."""
+    """Raises BundleMismatch where the bundle was trained on the first held-out event (Unix seconds)."""
     cutoff = bundle.manifest.cutoff
     if cutoff >= first_event:
         raise BundleMismatch(
@@ -130,16 +130,16 @@ class _Sender:
 
     async def run(self, target: str) -> None:
         """Sends everything."""
-        order = sorted(range(len(self._requests)), key=lambda place: self._requests[place].as_of)
+        order = sorted(range(len(self._requests)), key=lambda position: self._requests[position].as_of)
         with tqdm(order, desc="replay", unit="request", leave=False, disable=None) as progress:
-            places = iter(progress)
+            positions = iter(progress)
             async with grpc.aio.insecure_channel(target) as channel:
                 stub = RecommendationServiceStub(channel)
-                await asyncio.gather(*(self._work(stub, places) for _ in range(self._config.in_flight)))
+                await asyncio.gather(*(self._work(stub, positions) for _ in range(self._config.in_flight)))
 
-    async def _work(self, stub: RecommendationServiceAsyncStub, places: Iterator[int]) -> None:
-        for place in places:
-            message = message_of(self._requests[place], self._kind)
+    async def _work(self, stub: RecommendationServiceAsyncStub, positions: Iterator[int]) -> None:
+        for position in positions:
+            message = message_of(self._requests[position], self._kind)
             started, error, response = time.perf_counter(), "", NO_ANSWER
             try:
                 # grpc.aio may return None where the answer arrives just as the deadline passes
@@ -148,5 +148,5 @@ class _Sender:
             except grpc.aio.AioRpcError as failure:
                 error = f"{failure.code().name}: {failure.details()}"
             stages = {stage.name: stage.microseconds / 1e6 for stage in response.stages}
-            self.timings[place] = Timing(time.perf_counter() - started, error, response.degraded, stages)
-            self.responses[place] = response
+            self.timings[position] = Timing(time.perf_counter() - started, error, response.degraded, stages)
+            self.responses[position] = response

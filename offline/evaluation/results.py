@@ -39,7 +39,7 @@ class SystemRow:
     figures: Mapping[str, Figure]
     """By `metric@K`."""
     coverage: Mapping[int, float]
-    """By K: share of the catalogue that some list shows in its first K places."""
+    """By K: share of the catalogue that some list shows in its first K positions."""
     popularity: Mapping[int, float]
     """By K: mean share of the catalogue that is less popular than a recommended item."""
     seconds: float

@@ -25,7 +25,7 @@ _HISTORY = 7
 def extend_graph(source: Path, target: Path, rows: RowMap) -> None:
     """Writes the graph at `source` with tables for the rows of the new catalogue.
 
-    A new item has the mean row of each table: what the ranker thinks of an item of which it knows nothing else. A graph
+    A new item has the mean row of each table: the ranker's score for an item of which nothing else is known. A graph
     without inputs of rows is copied. Raises ContractBroken unless old items score as before, and new ones finitely.
     """
     target.parent.mkdir(parents=True, exist_ok=True)

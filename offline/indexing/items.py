@@ -1,4 +1,4 @@
-"""What there is to recommend now, beside the events that the released bundle knows."""
+"""The items that can be recommended now, with the events of the released bundle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def indexed_snapshot(bundle: Bundle, tables: Path, as_of: int) -> Snapshot:
-    """The events of `bundle` beside its items, as the tables describe them now, and all others available by `as_of`."""
+    """The events of `bundle` with its items, as the tables describe them now, and all others available by `as_of`."""
     manifest = bundle.manifest
     items = Dataset.load(manifest.dataset, tables).items
     known = np.isin(items.item_ids, Catalogue.load(bundle.folder).item_ids)
@@ -48,7 +48,7 @@ def new_items(bundle: Bundle, items: Items) -> Items:
 
 
 def warn_of_undescribed(items: Items) -> Ids:
-    """Says which items have neither a genre nor a year, and returns their ids: nothing tells where they belong."""
+    """Logs which items have neither a genre nor a year, and returns their ids: no tower can place them."""
     silent = np.flatnonzero(~items.genres.any(axis=1) & (items.years == NO_YEAR))
     if len(silent):
         shown = ", ".join(map(str, items.keys[silent[:SHOWN]].tolist()))

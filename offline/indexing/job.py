@@ -42,7 +42,7 @@ def add_items(config: OfflineConfig, as_of: int) -> Indexed:
     Raises:
         BundleMissing: there is no production bundle.
         DataError: an item of the bundle is not in the tables any more, or the protocol leaves items out.
-        DataMissing: the bundle's towers have another shape than `config` says, or a named file is not there.
+        DataMissing: the bundle's towers have another shape than that of `config`, or a named file is not there.
     """
     if config.split.protocol != "temporal":
         raise DataError(
@@ -80,7 +80,7 @@ def _indexed(workspace: Workspace, config: OfflineConfig, bundle: Bundle, snapsh
 
 
 def _publish(config: OfflineConfig, bundle: Bundle, snapshot: Snapshot, step: Step) -> str:
-    """What the manifest says of policy, time and figures stays."""
+    """Policy, time and figures of the manifest stay."""
     manifest = bundle.manifest
     facts = BundleFacts(
         manifest.purpose,

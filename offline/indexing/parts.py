@@ -1,4 +1,4 @@
-"""Every file of the bundle with further items: moved to the new rows, made of metadata anew, or copied."""
+"""Every file of the bundle with further items: moved to the new rows, made again of metadata, or copied."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Indexing:
 
     bundle: Bundle
     snapshot: Snapshot
-    """The bundle's events beside all items."""
+    """The bundle's events with all items."""
     content: ContentConfig
     towers: TwoTowerConfig
     tables: Path
@@ -98,7 +98,7 @@ class Indexing:
         self._facts(itemcf.FACTS_FILE, itemcf.ItemCFFacts, folder)
 
     def _als(self, folder: Path) -> None:
-        """A new item has no factors: the channel says nothing of it."""
+        """A new item has no factors: the channel never returns it."""
         factors = np.load(self.bundle.path(als.FACTORS_FILE), allow_pickle=False)
         np.save(folder / als.FACTORS_FILE, self.rows.moved(factors))
         self._copy(als.GRAM_FILE, folder)
@@ -156,7 +156,7 @@ class Indexing:
         if missing:
             raise DataError(
                 f"bundle {self.bundle.version} has {', '.join(missing)}, which cannot be made for more items: the "
-                "index does not know it, or the tables lack what it is made of; give the --metadata-file that the "
+                "index does not support it, or the tables lack what it is made of; give the --metadata-file that the "
                 "bundle was trained with, or train again with `python -m offline run`"
             )
 

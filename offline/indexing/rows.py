@@ -47,13 +47,13 @@ class RowMap:
         return self.before < 0
 
     def moved(self, array: NDArray[Scalar], fill: Any = 0) -> NDArray[Scalar]:
-        """[items now, …]: the rows of `array`, [items before, …], at their new places; `fill` for new items."""
+        """[items now, …]: the rows of `array`, [items before, …], at their new positions; `fill` for new items."""
         result = np.empty((len(self.before), *array.shape[1:]), array.dtype)
         result[:] = fill
         result[self.after[:-1]] = array
         return result
 
     def renumbered(self, rows: NDArray[Scalar]) -> NDArray[Scalar]:
-        """The same items as `rows` of the old catalogue named, by their rows now."""
+        """The items at `rows` of the old catalogue, by their rows now."""
         result: NDArray[Scalar] = self.after[rows].astype(rows.dtype)
         return result

@@ -19,10 +19,10 @@ from recsys.domain import Ids
 def index_vectors(
     bundle: Bundle, snapshot: Snapshot, config: TwoTowerConfig, folder: Path, *, text: Path | None
 ) -> None:
-    """Writes the vector channel's files below `folder`. Genres and people that training did not know say nothing.
+    """Writes the vector channel's files below `folder`. Genres and people that training did not have are ignored.
 
     `text` holds the text vectors of the snapshot's items, where the towers read them.
-    Raises DataMissing where the bundle's towers have another shape than `config` says.
+    Raises DataMissing where the bundle's towers have another shape than that of `config`.
     """
     with np.load(bundle.path(WEIGHTS_FILE), allow_pickle=False) as weights:
         names, person_ids = weights["content_names"].tolist(), weights["person_ids"]

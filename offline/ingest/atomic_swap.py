@@ -1,7 +1,7 @@
 """Replaces a folder of tables as a whole: readers see the old one or the new one, and a failed job changes nothing.
 
 `tables` is a symbolic link to `tables.000007`; a job writes under a temporary name, syncs, renames, and swaps the link.
-The generation before stays, for readers that are still at work on it.
+The version before stays, for readers that still have it open.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from recsys.errors import DataError
 
 
 @contextmanager
-def new_generation(tables: Path) -> Iterator[Path]:
+def new_version(tables: Path) -> Iterator[Path]:
     """Yields an empty folder that becomes `tables` when the block ends well; otherwise it is removed.
 
     Raises DataError where another process is writing the same tables.
@@ -57,14 +57,14 @@ def sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def generations(tables: Path) -> list[Path]:
-    """The generations on disk, oldest first."""
+def versions(tables: Path) -> list[Path]:
+    """The versions on disk, oldest first."""
     pattern = re.compile(re.escape(tables.name) + r"\.([0-9]{6,})")
     return sorted(path for path in tables.parent.glob(f"{tables.name}.*") if pattern.fullmatch(path.name))
 
 
 def _publish(folder: Path, tables: Path) -> None:
-    old = generations(tables)
+    old = versions(tables)
     number = int(old[-1].name.rsplit(".", 1)[-1]) + 1 if old else 1
     if tables.is_dir() and not tables.is_symlink():
         adopted = tables.with_name(f"{tables.name}.{number:06d}")

@@ -35,7 +35,7 @@ class _Job:
         return self.target.with_name(self.target.name + ".part")
 
     def missing(self, why: object) -> DataMissing:
-        """The error that says how to get the file by hand."""
+        """The error, with how to get the file by hand."""
         return DataMissing(
             f"{self.url}: cannot be downloaded ({why}). By hand: download that address in a browser or on another "
             f"machine, put the file at {self.target}, and run this again. What has arrived is kept and taken up again."
@@ -46,7 +46,7 @@ def download(name: str, folder: Path, *, base_url: str = BASE_URL) -> Path:
     """Fetches <base_url><name>.zip into `folder` and returns its path; a zip that lies there already is taken as it is.
 
     Raises DataMissing for an unknown name, or where the server cannot be reached or does not have the file (the message
-    says how to do it by hand); DataMalformed where the checksum is another, and then nothing is kept.
+    explains how to do it by hand); DataMalformed where the checksum is another, and then nothing is kept.
     """
     if name not in PUBLISHED:
         raise DataMissing(f"{name}: not a data set that can be downloaded; these can: {', '.join(PUBLISHED)}")
@@ -75,7 +75,7 @@ def download(name: str, folder: Path, *, base_url: str = BASE_URL) -> Path:
 
 
 def _published_checksum(job: _Job) -> str:
-    """The md5 that is published beside the file."""
+    """The md5 that is published next to the file."""
     try:
         with urllib.request.urlopen(f"{job.url}.md5", timeout=TIMEOUT_SECONDS) as answer:  # noqa: S310 - scheme checked
             text = answer.read(4096).decode("utf-8", "replace")

@@ -31,7 +31,7 @@ _SCHEMA = pa.schema(
 
 
 class RecordedEvents:
-    """The event table of a gateway, read only; the gateway may go on writing."""
+    """The event table of a gateway, read only; the gateway may keep writing."""
 
     def __init__(self, path: Path) -> None:
         """Raises DataMissing where there is no such file."""

@@ -24,7 +24,7 @@ from offline.dataset.tables import (
     write_table,
     write_views,
 )
-from offline.ingest.atomic_swap import new_generation
+from offline.ingest.atomic_swap import new_version
 from offline.ingest.datasets.findings import MAX_EXAMPLES, Findings
 from offline.ingest.datasets.records import DatasetSource, Rows
 from offline.ingest.dimension_tables import (
@@ -50,12 +50,12 @@ BYTES_PER_ROW = 160
 def ingest(
     source: DatasetSource, tables: Path, *, max_bad_lines: int = 0, memory_limit: int = MEMORY_LIMIT
 ) -> IngestReport:
-    """Reads a data set and replaces `tables` by what it says; the id tables of an earlier ingest are kept and extended.
+    """Reads a data set and replaces `tables` by its contents; the id tables of an earlier ingest are kept and extended.
 
     Raises DataError, and leaves `tables` as they were, where the input cannot be used.
     """
     findings = Findings(max_bad_lines)
-    with new_generation(tables) as folder:
+    with new_version(tables) as folder:
         ids = IdTables.load(tables)
         rules = ValueRules(source.rating_range, source.requires_value)
         with closing(ExternalSorter(folder, rows_in_memory=max(memory_limit // BYTES_PER_ROW, 1))) as sorter:
@@ -78,14 +78,14 @@ def append_interactions(
     watermarks: Mapping[str, int] | None = None,
     memory_limit: int = MEMORY_LIMIT,
 ) -> IngestReport:
-    """Adds recorded events to existing tables as a new generation, in order of time; ids keep their numbers.
+    """Adds recorded events to existing tables as a new version, in order of time; ids keep their numbers.
 
     Each table of `events` has the columns user_key, item_key (string), type (int8), value (double, nullable) and
     timestamp (int64, Unix seconds). Events that are there already, equal in every column, are not added again.
-    `watermarks` says, by log id, up to which row of a gateway's table they go; other logs keep theirs. Raises
+    `watermarks` is, by log id, the last row of a gateway's table that they include; other logs keep theirs. Raises
     DataMissing where there are no tables yet.
     """
-    with new_generation(tables) as folder:
+    with new_version(tables) as folder:
         before = IngestReport.load(tables)
         findings, ids = findings_of(before), IdTables.load(tables)
         with closing(ExternalSorter(folder, rows_in_memory=max(memory_limit // BYTES_PER_ROW, 1))) as sorter:

@@ -1,4 +1,4 @@
-"""A file of item metadata beside a data set that has none: people, overviews, runtimes, budgets, release dates.
+"""A file of item metadata for a data set that has none: people, overviews, runtimes, budgets, release dates.
 
 Two forms, by the file's ending. Neither is part of any data set; both are third-party texts with terms of their own.
 
@@ -58,7 +58,7 @@ REMARK = re.compile(r"\s*\([^()]*\)")
 
 
 class Described(WithCompanionFile):
-    """A data set whose items are completed from a file of metadata; what the data set says itself stays."""
+    """A data set whose items are completed from a file of metadata; the data set's own values stay."""
 
     label = "metadata"
 
@@ -107,7 +107,7 @@ def _standard(table: pa.Table) -> pa.Table:
             columns[name] = pa.array(lists, pa.list_(pa.string()))
     if "released" in columns:
         columns["released"] = pa.array([_seconds(value) for value in columns["released"].to_pylist()], pa.int64())
-    for name in ("runtime", "budget"):  # exports write 0 where they do not know
+    for name in ("runtime", "budget"):  # exports write 0 for an unknown value
         if name in columns:
             columns[name] = pc.if_else(pc.greater(columns[name], 0), columns[name], pa.scalar(None, pa.float64()))
     return pa.table(columns)
@@ -137,7 +137,7 @@ def _with_items(table: pa.Table, source: DatasetSource, file: Path) -> pa.Table:
     column = next((name for name in ("tmdb", "imdb") if name in table.column_names), None)
     if column is None:
         raise DataMissing(
-            f"{file}: no column movieId, tmdb_id, id or imdb_id; one of them must say which item a row is"
+            f"{file}: no column movieId, tmdb_id, id or imdb_id; one of them must identify the item of a row"
         )
     links = _links(source, f"{column}_id")
     if not links:
@@ -164,20 +164,20 @@ def _plain(value: object) -> str:
 
 def _complete(items: pa.Table, metadata: pa.Table) -> tuple[pa.Table, int]:
     """Item rows with the metadata's columns where they have none or null; and how many rows were found."""
-    places = pc.index_in(pc.cast(items["item"], pa.string()), metadata["item"].combine_chunks())
+    positions = pc.index_in(pc.cast(items["item"], pa.string()), metadata["item"].combine_chunks())
     for column in DESCRIPTION:
         if column.name not in metadata.column_names:
             continue
-        values = metadata[column.name].combine_chunks().take(places.combine_chunks())
+        values = metadata[column.name].combine_chunks().take(positions.combine_chunks())
         if column.name in items.column_names:
             values = _filled(items[column.name], values)
             items = items.drop_columns([column.name])
         items = items.append_column(column.name, values)
-    return items, len(places) - places.null_count
+    return items, len(positions) - positions.null_count
 
 
 def _filled(own: pa.ChunkedArray, values: pa.Array) -> pa.Array:
-    """`own`, in the type of `values`, and `values` where it says nothing."""
+    """`own`, in the type of `values`, and `values` where it is null."""
     merged = []
     for stated, found in zip(own.to_pylist(), values.to_pylist(), strict=True):
         if stated is None or stated == "":

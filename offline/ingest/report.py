@@ -1,4 +1,4 @@
-"""What an ingest read, wrote, dropped and wondered about; saved beside the tables as ingest.json."""
+"""What an ingest read, wrote, dropped and flagged; saved next to the tables as ingest.json."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNNAMED_LOG = "unnamed"
 
 @dataclass(frozen=True)
 class IngestReport:
-    """The whole story of one generation of tables."""
+    """Everything about one version of the tables."""
 
     dataset: str
     inputs: Mapping[str, Mapping[str, int | str]]
@@ -62,7 +62,7 @@ class IngestReport:
             raise DataMalformed(
                 f"{path}: tables of format {content.get('format')}, expected {FORMAT}; ingest the data set again"
             )
-        if "events_watermark" in content:  # before logs had ids: the number is of a log that nobody can name
+        if "events_watermark" in content:  # before logs had ids: the number is of a log without an id
             watermark = content.pop("events_watermark")
             content["events_watermarks"] = {UNNAMED_LOG: watermark} if watermark else {}
         content["bad_lines"] = Finding(**content["bad_lines"])
@@ -73,16 +73,16 @@ class IngestReport:
 
     def lines(self) -> list[str]:
         """The report in a few lines for people."""
-        told = [f"{self.dataset}: " + ", ".join(f"{count:,} {table}" for table, count in self.rows.items() if count)]
+        lines = [f"{self.dataset}: " + ", ".join(f"{count:,} {table}" for table, count in self.rows.items() if count)]
         if self.bad_lines.count:
-            told.append(f"skipped {self.bad_lines.count:,} unparseable lines, first {self.bad_lines.examples[0]}")
+            lines.append(f"skipped {self.bad_lines.count:,} unparseable lines, first {self.bad_lines.examples[0]}")
         for reason, finding in self.dropped.items():
-            told.append(f"dropped {finding.count:,} ({reason}), first {finding.examples[0]}")
-        return [*told, *(f"warning: {warning}" for warning in self.warnings)]
+            lines.append(f"dropped {finding.count:,} ({reason}), first {finding.examples[0]}")
+        return [*lines, *(f"warning: {warning}" for warning in self.warnings)]
 
 
 def findings_of(report: IngestReport) -> Findings:
-    """The findings that a report tells of, to go on from."""
+    """The findings of a report, to add to."""
     findings = Findings()
     findings.bad_lines = report.bad_lines
     findings.dropped = dict(report.dropped)

@@ -102,13 +102,13 @@ def per_request(hits: NDArray[np.bool_], relevant_counts: Ids, cuts: Sequence[in
 
 
 def coverage(lists: Ids, catalogue_size: int, k: int) -> float:
-    """The share of the catalogue that appears in at least one of the lists' first `k` places."""
+    """The share of the catalogue that appears in at least one of the lists' first `k` positions."""
     shown = np.unique(lists[:, :k])
     return float(np.count_nonzero(shown != NO_ITEM) / max(catalogue_size, 1))
 
 
 def mean_popularity(lists: Ids, item_ids: Ids, event_counts: NDArray[np.int64], k: int) -> float:
-    """How popular recommended items are: the mean, over the first `k` places of all lists, of the share of the
+    """How popular recommended items are: the mean, over the first `k` positions of all lists, of the share of the
     catalogue with fewer events. 0 is the least popular item, close to 1 the most popular.
 
     `item_ids` is the catalogue, sorted; `event_counts` is parallel to it.

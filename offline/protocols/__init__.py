@@ -1,7 +1,7 @@
-"""The protocols of evaluation: who may learn from what, what is asked, and what should be found.
+"""The protocols of evaluation: what models are trained on, which requests are made, and what is relevant.
 
 A protocol turns a data set into a `Plan`: folds that label the ranker, folds that choose, one fold that tests. The
-workflow runs any plan with the same code; nothing outside this package knows which protocol it is.
+workflow runs any plan with the same code; nothing outside this package depends on which protocol it is.
 """
 
 from __future__ import annotations

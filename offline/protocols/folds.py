@@ -32,7 +32,7 @@ class TrainingView:
 
 
 def known_as(title: str, dataset: Dataset, events: Interactions) -> Dataset:
-    """`dataset` with these events only; the name tells it apart, also in the keys of training steps."""
+    """`dataset` with these events only; the name distinguishes it, also in the keys of training steps."""
     return replace(dataset, name=f"{dataset.name} ({title})", interactions=events)
 
 
@@ -94,7 +94,7 @@ class Plan:
     def not_served(self) -> DataError:
         """What to raise where a bundle is wanted that must not be."""
         return DataError(
-            f"{self.protocol} has no bundle to serve: its models may know the future of a request; "
+            f"{self.protocol} has no bundle to serve: its models may have been trained on the future of a request; "
             "publish and serve with --split.protocol temporal or time-to-split"
         )
 

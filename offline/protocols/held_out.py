@@ -1,4 +1,4 @@
-"""Events that a protocol takes out of histories, and the requests that should find them again."""
+"""Events that a protocol holds out of histories, and the requests whose targets they are."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ class HeldOut:
     def _requests(self, held: Interactions, users: Ids, cutoff: int) -> Iterator[tuple[Request, Ids, Scores]]:
         """What a user has seen is no target; a user without any is left out."""
         known = self.known.take(np.isin(self.known.user_ids, users))
-        stories, targets = _by_user(known, users), _by_user(held, users)
-        for user_id, own, wanted in zip(users.tolist(), stories, targets, strict=True):
+        histories, targets = _by_user(known, users), _by_user(held, users)
+        for user_id, own, wanted in zip(users.tolist(), histories, targets, strict=True):
             history = History(own.item_ids, own.timestamps, own.types, own.values)
             relevant, last_in_reverse = np.unique(wanted.item_ids[::-1], return_index=True)
             values = wanted.values[::-1][last_in_reverse]

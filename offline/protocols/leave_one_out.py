@@ -1,7 +1,7 @@
 """leave-one-out: each user's last event tests, the one before validates, in stable order of (time, file order).
 
 Users with fewer than three events are left out. The moment of a request is that of the last event before its target,
-unless `split.moment` says the target's own.
+unless `split.moment` is `target`, the target's own.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def plan_leave_one_out(dataset: Dataset, config: SplitConfig) -> Plan:
 
 def last_two(events: Interactions) -> Parts:
     """Everything but each user's last two events fits."""
-    places = from_the_end(events.user_ids)
-    part = np.select([places == 0, places == 1], [TEST, VALIDATION], FIT).astype(np.int8)
+    later_events = from_the_end(events.user_ids)
+    part = np.select([later_events == 0, later_events == 1], [TEST, VALIDATION], FIT).astype(np.int8)
     return Parts(events, part, np.ones(len(events), np.bool_))
 
 
@@ -43,6 +43,6 @@ def from_the_end(user_ids: Ids, *, counts: bool = False) -> NDArray[np.int64]:
         return sizes[rows].astype(np.int64)
     order = np.argsort(rows, kind="stable")
     ends = np.cumsum(sizes)
-    places = np.empty(len(rows), np.int64)
-    places[order] = np.repeat(ends, sizes) - 1 - np.arange(len(rows))
-    return places
+    later_events = np.empty(len(rows), np.int64)
+    later_events[order] = np.repeat(ends, sizes) - 1 - np.arange(len(rows))
+    return later_events

@@ -1,6 +1,6 @@
 """random-60-20-20: each event falls into fit, validation or test by itself; relevant is what was rated 4 or higher.
 
-The split has no regard to time: models know what a user did after the test events. It is here to compare with those
+The split ignores time: models are trained on what a user did after the test events. It is here to compare with those
 who report it. The moment of a request is that of the last event of its history. Users without a relevant event in a
 part are left out of that part.
 """

@@ -90,10 +90,10 @@ def fold_in(events: Interactions, user_ids: Ids) -> HeldOut:
     order = np.lexsort((own.item_ids, own.user_ids))
     _, starts = np.unique(own.user_ids[order], return_index=True)
     random = _generator()
-    for places in np.split(order, starts[1:]):
-        if len(places) >= MIN_EVENTS:
-            n = int(TARGET_SHARE * len(places))
-            held[places[random.choice(len(places), size=n, replace=False)]] = True
+    for positions in np.split(order, starts[1:]):
+        if len(positions) >= MIN_EVENTS:
+            n = int(TARGET_SHARE * len(positions))
+            held[positions[random.choice(len(positions), size=n, replace=False)]] = True
     return HeldOut(own.take(~held), own.take(held), "history")
 
 

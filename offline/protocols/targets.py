@@ -1,4 +1,4 @@
-"""What held-out users are asked for and what they should find: the requests of evaluation, training samples, replay."""
+"""The requests of held-out users and what is relevant to them: the requests of evaluation, training samples, replay."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ with the history as of that event, and its item is relevant; last: the same for 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Requests in order, and parallel to them who asks and what is relevant (never empty, never a seen item)."""
+    """Requests in order, and parallel to them their users and what is relevant (never empty, never a seen item)."""
 
     requests: list[Request]
     user_ids: Ids
@@ -31,7 +31,7 @@ class Targets:
     relevant: Relevant
     values: Scores | None = None
     """float32, parallel to `relevant.item_ids`: the rating or weight that the user gave, NaN where there is none; None
-    where the protocol does not say."""
+    where the protocol has none."""
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -90,9 +90,9 @@ def positive_events(events: Interactions) -> Interactions:
 
 def _all(snapshot: Snapshot, events: Interactions) -> Iterator[tuple[Request, Ids, Scores]]:
     """In order of user id."""
-    for user_id, places in _places_by_user(events.user_ids):
+    for user_id, positions in _positions_by_user(events.user_ids):
         history = snapshot.history(user_id)
-        relevant, values = _last_values(events.take(places))
+        relevant, values = _last_values(events.take(positions))
         new = ~np.isin(relevant, history.seen_item_ids())
         if new.any():
             yield Request(history, snapshot.cutoff, LONGEST, user_id=user_id), relevant[new], values[new]
@@ -102,9 +102,11 @@ def _successive(dataset: Dataset, window: Window, events: Interactions) -> Itera
     """In order of time. The history is everything that comes before the event in the order of the data."""
     own = dataset.interactions.until(window.until)
     own = own.take(np.isin(own.user_ids, events.user_ids))
-    stories = {
-        user_id: History(own.item_ids[places], own.timestamps[places], own.types[places], own.values[places])
-        for user_id, places in _places_by_user(own.user_ids)
+    histories = {
+        user_id: History(
+            own.item_ids[positions], own.timestamps[positions], own.types[positions], own.values[positions]
+        )
+        for user_id, positions in _positions_by_user(own.user_ids)
     }
     met: dict[int, int] = {}
     columns = (own.user_ids, own.item_ids, own.timestamps, own.types, own.values)
@@ -113,7 +115,7 @@ def _successive(dataset: Dataset, window: Window, events: Interactions) -> Itera
         met[user] = position + 1
         if time <= window.cutoff or not _is_positive(int(kind)):
             continue
-        history = stories[user].take(slice(max(0, position - MAX_REQUEST_HISTORY), position))
+        history = histories[user].take(slice(max(0, position - MAX_REQUEST_HISTORY), position))
         if item_id not in history.seen_item_ids():
             request = Request(history, int(time), LONGEST, user_id=user)
             yield request, np.asarray([item_id], np.int64), np.asarray([value], np.float32)
@@ -121,8 +123,8 @@ def _successive(dataset: Dataset, window: Window, events: Interactions) -> Itera
 
 def _last_of_each(rows: list[tuple[Request, Ids, Scores]]) -> list[tuple[Request, Ids, Scores]]:
     """The last request of each user, in the order given."""
-    last = {request.user_id: place for place, (request, _, _) in enumerate(rows)}
-    return [rows[place] for place in sorted(last.values())]
+    last = {request.user_id: position for position, (request, _, _) in enumerate(rows)}
+    return [rows[position] for position in sorted(last.values())]
 
 
 def _last_values(events: Interactions) -> tuple[Ids, Scores]:
@@ -135,9 +137,9 @@ def _is_positive(kind: int) -> bool:
     return kind == 0 or any(kind == number and meaning.enters_sequence for number, meaning in EVENT_SEMANTICS.items())
 
 
-def _places_by_user(user_ids: Ids) -> Iterator[tuple[int, Ids]]:
+def _positions_by_user(user_ids: Ids) -> Iterator[tuple[int, Ids]]:
     """Each user, ascending, with the positions of their events in the order given."""
     order = np.argsort(user_ids, kind="stable")
     users, starts = np.unique(user_ids[order], return_index=True)
-    for user_id, places in zip(users, np.split(order, starts[1:]), strict=True):
-        yield int(user_id), places
+    for user_id, positions in zip(users, np.split(order, starts[1:]), strict=True):
+        yield int(user_id), positions

@@ -1,4 +1,4 @@
-"""temporal and time-to-split: time is cut, models know what came before, and later events are what they should find.
+"""temporal and time-to-split: time is cut; models are trained on what came before, and later events are the targets.
 
 A label fold goes from a cut-off to the moment up to which everything is known, so folds overlap on purpose: the test
 looks far ahead, and so does a label window that ends at that moment.

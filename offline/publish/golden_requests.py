@@ -19,7 +19,7 @@ from recsys.catalogue import Catalogue
 from recsys.domain import History, RankQuery, RecallQuery, RecallResult, Scores
 
 RANKED = 50
-"""Candidates of a golden rank query: as telling as hundreds, and small on disk."""
+"""Candidates of a golden rank query: they reveal a difference as well as hundreds, and are small on disk."""
 
 GOLDEN_USERS = 6
 """Golden requests at most: users with histories of several lengths, and the last one without any."""
@@ -31,8 +31,8 @@ GOLDEN_COUNT = 50
 def golden_requests(snapshot: Snapshot) -> list[Request]:
     """Users with long and short histories, and one without any."""
     by_length = (snapshot.indptr[1:] - snapshot.indptr[:-1]).argsort(kind="stable")
-    places = [by_length[int(len(by_length) * share)] for share in (0.05, 0.3, 0.5, 0.7, 0.9)]
-    users = [int(snapshot.user_ids[place]) for place in dict.fromkeys(places)][: GOLDEN_USERS - 1]
+    chosen = [by_length[int(len(by_length) * share)] for share in (0.05, 0.3, 0.5, 0.7, 0.9)]
+    users = [int(snapshot.user_ids[row]) for row in dict.fromkeys(chosen)][: GOLDEN_USERS - 1]
     asked = [Request(snapshot.history(user), snapshot.cutoff, GOLDEN_COUNT, user_id=user) for user in users]
     return [*asked, Request(History.empty(), snapshot.cutoff, GOLDEN_COUNT)]
 

@@ -43,7 +43,7 @@ INDEX_FILE = f"{REPORT_FOLDER}/index.json"
 
 @dataclass(frozen=True, slots=True)
 class BundleFacts:
-    """What the manifest says beyond its files; see `Manifest` for each field."""
+    """What the manifest has besides its files; see `Manifest` for each field."""
 
     purpose: str
     dataset: str
@@ -86,7 +86,7 @@ def publish(
 
 
 def rollback(store: BundleStore) -> Release:
-    """Releases the version before the current one again; the two change places.
+    """Releases the version before the current one again; the two swap.
 
     Raises:
         BundleMissing: there is no version to go back to, or it is not on disk any more.

@@ -49,7 +49,7 @@ class RankerSource(RankSource):
 
 
 class RecordingSource(RankSource):
-    """Stands where the ranker does and keeps the queries it is asked, in order; all candidates score alike."""
+    """Takes the ranker's place and records its queries, in order; all candidates score alike."""
 
     name = "rank"
 
@@ -63,7 +63,7 @@ class RecordingSource(RankSource):
 
 
 def no_fallback(catalogue: Catalogue) -> Fallback:
-    """A fallback that returns nothing: offline, a channel is judged by its own items."""
+    """A fallback that returns nothing: offline, a channel is evaluated on its own items."""
     return Fallback(catalogue, NO_IDS)
 
 

@@ -193,12 +193,12 @@ def check_feature_names(where: str, found: tuple[str, ...], expected: tuple[str,
     """Raises BundleMismatch, naming the first difference, unless both are equal."""
     if found == expected:
         return
-    place = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), None)
-    if place is None:
+    position = next((i for i, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b), None)
+    if position is None:
         detail = f"{len(found)} features"
         wanted = f"{len(expected)}"
     else:
-        detail, wanted = f"feature {place} is {found[place]!r}", f"{expected[place]!r}"
+        detail, wanted = f"feature {position} is {found[position]!r}", f"{expected[position]!r}"
     raise BundleMismatch(f"{where}: {detail}, this software computes {wanted}; train and publish again")
 
 

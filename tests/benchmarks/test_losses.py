@@ -1,4 +1,4 @@
-"""The comparison of losses on a small shop: a row for each, runs that go on, and no look at the test."""
+"""The comparison of losses on a small shop: a row for each, runs that continue, and no use of the test."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from offline.recall.two_tower import training
 from offline.recall.two_tower.objectives import ObjectiveName
 from offline.studies.benchmark import losses as comparison
 from offline.studies.benchmark.loss_result import METRICS, LossResult, losses_section, text_table
-from offline.studies.benchmark.losses import LossesConfig, compare_losses, judge, variants
+from offline.studies.benchmark.losses import LossesConfig, compare_losses, evaluate_variant, variants
 from offline.workflow.workflow import Workflow
 from tests.offline.shop import write_shop
 
@@ -123,7 +123,7 @@ def test_every_loss_has_a_row_and_a_killed_run_goes_on(
 
 
 def check_rows(result: LossResult) -> None:
-    """Each has figures, and stands beside the usual loss of its own tower."""
+    """Each has figures, and is compared with the usual loss of its own tower."""
     assert [(row.tower, row.loss, row.negatives) for row in result.rows] == EVERY_ROW
     assert [row.loss for row in result.rows if row.usual] == ["gbce", "sampled-softmax"]
     assert {(row.tower, row.epochs, row.refit_epochs) for row in result.rows} == {("sequence", 1, 1), ("pooled", 2, 1)}
@@ -143,7 +143,7 @@ def test_beside_a_usual_loss_that_finds_nothing_a_share_is_left_out(
     shop: Path, tmp_path: Path, configured: Callable[..., LossesConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = configured(shop, tmp_path / "data")
-    usual = judge(config, variants(config.two_tower)[-1])
+    usual = evaluate_variant(config, variants(config.two_tower)[-1])
     nothing = replace(usual, variant=replace(usual.variant, usual=True), values=np.zeros_like(usual.values))
     monkeypatch.setattr(comparison, "variants", lambda towers: [nothing.variant])
     monkeypatch.setattr(comparison, "judge", lambda config, variant: nothing)
@@ -164,7 +164,7 @@ def test_only_what_came_before_the_validation_window_is_learned_and_the_test_cha
     with_other_items_after(shop, other, parts.test.cutoff)
     changed = configured(other, tmp_path / "data-of-other")
     first, second = variants(config.two_tower)[0], variants(config.two_tower)[-1]
-    found = [judge(config, first), judge(changed, first), judge(config, second)]
+    found = [evaluate_variant(config, first), evaluate_variant(changed, first), evaluate_variant(config, second)]
     assert found[0].measured.requests > 0
     np.testing.assert_array_equal(found[0].values, found[1].values)
     assert [snapshot.cutoff for snapshot in trainings.seen] == [parts.validation.cutoff] * 3
@@ -174,7 +174,7 @@ def test_only_what_came_before_the_validation_window_is_learned_and_the_test_cha
 
 
 def with_other_items_after(shop: Path, folder: Path, moment: int) -> None:
-    """Writes the log of `shop` with the items of later events drawn anew."""
+    """Writes the log of `shop` with the items of later events drawn again."""
     with (shop / "interactions.csv").open(newline="") as file:
         head, *rows = csv.reader(file)
     later = [row for row in rows if int(row[2]) > moment]

@@ -14,7 +14,7 @@ from peers.cost import BudgetMeter, cpu_seconds, peak_memory_bytes
 from peers.program import study_name
 from peers.race import contestants_for, run_race
 from peers.rows import Events, Requests, RowsFolder
-from peers.trials import Settings, ask, best_of, open_study, seconds_of, table, tell, tune
+from peers.trials import Settings, ask, best_of, open_study, record, seconds_of, table, tune
 from scipy import sparse
 
 PUBLISHED = ({"x": 1.0, "kept": "as published"}, {"x": 4.0, "kept": "as published"})
@@ -58,7 +58,7 @@ def test_published_settings_are_the_first_trials_and_the_rest_keeps_what_is_not_
         try_out,
         published=PUBLISHED,
         space=SPACE,
-        may_go_on=lambda longest: clock.now + longest <= 60,
+        may_continue=lambda longest: clock.now + longest <= 60,
         seconds=clock,
     )
     assert tried[:2] == list(PUBLISHED)
@@ -74,7 +74,7 @@ def test_published_settings_are_the_first_trials_and_the_rest_keeps_what_is_not_
 def test_an_interrupted_trial_is_repeated_and_not_counted(tmp_path: Path) -> None:
     first = open_study(tmp_path, "toy", 3)
     trial, settings = ask(first, PUBLISHED, SPACE)
-    tell(first, trial, 0.5, seconds=7)
+    record(first, trial, 0.5, seconds=7)
     ask(first, PUBLISHED, SPACE)
     again = open_study(tmp_path, "toy", 3)
     assert seconds_of(again) == 7
@@ -166,7 +166,7 @@ def test_more_contestants_race_for_larger_budgets() -> None:
     assert [contestants_for(minutes * 60, 2) for minutes in (5, 25, 30, 60, 600)] == [2, 2, 3, 4, 4]
 
 
-def test_a_larger_budget_races_anew_and_goes_on_with_other_searches() -> None:
+def test_a_larger_budget_races_again_and_continues_other_searches() -> None:
     rows = replace(toy(), fingerprint="1f")
 
     def name(model: str, minutes: float, settings: Path | None = None) -> str:

@@ -80,7 +80,7 @@ def shipped() -> SimpleNamespace:
 
 @pytest.fixture
 def real_data() -> Path:
-    """The folder of real data sets beside the repository."""
+    """The folder of real data sets next to the repository."""
     folder = Path(__file__).resolve().parents[3] / "shared" / "data"
     if not folder.is_dir():
         pytest.skip(f"{folder} is not here")

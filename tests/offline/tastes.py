@@ -1,4 +1,4 @@
-"""A world with known answers: who liked dramas goes on with dramas, who liked westerns with westerns."""
+"""A world with known answers: users of dramas continue with dramas, users of westerns with westerns."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def policy_of(ranking: str = "blended", *, noise: float = 1.0) -> ServingPolicy:
 def bare_samples(
     features: NDArray[np.float32], labels: Sequence[int], groups: Sequence[int], relevant_counts: Sequence[int]
 ) -> Samples:
-    """Samples of warm users of whom nothing is known but what is given."""
+    """Samples of warm users with nothing but what is given."""
     n = len(labels)
     none = np.empty(0, np.float32)
     histories = SampleHistories(np.zeros(len(groups) + 1, np.int64), np.empty(0, np.int32), none, none)

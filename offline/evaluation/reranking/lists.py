@@ -26,7 +26,7 @@ from recsys.domain import History, Ids
 class RerankConfig(BaseModel):
     """How the served order is changed after ranking; all weights 0: not at all.
 
-    Weights are in the unit of relevance, -log2(1 + place): 1 makes up for twice the place.
+    Weights are in the unit of relevance, -log2(1 + position): 1 makes up for twice the position.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +39,7 @@ class RerankConfig(BaseModel):
     )
     genre_calibration: float = Field(default=0.0, ge=0, description="weight of having the user's shares of genres")
     decade_calibration: float = Field(default=0.0, ge=0, description="weight of having the user's shares of decades")
-    diversity: float = Field(default=0.0, ge=0, description="weight of an item's likeness to those further up (MMR)")
+    diversity: float = Field(default=0.0, ge=0, description="weight of an item's similarity to those further up (MMR)")
     depth: int = Field(
         default=100, ge=1, le=500, description="candidates that calibration and diversity choose from, best first"
     )
@@ -49,7 +49,7 @@ class RerankConfig(BaseModel):
     sweeps: int = Field(default=60, ge=2, description="passes over these lists")
 
     def policy(self) -> RerankPolicy | None:
-        """What a bundle says of it; None where nothing is to change."""
+        """The bundle's policy; None where nothing is to change."""
         if not (self.exposure or self.genre_calibration or self.decade_calibration or self.diversity):
             return None
         return RerankPolicy(**self.model_dump(include=set(RerankPolicy.model_fields)))
@@ -65,7 +65,7 @@ class RankedList:
 
 @dataclass(frozen=True)
 class _Recorder(Reranker):
-    """Stands where the re-ranker does, keeps what it is asked, and changes nothing."""
+    """Takes the re-ranker's place, records what it is given, and changes nothing."""
 
     lists: list[RankedList] = field(default_factory=list)
 
@@ -76,7 +76,7 @@ class _Recorder(Reranker):
 
 
 def record_lists(models: Models, requests: Sequence[Request]) -> list[RankedList]:
-    """What the re-ranker would be asked, request by request, under the order that `models.policy` serves."""
+    """What the re-ranker would be given, request by request, under the order that `models.policy` serves."""
     catalogue = models.snapshot.catalogue
     recorder = _Recorder(catalogue, RerankPolicy())
     pipeline = Pipeline(

@@ -1,4 +1,4 @@
-"""Items beside those of a data set: a file of new ones, as own items are written."""
+"""Items added to those of a data set: a file of new ones, in the form of own items."""
 
 from __future__ import annotations
 

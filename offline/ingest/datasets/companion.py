@@ -1,4 +1,4 @@
-"""A data set with a file beside it that says more of its items."""
+"""A data set with a companion file that has more about its items."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from offline.ingest.datasets.records import DatasetSource, Rows
 
 
 class WithCompanionFile(DatasetSource):
-    """Everything but the items is the data set's own; a subclass says what its items are with the file."""
+    """Everything but the items is the data set's own; a subclass combines its items with the file's."""
 
     label: str
     """What the fingerprint calls the file."""

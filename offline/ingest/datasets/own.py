@@ -46,7 +46,7 @@ DESCRIPTION = (
     Column("budget", pa.float64(), required=False),
     Column("released", pa.string(), ("release_date",), required=False),
 )
-"""What an item may have beside title, genres and year."""
+"""What an item may have besides title, genres and year."""
 
 ITEMS = Layout(
     (

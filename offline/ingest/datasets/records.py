@@ -61,7 +61,7 @@ class Facts:
 
 
 class DatasetSource(ABC):
-    """A data set that can be ingested. Every method reads its files anew, block by block, in file order."""
+    """A data set that can be ingested. Every method reads its files from the start, block by block, in file order."""
 
     name: str
     facts: Facts = Facts()

@@ -26,7 +26,7 @@ BLEND = "blend"
 
 @dataclass(frozen=True, slots=True)
 class RankerChoice:
-    """What validation says."""
+    """The ranker that validation selects, and by which margins."""
 
     ranker: str
     """The kind that is published: one that was tried, or `blend`."""

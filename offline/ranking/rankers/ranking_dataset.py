@@ -34,8 +34,8 @@ class LabelledWindow:
 
     def rows_in(self, item_ids: Ids) -> NDArray[np.int64]:
         """int64[len(self.item_ids)]: the row of each item in the catalogue `item_ids`, -1 where it is not there."""
-        places = np.minimum(np.searchsorted(item_ids, self.item_ids), len(item_ids) - 1)
-        return np.where(item_ids[places] == self.item_ids, places, -1)
+        rows = np.minimum(np.searchsorted(item_ids, self.item_ids), len(item_ids) - 1)
+        return np.where(item_ids[rows] == self.item_ids, rows, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +171,10 @@ def request_quality(samples: Samples, scores: NDArray[np.float64]) -> NDArray[np
     starts = np.cumsum(samples.groups) - samples.groups
     requests = np.repeat(np.arange(len(samples.groups)), samples.groups)
     order = np.lexsort((-scores, requests))
-    places = np.arange(len(scores)) - np.repeat(starts, samples.groups)
-    top = places < LONGEST
+    positions = np.arange(len(scores)) - np.repeat(starts, samples.groups)
+    top = positions < LONGEST
     hits = np.zeros((len(samples.groups), LONGEST), np.bool_)
-    hits[requests[top], places[top]] = samples.labels[order][top]
+    hits[requests[top], positions[top]] = samples.labels[order][top]
     return per_request(hits, samples.relevant_counts, cuts=(10,))[METRIC]
 
 

@@ -80,7 +80,7 @@ class Rankers:
         )
 
     def train(self, inputs: RankerInputs, choice: Step) -> Step:
-        """The ranker that `choice` says, trained on all of `inputs`: `rank/ranker.onnx`."""
+        """The ranker that `choice` selects, trained on all of `inputs`: `rank/ranker.onnx`."""
         chosen = RankerChoice.load(choice.folder)
         parts = [self._train(name, inputs, chosen) for name in chosen.weights]
         if len(parts) == 1:

@@ -43,7 +43,7 @@ class LightGBMConfig(BaseModel):
     leaves: int = Field(default=4, ge=2, description="most leaves of a tree")
     min_leaf_rows: int = Field(default=300, ge=1, description="fewest candidates in a leaf")
     feature_share: float = Field(default=0.5, gt=0, le=1, description="share of the features that each tree sees")
-    truncation: int = Field(default=60, ge=1, description="places from the top that pairs are made of")
+    truncation: int = Field(default=60, ge=1, description="positions from the top that pairs are made of")
     fused_weight: float = Field(
         default=50.0, ge=0, description="weight of the channels' fused order that trees correct"
     )

@@ -16,7 +16,7 @@ from recsys.domain import RankQuery, Scores
 ARRAYS = ("features", "labels", "groups", "relevant_counts", "warm", "item_rows", "ratings")
 HISTORY_ARRAYS = ("indptr", "rows", "values", "ages")
 HISTORY_LENGTH = 200
-"""Latest events of a request's history that are kept beside its candidates."""
+"""Latest events of a request's history that are kept with its candidates."""
 
 _NO_EVENTS = (np.empty(0, np.int32), np.empty(0, np.float32), np.empty(0, np.float32))
 
@@ -90,7 +90,7 @@ class SampleWriter:
         self._events = 0
 
     def append(self, block: Samples) -> None:
-        """Adds the requests of `block` behind those before."""
+        """Adds the requests of `block` after those before."""
         for name in ARRAYS:
             self._files[name].append(getattr(block, name))
         first = block.histories.indptr[: 1 if not self._files["history_indptr"].length else 0]
@@ -133,7 +133,7 @@ class _GrowingArray:
         self.length += len(array)
 
     def close(self) -> None:
-        """Writes the header anew, now with the length."""
+        """Writes the header again, now with the length."""
         if self._like is not None:
             self._file.seek(0)
             self._write_header(self._like)

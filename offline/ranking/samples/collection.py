@@ -69,7 +69,7 @@ class Collector:
 
 
 def collect(snapshot: Snapshot, channels: Sequence[Channel], targets: Targets, *, policy: ServingPolicy) -> Samples:
-    """All samples of `targets`, made with channels trained at the snapshot's cut-off and asked as `policy` says.
+    """All samples of `targets`, made with channels trained at the snapshot's cut-off and queried as `policy` says.
 
     Features and recall see the snapshot only, so nothing after the cut-off but the label reaches a sample.
     """
@@ -84,11 +84,11 @@ def label(item_ids: Ids, groups: NDArray[np.int64], targets: Targets) -> tuple[N
     for request in range(len(groups)):
         relevant = targets.relevant.item_ids[wanted[request] : wanted[request + 1]]
         rows = slice(bounds[request], bounds[request + 1])
-        places = np.searchsorted(relevant, item_ids[rows])
-        found = relevant[np.minimum(places, len(relevant) - 1)] == item_ids[rows]
+        positions = np.searchsorted(relevant, item_ids[rows])
+        found = relevant[np.minimum(positions, len(relevant) - 1)] == item_ids[rows]
         labels[rows] = found
         if targets.values is not None:
-            ratings[rows][found] = targets.values[wanted[request] : wanted[request + 1]][places[found]]
+            ratings[rows][found] = targets.values[wanted[request] : wanted[request + 1]][positions[found]]
     return labels, ratings
 
 

@@ -1,10 +1,10 @@
 """A part of the candidates to learn from: what is relevant, and negatives of three kinds.
 
-hard      what recall returned, whatever its rank: what the ranker has to tell apart
-popular   drawn by the number of events: what a user had every chance to take
+hard      what recall returned, whatever its rank: what the ranker has to distinguish
+popular   drawn by the number of events: what a user is likely to have seen and not taken
 uniform   drawn evenly: what is left of the catalogue
 
-Every request has a generator of its own, seeded by who asks and when, so that its draw depends on nothing else.
+Every request has a generator of its own, seeded by its user and time, so that its draw depends on nothing else.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Mixture:
         return found
 
     def _features(self, query: RankQuery, added: Ids) -> Floats:
-        """Features of added items, each in its place behind the list that recall made."""
+        """Features of added items, each as if it followed the list that recall made."""
         longer = replace(query, candidates=_with(query.candidates, added))
         return self.store.features(longer)[len(query.candidates) :]
 

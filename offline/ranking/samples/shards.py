@@ -99,8 +99,8 @@ def _by_processes(inputs: SampleInputs, blocks: Iterable[Targets], folder: Path,
     waiting: deque[tuple[Path, Future[None]]] = deque()
     with ProcessPoolExecutor(workers, get_context("spawn"), _begin, (inputs,)) as pool:
         for number, block in enumerate(blocks):
-            place = folder / f"{number:08d}"
-            waiting.append((place, pool.submit(_write, block, place)))
+            shard = folder / f"{number:08d}"
+            waiting.append((shard, pool.submit(_write, block, shard)))
             if len(waiting) > workers:
                 yield from _finished(*waiting.popleft())
         while waiting:
@@ -108,10 +108,10 @@ def _by_processes(inputs: SampleInputs, blocks: Iterable[Targets], folder: Path,
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _finished(place: Path, done: Future[None]) -> Iterator[Samples]:
+def _finished(shard: Path, done: Future[None]) -> Iterator[Samples]:
     done.result()
-    yield Samples.open(place)
-    shutil.rmtree(place)
+    yield Samples.open(shard)
+    shutil.rmtree(shard)
 
 
 def _begin(inputs: SampleInputs) -> None:
@@ -124,5 +124,5 @@ def _opened() -> Collector:
     return _INPUTS[0].open()
 
 
-def _write(block: Targets, place: Path) -> None:
-    _opened().samples(block).save(place)
+def _write(block: Targets, shard: Path) -> None:
+    _opened().samples(block).save(shard)

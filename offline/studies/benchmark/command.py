@@ -11,7 +11,7 @@ from typing import Any
 from offline.studies.benchmark.config import BenchmarkConfig
 from offline.workflow.config import OfflineConfig
 
-PLACES = frozenset(
+LOCATIONS = frozenset(
     {
         "config",
         "data_dir",
@@ -25,7 +25,7 @@ PLACES = frozenset(
         "test_curve",
     }
 )
-"""Where things are on a machine, and what is shown beside a result: they change no figure."""
+"""Where things are on a machine, and what is shown with a result: they change no figure."""
 FILES = frozenset({"metadata_file", "items_file"})
 """They do change figures; where they are is this machine's business."""
 
@@ -40,7 +40,7 @@ def command_of(config: BenchmarkConfig) -> str:
 
 
 def differing_flags(usual: OfflineConfig, given: OfflineConfig) -> list[str]:
-    """The flags that make `given` of `usual`, less those that say where things are."""
+    """The flags that make `given` of `usual`, less those of paths."""
     found = _differing(usual.model_dump(mode="json"), given.model_dump(mode="json"))
     return [word for name, value in found for word in (f"--{name.replace('_', '-')}", _written(value))]
 
@@ -48,7 +48,7 @@ def differing_flags(usual: OfflineConfig, given: OfflineConfig) -> list[str]:
 def _differing(usual: Mapping[str, Any], given: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Names and values of the settings in which the two differ, section by section."""
     for name, value in given.items():
-        if not prefix and name in PLACES:
+        if not prefix and name in LOCATIONS:
             continue
         before = usual.get(name)
         if isinstance(value, dict) and isinstance(before, dict):

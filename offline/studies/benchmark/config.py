@@ -1,4 +1,4 @@
-"""What the bench and its tuning are told."""
+"""Settings of the bench and of its tuning."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from recsys.errors import CannotStart
 
 SETTINGS = Path("benchmarks/settings")
 CUT_IN_TIME: tuple[Protocol, ...] = ("temporal", "time-to-split")
-"""The protocols of what serves; the others' models may know the future of a request."""
+"""The protocols of what serves; the others' models may be trained on the future of a request."""
 BY_HAND = "base"
 """The file of settings that people chose."""
 PREFIX = str(OfflineConfig.model_config["env_prefix"])
 
 
 class BenchConfig(OfflineConfig):
-    """What both are told: a protocol, a data set, a budget."""
+    """Settings of both: a protocol, a data set, a budget."""
 
     protocol: Protocol = Field(default="time-to-split", description="evaluation protocol")
     targets: TargetKind | None = Field(
@@ -151,7 +151,7 @@ def bench_root(root: Path, label: str) -> Path:
 def chosen_files(folder: Path) -> list[Path]:
     """The settings below `folder`, later ones before earlier ones: those that people chose, then each model's search.
 
-    `tune` writes a model's file anew and leaves people's alone.
+    `tune` rewrites a model's file and leaves the hand-written one alone.
     """
     return [path for name in (BY_HAND, *SPACES) if (path := folder / f"{name}.toml").is_file()]
 

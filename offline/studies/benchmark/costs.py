@@ -16,7 +16,7 @@ NOT_TRAINING = ("tables", "models", "evaluation")
 
 @dataclass(frozen=True, slots=True)
 class TrainingCost:
-    """Of all steps that made a model; None where a receipt does not say."""
+    """Of all steps that made a model; None where a receipt has no cost."""
 
     cpu_seconds: float | None
     peak_memory_bytes: int | None

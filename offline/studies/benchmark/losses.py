@@ -1,6 +1,6 @@
 """Every loss of the vector channel's towers on the same held-out requests: those of validation, never the test's.
 
-Each training knows what came before the validation window and nothing else, begins from scratch and has as many epochs
+Each training uses what came before the validation window and nothing else, begins from scratch and has as many epochs
 as the others of its tower: none is stopped early. Its step is kept in the workspace like any other.
 """
 
@@ -38,7 +38,7 @@ FEW_NEGATIVES = 256
 
 
 class LossesConfig(OfflineConfig):
-    """What every offline verb is told, and where the rows go."""
+    """The settings of every offline verb, and where the rows go."""
 
     out: Path = Field(default=Path("losses.json"), description="where the rows are written")
 
@@ -111,8 +111,8 @@ def variants(config: TwoTowerConfig) -> list[Variant]:
 
 
 def compare_losses(config: LossesConfig) -> LossResult:
-    """Trains and judges every variant; those that an earlier run has trained are not trained again."""
-    trials = [judge(config, variant) for variant in variants(config.settings_of(CHANNEL, TwoTowerConfig))]
+    """Trains and evaluates every variant; those that an earlier run has trained are not trained again."""
+    trials = [evaluate_variant(config, variant) for variant in variants(config.settings_of(CHANNEL, TwoTowerConfig))]
     usual = {trial.towers.tower: trial for trial in trials if trial.variant.usual}
     measured = trials[0].measured
     return LossResult(
@@ -131,7 +131,7 @@ def compare_losses(config: LossesConfig) -> LossResult:
     )
 
 
-def judge(config: OfflineConfig, variant: Variant) -> LossTrial:
+def evaluate_variant(config: OfflineConfig, variant: Variant) -> LossTrial:
     """Trains a variant, unless it is there, and asks it what the validation window asks."""
     own = variant.of(config)
     workflow = Workflow(own)

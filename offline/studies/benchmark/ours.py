@@ -45,7 +45,7 @@ def run_ours(workflow: Workflow, targets: Targets, wanted: Collection[str]) -> l
 
 
 def _notes(served: str, choice: RankerChoice) -> dict[str, str]:
-    """By system: which order is served, and beside the ranked one which ranker it is and why."""
+    """By system: which order is served, and for the ranked one which ranker it is and why."""
     notes = {RANKED: choice.figures()}
     return notes | {served: "; ".join(["what validation chose to serve", *filter(None, [notes.get(served)])])}
 
@@ -56,7 +56,7 @@ def _cost(workflow: Workflow, system: str) -> TrainingCost:
     if system not in WHOLE:
         return cost_of([workflow.recall.models(workflow.plan.evaluation.training_view).channels[system]])
     if system == BLENDED:
-        places = (workflow.plan.evaluation.training_view, workflow.plan.validation.training_view)
-        parts = tuple(part for place in places for part in workflow.recall.models(place).parts)
+        views = (workflow.plan.evaluation.training_view, workflow.plan.validation.training_view)
+        parts = tuple(part for view in views for part in workflow.recall.models(view).parts)
         return cost_of(parts, [root / name for name in used if name.startswith("blend-")])
     return cost_of([], [root / name for name in used])

@@ -48,7 +48,7 @@ class PeerRun:
 
     model: str
     lists: Lists | None
-    """None where there are none: `note` says why."""
+    """None where there are none: `note` gives the reason."""
     note: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """`run.json`."""
@@ -69,7 +69,7 @@ class PeerPlace:
 
 @dataclass(frozen=True, slots=True)
 class ListsOrigin:
-    """What the lists of a peer were made from; kept beside them."""
+    """What the lists of a peer were made from; kept next to them."""
 
     rows: str
     """The digest of the rows."""
@@ -78,7 +78,7 @@ class ListsOrigin:
     recorded_seconds: float
     """CPU time of the earlier run that chose the settings; 0 where this one did."""
     recorded_note: str = ""
-    """What that run said of itself, e.g. that the budget ended its training."""
+    """That run's own note, e.g. that the budget ended its training."""
 
     def serves(self, rows: str, budget_minutes: float) -> bool:
         """Whether a run on these rows, with this budget, may take the lists over."""
@@ -89,8 +89,8 @@ def run_peer(model: str, place: PeerPlace, targets: Targets, catalogue_ids: Ids)
     """Lists of a peer: those of an earlier run on the very same rows in no smaller budget, else of a run started now.
 
     What a run that tuned has chosen is recorded with its budget. A search of a smaller budget than asked for is not
-    taken over; where one of a larger budget is, the note says so. Lists of a training that the budget ended are lists,
-    too: the note says what it would have needed. Raises ContractBroken where they are not lists of these requests.
+    taken over; one of a larger budget is, and the note states it. A training that the budget ended has lists, too: the
+    note states what it would have needed. Raises ContractBroken where they are not lists of these requests.
     """
     out = place.out / model
     origin = _origin(out)
@@ -113,7 +113,7 @@ def run_peer(model: str, place: PeerPlace, targets: Targets, catalogue_ids: Ids)
 
 
 def _origin(out: Path) -> ListsOrigin | None:
-    """What the lists in a folder were made from; None where there are none, or where nobody wrote it down."""
+    """What the lists in a folder were made from; None where there are none, or where there is no record of it."""
     if not (out / ORIGIN_FILE).is_file() or not (out / RUN_FILE).is_file():
         return None
     return ListsOrigin(**json.loads((out / ORIGIN_FILE).read_text("utf-8")))

@@ -44,5 +44,5 @@ def _budget(result: BenchmarkResult) -> str:
     """What models were given, and whether all of them kept to it."""
     given = f"{result.budget_minutes:g} CPU-minutes per model, tuning included"
     if any(result.overran(row) for row in result.rows):
-        return f"budget {given}, which the rows that say so overran"
+        return f"budget {given}, which the rows with that note overran"
     return f"at most {given}"

@@ -20,16 +20,16 @@ QUOTED: tuple[Origin, ...] = ("published", "reference")
 
 @dataclass(frozen=True, slots=True)
 class BenchmarkRow:
-    """One system. What is not known is None; a system that was not run has no figures, and `note` says why."""
+    """One system. What is not known is None; a system that was not run has no figures, and `note` gives the reason."""
 
     system: str
     origin: Origin
     figures: dict[str, Figure] | None = None
     """By `metric@K`; quoted figures have no interval: low and high equal the mean."""
     coverage: float | None = None
-    """Share of the catalogue in some list's first ten places."""
+    """Share of the catalogue in some list's first ten positions."""
     popularity: float | None = None
-    """Mean share of the catalogue that is less popular than a recommended item, first ten places."""
+    """Mean share of the catalogue that is less popular than a recommended item, first ten positions."""
     cpu_seconds: float | None = None
     """Training and tuning."""
     peak_memory_bytes: int | None = None
@@ -67,7 +67,7 @@ class PairedDifference:
 
     @property
     def verdict(self) -> str:
-        """What the interval says."""
+        """What the interval shows."""
         return "better" if self.low > 0 else "worse" if self.high < 0 else "no difference shown"
 
 
@@ -91,9 +91,9 @@ class BenchmarkResult:
     rows: tuple[BenchmarkRow, ...]
     differences: tuple[PairedDifference, ...]
     remarks: tuple[str, ...] = ()
-    """What a reader must know beside the figures."""
+    """What a reader must know to read the figures."""
     moment: str = ""
-    """When requests are made, where that is not the protocol's own: such a result stands beside the usual one."""
+    """When requests are made, where that is not the protocol's own: such a result is kept next to the usual one."""
     apart: tuple[GroupRows, ...] = ()
     """Warm and cold users apart where a protocol cuts time, less the group of `rows`."""
 
@@ -171,7 +171,7 @@ def measured_systems(rows: Sequence[BenchmarkRow]) -> frozenset[tuple[Origin, st
 def check_no_rows_lost(path: Path, systems: Collection[tuple[Origin, str]]) -> None:
     """Raises DataError where the result saved as `path` has figures of others than `systems`.
 
-    A file that is no result of this format has nothing to lose: whoever reads it is told to run its command again.
+    A file that is no result of this format has nothing to lose: reading it asks to run its command again.
     """
     try:
         saved = measured_systems(BenchmarkResult.load(path).rows) if path.is_file() else frozenset()

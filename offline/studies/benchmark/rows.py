@@ -1,7 +1,7 @@
 """The rows of a protocol as files, for models that live in another environment.
 
 fit, refit                    what may be learned from, for validation and for the test, in the protocol's stable order
-validation_*, test_*          who asks (queries) and with which history; row numbers count from 0
+validation_*, test_*          the requesting users (queries) and their histories; row numbers count from 0
 validation_relevant           what validation should find; what the test should find is not written
                               (of validation only the requests that our own settings are chosen by: the warm ones
                               where time is cut)

@@ -144,7 +144,7 @@ class Bench:
 def run_benchmark(config: BenchmarkConfig) -> BenchmarkResult:
     """All rows of one protocol on one data set.
 
-    Raises CannotStart for a model that nobody has, DataError for a saved result that would lose figures: both before
+    Raises CannotStart for an unknown model, DataError for a saved result that would lose figures: both before
     anything is trained.
     """
     bench = Bench.of(config)
@@ -225,7 +225,7 @@ def run_peers(bench: Bench, names: Sequence[str]) -> list[PeerRun]:
 
 
 def absent_peers(protocol: Protocol, asked: Sequence[str], records: Path) -> list[BenchmarkRow]:
-    """A row for each peer of the protocol that the command left out, where it asked for any; `records` say the cost."""
+    """A row for each peer of the protocol that the command left out, if it asked for any; `records` have the cost."""
     left_out = [name for name in PEERS[protocol] if name not in asked] if asked else []
     return [BenchmarkRow(name, "peer", note=f"not run: {_need(records / f'{name}.json')}") for name in left_out]
 

@@ -16,7 +16,7 @@ Value = int | float | str | bool
 Settings = dict[str, Value]
 """By dotted key, `section.field` or `section.subsection.field`.
 
-Never null, which a TOML file cannot say and so could not set over another file.
+Never null, which a TOML file cannot express and so could not set over another file.
 """
 
 

@@ -31,7 +31,7 @@ def markdown_table(result: BenchmarkResult) -> str:
 
 
 def title(result: BenchmarkResult) -> str:
-    """What was measured on whom."""
+    """What was measured, and on which users."""
     return f"{heading(result)}: {counts(result)}"
 
 

@@ -51,10 +51,10 @@ class Tuned:
 
 
 def tune(config: TuneConfig, model: str) -> Tuned:
-    """Goes on with the search of this model, protocol and data set until the budget or the trials are spent.
+    """Continues the search of this model, protocol and data set until the budget or the trials are spent.
 
     Raises CannotStart for a model without a search space, and for requests at a moment that is not the protocol's own:
-    both moments read the same settings, which must not be chosen by what only one of them knows.
+    both moments read the same settings, which must not be chosen by what only one of them can see.
     """
     if moment := special_moment(config.split):
         raise CannotStart(
@@ -108,7 +108,7 @@ def search(config: TuneConfig, model: str, objective: Objective, *, rows: str) -
 def study_name(config: TuneConfig, model: str, rows: str) -> str:
     """Place, model and a digest of the rows, the space, and the settings that are not searched but decide a value.
 
-    A channel is judged alone, so those of other models are not among them; a ranker is judged on what all of them give.
+    A channel is evaluated alone, so settings of other models are not among them; a ranker on the candidates of all.
     """
     sections = {name for name, value in config if isinstance(value, BaseModel)}
     if model != RANKER:
@@ -141,9 +141,9 @@ def toml_of(settings: Settings) -> str:
 
 
 def _objective(config: TuneConfig, model: str) -> Objective:
-    """Trains with the settings and judges on validation; what does not depend on them is not trained again."""
+    """Trains with the settings and evaluates on validation; what does not depend on them is not trained again."""
 
-    def judge_channel(settings: Settings) -> float:
+    def evaluate_channel(settings: Settings) -> float:
         workflow = Workflow(_only(overridden(config.offline(), settings), model))
         fold = workflow.plan.validation
         models = workflow.channels_alone(fold.training_view)
@@ -153,12 +153,12 @@ def _objective(config: TuneConfig, model: str) -> Objective:
         values = request_values(produce_lists(models, asked, [model])[model], asked)
         return float(np.mean(values[chosen_metric(config.protocol)][measured]))
 
-    def judge_ranker(settings: Settings) -> float:
+    def evaluate_ranker(settings: Settings) -> float:
         workflow = Workflow(overridden(config.offline(), settings))
         choice = json.loads((workflow.ranking.choice.folder / "choice.json").read_text("utf-8"))
         return float(choice["ranked"])
 
-    return judge_ranker if model == RANKER else judge_channel
+    return evaluate_ranker if model == RANKER else evaluate_channel
 
 
 def _only(config: TuneConfig, channel: str) -> TuneConfig:

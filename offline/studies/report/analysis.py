@@ -1,4 +1,4 @@
-"""What is to be seen in vectors: neighbours, a map, likeness of pairs, groups of users."""
+"""What vectors show: neighbours, a map, similarity of pairs, groups of users."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ MIN_SHARE = 0.05
 
 def nearest(embeddings: Embeddings, row: int, n: int) -> list[tuple[int, float]]:
     """The `n` items most like item `row` and their cosine, best first, ties by row."""
-    likeness = embeddings.item_space @ embeddings.item_space[row]
-    likeness[row] = -np.inf
-    best = np.argsort(-likeness, kind="stable")[: min(n, len(likeness) - 1)]
-    return [(int(other), float(likeness[other])) for other in best]
+    similarity = embeddings.item_space @ embeddings.item_space[row]
+    similarity[row] = -np.inf
+    best = np.argsort(-similarity, kind="stable")[: min(n, len(similarity) - 1)]
+    return [(int(other), float(similarity[other])) for other in best]
 
 
 def flat_map(vectors: Matrix, *, method: str, seed: int) -> Matrix:
-    """float64[n, 2]: places in which neighbours are near each other (t-SNE, van der Maaten & Hinton 2008), or PCA."""
+    """float64[n, 2]: points in which neighbours are near each other (t-SNE, van der Maaten & Hinton 2008), or PCA."""
     if method == "pca" or len(vectors) < MIN_TSNE_ITEMS:
         wide = vectors if vectors.shape[1] > 1 else np.hstack([vectors, np.zeros_like(vectors)])
-        places: Matrix = PCA(2, random_state=seed).fit_transform(wide)
-        return places
+        points: Matrix = PCA(2, random_state=seed).fit_transform(wide)
+        return points
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
     model = TSNE(2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
     with threadpool_limits(1):  # sums in one order: the same map on any number of cores
@@ -47,7 +47,7 @@ def flat_map(vectors: Matrix, *, method: str, seed: int) -> Matrix:
 def shown_genres(embeddings: Embeddings, rows: Ids) -> tuple[list[str], NDArray[np.int64]]:
     """The genres that colour a picture, most frequent first, and the index of each row's (-1: none of them).
 
-    An item of several of them shows its rarest, which says the most.
+    An item of several of them shows its rarest, the most specific.
     """
     genres = embeddings.catalogue.genres[rows]
     frequent = np.argsort(-genres.sum(axis=0), kind="stable")[:SHOWN_GENRES]
@@ -59,7 +59,7 @@ def shown_genres(embeddings: Embeddings, rows: Ids) -> tuple[list[str], NDArray[
 
 
 @dataclass(frozen=True)
-class Likeness:
+class PairSimilarity:
     """Cosines of pairs, by kind of pair."""
 
     any_items: Matrix
@@ -70,7 +70,7 @@ class Likeness:
     any_users: Matrix
 
 
-def likeness(embeddings: Embeddings, *, seed: int) -> Likeness:
+def pair_similarity(embeddings: Embeddings, *, seed: int) -> PairSimilarity:
     """Cosines of `PAIRS` random pairs, and of as many items with their nearest."""
     rng = np.random.default_rng(seed)
     items, users, genres = embeddings.item_space, embeddings.user_space, embeddings.catalogue.genres
@@ -80,7 +80,7 @@ def likeness(embeddings: Embeddings, *, seed: int) -> Likeness:
     sample = rng.permutation(len(items))[:2_000]
     best = np.asarray([nearest(embeddings, int(row), 1)[0][1] for row in sample]) if len(items) > 1 else np.zeros(0)
     c, d = _pairs(rng, len(users))
-    return Likeness(cosines, cosines[shared], best, np.einsum("nd,nd->n", users[c], users[d]))
+    return PairSimilarity(cosines, cosines[shared], best, np.einsum("nd,nd->n", users[c], users[d]))
 
 
 def _pairs(rng: np.random.Generator, n: int) -> tuple[Ids, Ids]:
@@ -108,7 +108,7 @@ class Group:
     users: int
     median_events: float
     genre_lift: NDArray[np.float64]
-    """float64[genres]: share of the group's events in a genre, divided by everybody's; NaN where nobody has any."""
+    """float64[genres]: share of the group's events in a genre, divided by that of all users; NaN without any."""
     films: tuple[int, ...]
     """Rows of items that its users took and others did not, most telling first."""
 

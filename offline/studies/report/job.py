@@ -19,15 +19,15 @@ def write_report(bundle: Bundle, folder: Path, config: ReportConfig) -> None:
     """Everything that the report shows of `bundle`; equal bundles and settings give equal tables."""
     embeddings = Embeddings.load(bundle)
     folder.mkdir(parents=True, exist_ok=True)
-    places = ItemMap.of(embeddings, config)
+    points = ItemMap.of(embeddings, config)
     shown = [
         sections.overview(embeddings, bundle, config),
         sections.neighbours(embeddings, config),
-        places.section(embeddings, folder, config),
+        points.section(embeddings, folder, config),
         sections.lengths(embeddings, folder),
-        sections.likeness(embeddings, folder, config),
+        sections.pair_similarity(embeddings, folder, config),
         sections.groups(embeddings, folder, config),
-        places.cold_section(embeddings, folder, config),
+        points.cold_section(embeddings, folder, config),
     ]
     write_page(folder, f"Embeddings of {bundle.manifest.dataset}, bundle {bundle.version}", shown)
-    log.info("report: %s, and report.html beside it", folder / "report.md")
+    log.info("report: %s, and report.html next to it", folder / "report.md")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 LONGEST = 30
 DISTANCES = (6, 14, 24, 36, 50, 66, 84, 104)
-"""Points between a place and its label, tried in this order."""
+"""Points between an item's point and its label, tried in this order."""
 DIRECTIONS = 12
 
 
@@ -23,8 +23,8 @@ def shortened(title: str, longest: int = LONGEST) -> str:
     return title if len(title) <= longest else title[: longest - 1].rstrip(" ,.:(") + "…"
 
 
-def place_labels(axes: Axes, places: NDArray[np.float64], texts: Sequence[str], *, size: float = 7.5) -> int:
-    """Writes each text beside its place, first ones first; one that finds no room is left out. Returns how many stand.
+def place_labels(axes: Axes, points: NDArray[np.float64], texts: Sequence[str], *, size: float = 7.5) -> int:
+    """Writes each text next to its point, in order, and leaves out those without room. Returns how many are written.
 
     A thin line leads to a label that had to go further off.
     """
@@ -32,26 +32,26 @@ def place_labels(axes: Axes, places: NDArray[np.float64], texts: Sequence[str], 
     if not isinstance(canvas, FigureCanvasAgg):
         raise TypeError(f"labels are measured by matplotlib's Agg canvas, found {type(canvas).__name__}")
     canvas.draw()  # type: ignore[no-untyped-call]
-    frame, taken = axes.get_window_extent(), [_around(axes, place) for place in places]
+    frame, taken = axes.get_window_extent(), [_around(axes, point) for point in points]
     standing = 0
-    for place, text in zip(places, texts, strict=True):
-        box = _first_free(axes, canvas, place, shortened(text), size=size, frame=frame, taken=taken)
+    for point, text in zip(points, texts, strict=True):
+        box = _first_free(axes, canvas, point, shortened(text), size=size, frame=frame, taken=taken)
         if box is not None:
             taken.append(box)
             standing += 1
     return standing
 
 
-def _around(axes: Axes, place: NDArray[np.float64]) -> Bbox:
+def _around(axes: Axes, point: NDArray[np.float64]) -> Bbox:
     """The few pixels that a labelled point itself takes."""
-    x, y = axes.transData.transform(place)
+    x, y = axes.transData.transform(point)
     return Bbox.from_extents(x - 3, y - 3, x + 3, y + 3)
 
 
 def _first_free(
     axes: Axes,
     canvas: FigureCanvasAgg,
-    place: NDArray[np.float64],
+    point: NDArray[np.float64],
     text: str,
     *,
     size: float,
@@ -60,7 +60,7 @@ def _first_free(
 ) -> Bbox | None:
     for distance in DISTANCES:
         for turn in np.linspace(0, 2 * np.pi, DIRECTIONS, endpoint=False):
-            label = _label(axes, place, text, (distance * np.cos(turn), distance * np.sin(turn)), size)
+            label = _label(axes, point, text, (distance * np.cos(turn), distance * np.sin(turn)), size)
             renderer = canvas.get_renderer()  # type: ignore[no-untyped-call]
             label.update_positions(renderer)
             box = Text.get_window_extent(label, renderer).padded(1.5)  # without the line that leads to it
@@ -71,13 +71,13 @@ def _first_free(
     return None
 
 
-def _label(axes: Axes, place: NDArray[np.float64], text: str, offset: tuple[float, float], size: float) -> Annotation:
+def _label(axes: Axes, point: NDArray[np.float64], text: str, offset: tuple[float, float], size: float) -> Annotation:
     across = "left" if offset[0] > 2 else "right" if offset[0] < -2 else "center"
     along = "bottom" if offset[1] > 2 else "top" if offset[1] < -2 else "center"
     far = np.hypot(*offset) > DISTANCES[0] + 1
     label = axes.annotate(
         text,
-        (float(place[0]), float(place[1])),
+        (float(point[0]), float(point[1])),
         offset,
         textcoords="offset points",
         ha=across,

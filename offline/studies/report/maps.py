@@ -23,7 +23,7 @@ COLD = (
     "Their vectors come from what describes them. Those in a region of their own genre can be found by users with "
     "that taste; a lump of their own in one place means that they all look alike to the model."
 )
-NONE_COLD = "A production bundle holds items that nobody has touched."
+NONE_COLD = "A production bundle holds items without events."
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ItemMap:
     """Items laid out on a plane once, for two pictures."""
 
     rows: Ids
-    places: Matrix
+    points: Matrix
     genres: list[str]
     kinds: Ids
 
@@ -43,14 +43,14 @@ class ItemMap:
         rng = np.random.default_rng(config.report_seed)
         few = rng.permutation(cold)[: max(config.map_items // 10, config.map_items - (len(known) - len(cold)))]
         rows = np.concatenate([known[~np.isin(known, cold)][: config.map_items - len(few)], np.sort(few)])
-        places = analysis.flat_map(embeddings.item_space[rows], method=config.map_method, seed=config.report_seed)
-        return cls(rows, places, *analysis.shown_genres(embeddings, rows))
+        points = analysis.flat_map(embeddings.item_space[rows], method=config.map_method, seed=config.report_seed)
+        return cls(rows, points, *analysis.shown_genres(embeddings, rows))
 
     def section(self, embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
         """Draws the map with the names of the most known items."""
-        labels = [(place, embeddings.titles[self.rows[place]]) for place in range(min(config.films, len(self.rows)))]
+        labels = [(row, embeddings.titles[self.rows[row]]) for row in range(min(config.films, len(self.rows)))]
         events = embeddings.item_events[self.rows]
-        pictures.draw_map(folder / "map.png", self.places, self.genres, self.kinds, events=events, labels=labels)
+        pictures.draw_map(folder / "map.png", self.points, self.genres, self.kinds, events=events, labels=labels)
         method = "t-SNE" if config.map_method == "tsne" else "PCA"
         return Section(
             "Map of items",
@@ -63,14 +63,14 @@ class ItemMap:
         cold = cold_items(embeddings, config)
         on_map = cold[self.rows]
         counts = f"{int(cold.sum()):,} items are, {int(on_map.sum()):,} on the map"
-        said = f"Cold: fewer than {config.cold_events} events; {counts}."
+        counted = f"Cold: fewer than {config.cold_events} events; {counts}."
         if not on_map.any():
-            return Section("Places of cold items", [said, NONE_COLD])
+            return Section("Places of cold items", [counted, NONE_COLD])
         titles = [embeddings.titles[row] for row in self.rows]
-        pictures.draw_cold(folder / "cold.png", self.places, self.genres, self.kinds, cold=on_map, titles=titles)
+        pictures.draw_cold(folder / "cold.png", self.points, self.genres, self.kinds, cold=on_map, titles=titles)
         return Section(
             "Places of cold items",
-            [said, COLD, _company(embeddings, cold)],
+            [counted, COLD, _company(embeddings, cold)],
             picture="cold.png",
             header=("cold item", "events", "nearest items with events"),
             rows=self._examples(embeddings, cold, config),
@@ -92,9 +92,9 @@ class ItemMap:
 
 
 def _known_near(embeddings: Embeddings, row: int, known: NDArray[np.bool_], n: int) -> list[int]:
-    likeness = np.where(known, embeddings.item_space @ embeddings.item_space[row], -np.inf)
-    likeness[row] = -np.inf
-    return [int(other) for other in np.argsort(-likeness, kind="stable")[:n] if np.isfinite(likeness[other])]
+    similarity = np.where(known, embeddings.item_space @ embeddings.item_space[row], -np.inf)
+    similarity[row] = -np.inf
+    return [int(other) for other in np.argsort(-similarity, kind="stable")[:n] if np.isfinite(similarity[other])]
 
 
 def _company(embeddings: Embeddings, cold: NDArray[np.bool_]) -> str:

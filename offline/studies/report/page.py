@@ -18,7 +18,7 @@ STYLE = (
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what is said, tabulated and shown below it."""
+    """A heading with text, a table and a picture below it."""
 
     title: str
     paragraphs: Sequence[str] = ()

@@ -1,4 +1,4 @@
-"""What the report says of vectors, one section after the other; maps are in `offline.studies.report.maps`."""
+"""The report's sections about vectors, one after the other; maps are in `offline.studies.report.maps`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LENGTHS = (
     "length depends on events, popularity is part of the vectors. Rare items may be long as well, pointing away "
     "from all users."
 )
-LIKENESS = (
+PAIRS_NOTE = (
     "Pairs of one genre should lie to the right of any two, and the nearest further still. Where any two are alike "
     "already, the space has collapsed and neighbours mean little."
 )
@@ -92,10 +92,10 @@ def lengths(embeddings: Embeddings, folder: Path) -> Section:
     )
 
 
-def likeness(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
+def pair_similarity(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
     """Draws and lists how like each other pairs are."""
-    found = analysis.likeness(embeddings, seed=config.report_seed)
-    pictures.draw_likeness(folder / "likeness.png", found)
+    found = analysis.pair_similarity(embeddings, seed=config.report_seed)
+    pictures.draw_similarity(folder / "likeness.png", found)
     kinds = {
         "any two items": found.any_items,
         "two items of one genre": found.genre_items,
@@ -108,8 +108,8 @@ def likeness(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Sect
         if len(values)
     ]
     return Section(
-        "Likeness of pairs",
-        [LIKENESS],
+        "PairSimilarity of pairs",
+        [PAIRS_NOTE],
         picture="likeness.png",
         header=("cosine of", "mean", "5 %", "median", "95 %"),
         rows=rows,
@@ -119,18 +119,18 @@ def likeness(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Sect
 def groups(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
     """Draws groups of users, and lists what they like."""
     labels, groups = analysis.user_groups(embeddings, config.clusters, seed=config.report_seed)
-    places = analysis.flat_map(embeddings.user_space, method="pca", seed=config.report_seed)
+    points = analysis.flat_map(embeddings.user_space, method="pca", seed=config.report_seed)
     names = embeddings.catalogue.genre_names
-    pictures.draw_groups(folder / "users.png", places, labels, groups, names)
+    pictures.draw_groups(folder / "users.png", points, labels, groups, names)
     rows = [
         (
-            str(place),
+            str(number),
             f"{group.users:,}",
             f"{group.median_events:.0f}",
             ", ".join(_leaning(group.genre_lift, names)),
             ", ".join(title_of(embeddings, row) for row in group.films),
         )
-        for place, group in enumerate(groups, start=1)
+        for number, group in enumerate(groups, start=1)
     ]
     return Section(
         "Groups of users",

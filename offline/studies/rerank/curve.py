@@ -1,7 +1,7 @@
 """What re-ranking costs and what it buys: accuracy against coverage, calibration and diversity, over a sweep.
 
 `curve` measures settings on any models and targets: on the validation fold to choose by, on the test fold to report.
-Lists are recorded once and ordered anew for each setting, by the code that serves.
+Lists are recorded once and re-ranked for each setting, by the code that serves.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ PARTS = ("exposure", "genre_calibration", "decade_calibration", "diversity")
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One setting on the warm requests of some targets, all figures in the first ten places."""
+    """One setting on the warm requests of some targets, all figures of the first ten positions."""
 
     settings: RerankConfig
     ndcg: Figure
@@ -122,7 +122,7 @@ def save_curve(
     systems: Mapping[str, tuple[float, float]],
     remark: str = "",
 ) -> None:
-    """Writes `<name>.json` and `<name>.png` into `folder`; `systems` are drawn beside: coverage and NDCG@10 by name."""
+    """Writes `<name>.json` and `<name>.png` into `folder`; `systems` are drawn too: coverage and NDCG@10 by name."""
     folder.mkdir(parents=True, exist_ok=True)
     facts = [{**asdict(point), "settings": point.settings.model_dump(exclude_defaults=True)} for point in points]
     text = json.dumps({"remark": remark, "points": facts, "systems": systems}, indent=1)

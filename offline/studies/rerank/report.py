@@ -16,7 +16,7 @@ from offline.studies.rerank.result import CurvePoint, RerankRow
 from offline.workflow.workflow import Workflow
 
 DESCRIPTIVE = "descriptive, nothing is chosen on it"
-"""What the files with a curve of the test say."""
+"""The remark of files with a curve of the test."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +61,8 @@ def report_rerank(
     measured = measure(lists, models.snapshot, targets, name="", kind=kind, config=config.bootstrap)
     references = [measured.row(system) for system in wanted]
     if test_curve:
-        beside = {row.system: (row.coverage[CUT], row.figures[f"ndcg@{CUT}"].mean) for row in references}
-        save_curve(tested, folder, name="rerank-test", systems=beside, remark=DESCRIPTIVE)
+        references_by_system = {row.system: (row.coverage[CUT], row.figures[f"ndcg@{CUT}"].mean) for row in references}
+        save_curve(tested, folder, name="rerank-test", systems=references_by_system, remark=DESCRIPTIVE)
     return RerankReport(
         chosen.settings,
         (_chosen_row(chosen, tested[tried.index(chosen.settings)]), *(_reference_row(row) for row in references)),

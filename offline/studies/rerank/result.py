@@ -39,7 +39,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class RerankResult:
-    """One protocol on one data set with one kind of target. All figures are in the first ten places."""
+    """One protocol on one data set with one kind of target. All figures are of the first ten positions."""
 
     protocol: str
     dataset: str
@@ -60,7 +60,7 @@ class RerankResult:
     machine: dict[str, str | int | float]
     versions: dict[str, str]
     moment: str = ""
-    """When requests are made, where that is not the protocol's own: such a result stands beside the usual one."""
+    """When requests are made, where that is not the protocol's own: such a result is kept next to the usual one."""
 
     @property
     def name(self) -> str:

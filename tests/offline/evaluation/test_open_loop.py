@@ -169,12 +169,12 @@ def test_percentiles_are_milliseconds_and_hold_everything() -> None:
 
 
 def test_a_stage_is_its_median_over_the_answers_that_tell() -> None:
-    told = [
+    answered = [
         RecommendResponse(
             stages=[Stage(name="recall:vector", microseconds=time), Stage(name="rank", microseconds=10 * time)]
         )
         for time in (100, 900, 200)
     ]
-    responses = [*told, RecommendResponse(), None]
+    responses = [*answered, RecommendResponse(), None]
     assert stage_shares(_samples(*[0.0] * 5, responses=responses)) == {"recall:vector": 200.0, "rank": 2_000.0}
     assert stage_shares([]) == {}

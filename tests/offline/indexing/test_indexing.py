@@ -1,4 +1,4 @@
-"""Moving a bundle to more items: arrays by row, tables in a ranker's graph, and files of items beside a data set."""
+"""Moving a bundle to more items: arrays by row, tables in a ranker's graph, and files of items added to a data set."""
 
 from __future__ import annotations
 

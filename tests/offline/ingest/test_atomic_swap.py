@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from offline.ingest.atomic_swap import generations, new_generation
+from offline.ingest.atomic_swap import new_version, versions
 from recsys.errors import DataError
 
 
 def _write(tables: Path, content: str) -> None:
-    with new_generation(tables) as folder:
+    with new_version(tables) as folder:
         (folder / "a.txt").write_text(content)
 
 
 def _write_half(tables: Path) -> None:
-    with new_generation(tables) as folder:
+    with new_version(tables) as folder:
         (folder / "a.txt").write_text("half")
         (folder / "nowhere").read_text()
 
@@ -26,7 +26,7 @@ def test_readers_see_the_newest_and_the_one_before_stays(tmp_path: Path) -> None
     for content in ("one", "two", "three"):
         _write(tables, content)
         assert (tables / "a.txt").read_text() == content
-    assert [(path / "a.txt").read_text() for path in generations(tables)] == ["two", "three"]
+    assert [(path / "a.txt").read_text() for path in versions(tables)] == ["two", "three"]
 
 
 def test_a_failure_changes_nothing(tmp_path: Path) -> None:
@@ -53,15 +53,15 @@ def test_a_plain_folder_is_taken_over(tmp_path: Path) -> None:
     (tables / "a.txt").write_text("old")
     _write(tables, "new")
     assert (tables / "a.txt").read_text() == "new"
-    assert [(path / "a.txt").read_text() for path in generations(tables)] == ["old", "new"]
+    assert [(path / "a.txt").read_text() for path in versions(tables)] == ["old", "new"]
 
 
 def test_two_jobs_on_the_same_tables_are_refused(tmp_path: Path) -> None:
     tables = tmp_path / "tables"
     with (
-        new_generation(tables) as folder,
+        new_version(tables) as folder,
         pytest.raises(DataError, match="another ingest is writing"),
-        new_generation(tables),
+        new_version(tables),
     ):
         pass
     assert not folder.exists()

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from offline.dataset.tables import SCHEMAS, read_table, table_path
-from offline.ingest.atomic_swap import generations
+from offline.ingest.atomic_swap import versions
 from offline.ingest.datasets.records import DatasetSource
 from offline.ingest.datasets.registry import open_dataset
 from offline.ingest.ingest import append_interactions, ingest
@@ -217,7 +217,7 @@ def test_a_failed_ingest_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataMalformed):
         ingest(_own(tmp_path / "own", "user,item,timestamp\nbob,y,2\nbroken\n"), tables)
     assert {path.name: path.read_bytes() for path in tables.iterdir()} == before
-    assert len(generations(tables)) == 1
+    assert len(versions(tables)) == 1
     assert not list(tmp_path.glob(".tables.new-*"))
 
 

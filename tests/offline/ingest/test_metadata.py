@@ -127,7 +127,7 @@ def test_what_the_data_set_says_itself_stays(tmp_path: Path) -> None:
     assert column(rows, "overview") == ["Text of a", "Text of b"]
 
 
-def test_a_file_of_other_items_is_wondered_about(tmp_path: Path, shipped: SimpleNamespace) -> None:
+def test_a_file_of_other_items_is_flagged(tmp_path: Path, shipped: SimpleNamespace) -> None:
     file, findings = tmp_path / "movies.csv", Findings()
     file.write_text("movieId,overview\n1000,A\n1001,B\n")
     list(described(tmp_path, shipped, "ml-latest-small", file).items(findings))

@@ -156,7 +156,7 @@ def test_a_paired_interval_is_of_the_difference_over_the_same_users() -> None:
     assert found[0] == pytest.approx((ours - theirs).mean())
     assert 0 < found[1] < found[0] < found[2] < 0.03
     alone = intervals(ours, np.arange(300), resamples=500, seed=0)
-    assert alone[0, 0] < theirs.mean() < alone[0, 1], "apart from each other the same systems cannot be told apart"
+    assert alone[0, 0] < theirs.mean() < alone[0, 1], "unpaired, the same systems cannot be distinguished"
     (same,) = paired_interval(ours, ours, np.arange(300), resamples=50, seed=0)
     assert same.tolist() == [0, 0, 0]
 

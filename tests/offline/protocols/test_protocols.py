@@ -89,16 +89,16 @@ def test_choices_and_training_never_see_a_target_of_the_test(protocol: Protocol)
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_the_ranker_is_judged_on_requests_it_does_not_learn_from(protocol: Protocol) -> None:
+def test_the_ranker_is_selected_on_requests_it_does_not_learn_from(protocol: Protocol) -> None:
     plan = tastes(protocol)
-    judged = asked(plan, plan.selection_validation)
+    selection = asked(plan, plan.selection_validation)
     learned = [asked(plan, fold) for fold in plan.selection_train]
     if plan.split is None:
-        assert not any(set(part.user_ids.tolist()) & set(judged.user_ids.tolist()) for part in learned)
+        assert not any(set(part.user_ids.tolist()) & set(selection.user_ids.tolist()) for part in learned)
     else:
         first = plan.split.validation.cutoff
         assert all(fold.training_view.cutoff < first for fold in plan.selection_train)
-        assert {request.as_of for request in judged.requests} == {first}
+        assert {request.as_of for request in selection.requests} == {first}
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -166,7 +166,7 @@ def test_leave_one_out_by_hand() -> None:
 
 
 def test_leave_one_out_asks_at_the_moment_of_the_last_known_event() -> None:
-    """Unless told otherwise: models that read no time know no other."""
+    """By default: models that read no time have no other."""
     plan = plan_of(world(LOG), SplitConfig(protocol="leave-one-out", selection_validation_share=0.5))
     assert [request.as_of for request in asked(plan, plan.validation).requests] == [20, 11]
     assert [request.as_of for request in asked(plan, plan.test).requests] == [30, 30]

@@ -50,7 +50,7 @@ def queries() -> list[RankQuery]:
 
 
 def served(folder: Path) -> Ranker:
-    """The ranker whose graph is below `folder`, beside the features of validation's cut-off."""
+    """The ranker whose graph is below `folder`, next to the features of validation's cut-off."""
     snapshot = DATASET.snapshot(T1)
     snapshot.catalogue.save(folder)
     feature_store(snapshot, policy_of()).save(folder)

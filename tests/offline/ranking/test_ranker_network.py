@@ -115,10 +115,10 @@ def test_validation_looks_at_warm_requests(data: RankingData) -> None:
 
 
 def test_a_killed_training_continues_and_ends_in_the_same_network(data: RankingData, tmp_path: Path) -> None:
-    def judge(said: np.ndarray) -> float:
-        return quality(data.held_out.samples, (said[:, 0] + said[:, 1]).astype(np.float64))
+    def metric(outputs: np.ndarray) -> float:
+        return quality(data.held_out.samples, (outputs[:, 0] + outputs[:, 1]).astype(np.float64))
 
-    validation = NetworkValidation(WindowRequests(data.held_out, data.dataset.item_ids), judge)
+    validation = NetworkValidation(WindowRequests(data.held_out, data.dataset.item_ids), metric)
     whole = Training(last(data.dataset), CONFIG).fit(2, validation=validation)
 
     class Killed(Exception):
@@ -126,16 +126,16 @@ def test_a_killed_training_continues_and_ends_in_the_same_network(data: RankingD
 
     looks: list[float] = []
 
-    def killing(said: np.ndarray) -> float:
+    def killing(outputs: np.ndarray) -> float:
         if len(looks) == 1:
             raise Killed
-        looks.append(judge(said))
+        looks.append(metric(outputs))
         return looks[-1]
 
     checkpoint = tmp_path / "checkpoint.pt"
     with pytest.raises(Killed):
         Training(last(data.dataset), CONFIG).fit(
-            3, validation=replace(validation, judge=killing), checkpoint=checkpoint
+            3, validation=replace(validation, metric=killing), checkpoint=checkpoint
         )
     resumed = Training(last(data.dataset), CONFIG).fit(2, validation=validation, checkpoint=checkpoint)
     assert resumed.curve == whole.curve

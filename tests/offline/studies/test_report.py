@@ -104,9 +104,9 @@ def embeddings(config: ReportConfig) -> Embeddings:
 
 def test_constants_and_padding_say_nothing_of_likeness(embeddings: Embeddings) -> None:
     assert embeddings.informative.tolist() == [True, True, False, False]
-    likeness = embeddings.item_space @ embeddings.item_space.T
-    assert likeness[:12, :12].min() > 0.9
-    assert likeness[:12, 12:].max() < -0.9
+    similarity = embeddings.item_space @ embeddings.item_space.T
+    assert similarity[:12, :12].min() > 0.9
+    assert similarity[:12, 12:].max() < -0.9
     assert_allclose(np.linalg.norm(embeddings.user_space, axis=1), 1)
 
 
@@ -134,7 +134,7 @@ def test_groups_are_the_two_tastes_and_say_so(embeddings: Embeddings) -> None:
 
 
 def test_pairs_of_one_genre_are_more_alike(embeddings: Embeddings) -> None:
-    found = analysis.likeness(embeddings, seed=1)
+    found = analysis.pair_similarity(embeddings, seed=1)
     assert found.genre_items.mean() > 0.9 > found.any_items.mean() + 0.5
     assert found.nearest_items.min() > 0.9
     assert len(found.nearest_items) == N_ITEMS

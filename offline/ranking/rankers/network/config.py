@@ -11,7 +11,7 @@ class NetworkConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     attention: bool = Field(default=True, description="DIN: candidates attend to the history; else its mean is taken")
-    crosses: bool = Field(default=True, description="DCN-V2: explicit crosses of the inputs beside the deep layers")
+    crosses: bool = Field(default=True, description="DCN-V2: explicit crosses of the inputs next to the deep layers")
     experts: int = Field(default=4, ge=1, description="MMoE: experts that the three tasks mix; 1: one task, no gates")
 
     embedding_size: int = Field(default=32, ge=2, description="length of the item vectors")
@@ -26,7 +26,7 @@ class NetworkConfig(BaseModel):
     patience: int = Field(default=2, ge=1, description="passes without a better validation before training stops")
     batch_size: int = Field(default=16, ge=1, description="requests per step")
     candidates: int = Field(
-        default=60, ge=2, description="most candidates of a request in a step, drawn anew each time"
+        default=60, ge=2, description="most candidates of a request in a step, drawn again each time"
     )
     learning_rate: float = Field(default=1e-3, gt=0, description="of Adam; falls to a tenth along a cosine")
     weight_decay: float = Field(default=1e-4, ge=0, description="decoupled weight decay of all but item vectors")

@@ -24,7 +24,7 @@ class RankingBatch:
 
     menu: Menu
     shown: Tensor
-    """int64[m]: places of the shown candidates, ascending."""
+    """int64[m]: positions of the shown candidates, ascending."""
     labels: Tensor
     """float32[m]."""
     ratings: Tensor
@@ -32,8 +32,8 @@ class RankingBatch:
 
 
 class WindowRequests:
-    """The requests of one window, with rows of the catalogue `item_ids`. Items that it lacks are row 0: a network
-    has not learned of them."""
+    """The requests of one window, with rows of the catalogue `item_ids`. Items that it lacks are row 0, whose
+    vector the network has not learned from them."""
 
     def __init__(self, window: LabelledWindow, item_ids: Ids) -> None:
         self.samples = window.samples
@@ -66,13 +66,13 @@ class WindowRequests:
         histories = self.samples.histories
         starts, ends = histories.indptr[chosen], histories.indptr[chosen + 1]
         width = max(int((ends - starts).max(initial=0)), 1)
-        place = starts[:, None] + np.arange(width)[None, :]
-        mask = place < ends[:, None]
+        position = starts[:, None] + np.arange(width)[None, :]
+        mask = position < ends[:, None]
         if not mask.any():
             return (torch.zeros(mask.shape, dtype=torch.int64), *(torch.zeros(mask.shape) for _ in range(3)))  # type: ignore[return-value]
-        place = np.where(mask, place, starts.min())
-        place = np.minimum(place, len(histories.rows) - 1)
-        parts = (self._rows[histories.rows[place]], histories.values[place], histories.ages[place])
+        position = np.where(mask, position, starts.min())
+        position = np.minimum(position, len(histories.rows) - 1)
+        parts = (self._rows[histories.rows[position]], histories.values[position], histories.ages[position])
         rows, values, ages = (torch.from_numpy(np.where(mask, part, np.zeros(1, part.dtype))) for part in parts)
         return rows, values, ages, torch.from_numpy(mask.astype(np.float32))
 
@@ -107,7 +107,7 @@ def all_batches(requests: WindowRequests, size: int) -> Iterator[RankingBatch]:
 
 
 def _drawn(window: WindowRequests, request: int, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Places within the request, ascending."""
+    """Positions within the request, ascending."""
     start, count = int(window.starts[request]), int(window.samples.groups[request])
     relevant = window.samples.labels[start : start + count] > 0
     positives = rng.permutation(np.flatnonzero(relevant))[: n // 2]

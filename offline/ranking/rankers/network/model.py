@@ -23,13 +23,13 @@ from recsys.features import MISSING
 
 TASKS = ("interact", "like", "rating")
 OUTPUTS = ("base", *TASKS)
-"""What the network says of a candidate: the fused order that it corrects, and one number per task."""
+"""The network's outputs for a candidate: the fused order that it corrects, and one number per task."""
 KNOTS = 12
-"""Quantiles of each feature between which its distribution function is taken to be straight."""
+"""Quantiles of each feature; between two of them its distribution function is interpolated linearly."""
 FLOOR = 0.05
-"""Least deviation within a request that differences are divided by."""
-EXTREME = 4.0
-"""Standard deviations beyond which a feature is cut off."""
+"""Smallest deviation within a request that differences are divided by."""
+CLIP_STD = 4.0
+"""Standard deviations at which a standardised feature is clipped."""
 _AGE_HALF_LIVES = (3_600.0, 86_400.0, 7 * 86_400.0, 30 * 86_400.0, 365 * 86_400.0)
 _EVENT_FEATURES = 2 + 1 + len(_AGE_HALF_LIVES)
 _MASKED = -1e9
@@ -65,7 +65,7 @@ class Scales:
 
 
 class FeatureScaling(nn.Module):
-    """Features as [n, 3 F], all within ±`EXTREME`: against the other candidates of the request, standardised and by
+    """Features as [n, 3 F], all within ±`CLIP_STD`: against the other candidates of the request, standardised and by
     their distribution function; then the request's mean, which for a feature of the user is the feature.
 
     Candidates only compete within a request, and counts and ranks drift from one cut-off to the next: what is relative
@@ -87,14 +87,16 @@ class FeatureScaling(nn.Module):
 
     def forward(self, features: Tensor, member: Tensor, query_index: Tensor) -> Tensor:
         """`member` [q, n] is the share of each candidate in its request's mean."""
+        # Standardised and clipped, 0 where missing; then the piecewise linear distribution function, from -1 to 1.
         missing = (features == MISSING).to(features.dtype)
-        standard = ((features - self.mean) / self.spread).clamp(-EXTREME, EXTREME) * (1 - missing)
+        standard = ((features - self.mean) / self.spread).clamp(-CLIP_STD, CLIP_STD) * (1 - missing)
         steps = ((features.unsqueeze(2) - self.lower) * self.slope).clamp(0.0, 1.0)
         both = torch.cat([standard, steps.sum(dim=2) * (2.0 / (KNOTS - 1)) - 1.0], dim=1)
+        # Against the other candidates of the request: less their mean, divided by their standard deviation.
         means = member @ both
         centred = both - means[query_index]
         deviations = (member @ (centred * centred)).clamp(min=FLOOR**2).sqrt()
-        relative = (centred / deviations[query_index]).clamp(-EXTREME, EXTREME)
+        relative = (centred / deviations[query_index]).clamp(-CLIP_STD, CLIP_STD)
         return torch.cat([relative, means[query_index, : features.shape[1]]], dim=1)
 
 
@@ -110,17 +112,20 @@ class HistoryEncoder(nn.Module):
     def latest(self, mask: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
         """Mask and parts [q, limit] of the last `limit` events, oldest first; the menu has them left-aligned."""
         lengths = mask.sum(dim=1, keepdim=True)
-        place = torch.arange(self.limit, device=mask.device).unsqueeze(0) + (lengths - self.limit).clamp(min=0).long()
-        present = (place < lengths).to(mask.dtype)
-        place = torch.minimum(place, (mask.shape[1] - 1) * torch.ones_like(place))
-        return present, *(part.gather(1, place) for part in parts)
+        position = (
+            torch.arange(self.limit, device=mask.device).unsqueeze(0) + (lengths - self.limit).clamp(min=0).long()
+        )
+        present = (position < lengths).to(mask.dtype)
+        position = torch.minimum(position, (mask.shape[1] - 1) * torch.ones_like(position))
+        return present, *(part.gather(1, position) for part in parts)
 
     def forward(self, items: Tensor, values: Tensor, ages: Tensor) -> Tensor:
         """`items` are the vectors [q, L, d] of the events' items; values NaN where there is none."""
+        # Per event: standardised rating, whether there is one, and its age on a logarithmic and on decaying scales.
         valued = torch.isnan(values).logical_not()
         standard = (torch.where(valued, values, torch.full_like(values, self.mean)) - self.mean) / self.deviation
         columns = [
-            standard.clamp(-EXTREME, EXTREME),
+            standard.clamp(-CLIP_STD, CLIP_STD),
             valued.to(ages.dtype),
             torch.log1p(ages / _AGE_HALF_LIVES[0]) / 10.0,
         ]
@@ -141,6 +146,7 @@ class Attention(nn.Module):
 
     def forward(self, items: Tensor, events: Tensor, present: Tensor, query_index: Tensor) -> Tensor:
         """[n, d]: what candidates `items` [n, d] find in `events` [q, L, d] of their query."""
+        # logits = v · gelu(Q c + K h) + (A c) · (B h) / sqrt(size), softmax over the events that are there.
         of_items, of_events = self.candidate(items), self.event(events)
         keys, products = of_events[:, :, : self.size], of_events[:, :, self.size :]
         hidden = nn.functional.gelu(of_items[:, : self.size].unsqueeze(1) + keys[query_index])
@@ -170,7 +176,7 @@ class Crosses(nn.Module):
 
 
 class Experts(nn.Module):
-    """MMoE: a gate per task mixes the experts, a tower per task says one number. One expert: one task, no gates."""
+    """MMoE: a gate per task mixes the experts, a tower per task gives one number. One expert: one task, no gates."""
 
     def __init__(self, width: int, config: NetworkConfig) -> None:
         super().__init__()
@@ -185,14 +191,14 @@ class Experts(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """[n, len(TASKS)]; tasks that are not learned say 0."""
+        """[n, len(TASKS)]; tasks that are not learned give 0."""
         found = torch.stack([expert(inputs) for expert in self.experts], dim=1)
-        said = [
+        outputs = [
             tower((torch.softmax(gate(inputs), dim=1).unsqueeze(1) @ found).squeeze(1))
             for gate, tower in zip(self.gates, self.towers, strict=True)
         ]
-        said += [torch.zeros_like(said[0])] * (len(TASKS) - self.tasks)
-        return torch.cat(said, dim=1)
+        outputs += [torch.zeros_like(outputs[0])] * (len(TASKS) - self.tasks)
+        return torch.cat(outputs, dim=1)
 
 
 class RankingNetwork(nn.Module):
@@ -220,16 +226,18 @@ class RankingNetwork(nn.Module):
         """[n, len(OUTPUTS)]: the base; the correction of it that gives the logit of interacting within the request; the
         logit of a like; the standardised rating.
 
-        `menu` is the rank server's, the mask as numbers. With `shown` only for the candidates at these places, which
-        training draws; the others are still what they are compared with.
+        `menu` is the rank server's, the mask as numbers. With `shown` only the candidates at these positions
+        have outputs, which training draws; the others still count in what they are compared with.
         """
         features, item_row, query_index, *history = menu
         rows, values, ages, mask = history
+        # Scaling compares all candidates of a request, so it comes before `shown` selects some.
         scaled = self._scaled(features, query_index, mask.shape[0])
         if shown is not None:
             features, item_row, query_index, scaled = (
                 part[shown] for part in (features, item_row, query_index, scaled)
             )
+        # DIN: what each candidate finds in the history; without attention the mean of the history.
         present, rows, values, ages = self.histories.latest(mask, rows, values, ages)
         events = self.histories(self.items(rows), values, ages)
         items = self.items(item_row)
@@ -238,13 +246,14 @@ class RankingNetwork(nn.Module):
         else:
             total = (events * present.unsqueeze(2)).sum(dim=1)
             interest = (total / present.sum(dim=1, keepdim=True).clamp(min=1.0))[query_index]
+        # Deep layers and DCN-V2 read the same inputs, MMoE reads both; the base is added outside of what is learned.
         inputs = torch.cat([scaled, items, interest, items * interest], dim=1)
         found = self.deep(inputs)
         if self.crosses is not None:
             found = torch.cat([self.crosses(inputs), found], dim=1)
-        said = self.experts(found)
+        outputs = self.experts(found)
         base = self.fused_weight * features[:, self.fused_column : self.fused_column + 1]
-        return torch.cat([base, said], dim=1)
+        return torch.cat([base, outputs], dim=1)
 
     def _scaled(self, features: Tensor, query_index: Tensor, q: int) -> Tensor:
         queries = torch.arange(q, device=features.device).unsqueeze(1)

@@ -35,17 +35,18 @@ def choose_epochs(
 
     `folder` keeps a checkpoint, from which a killed run continues. Raises DataError where there is nothing to learn.
     """
-    judged = warm_part(held_out)
+    warm = warm_part(held_out)
     validation = NetworkValidation(
-        WindowRequests(judged, dataset.item_ids), lambda said: _choose_share(judged.samples, said.astype(np.float64))[1]
+        WindowRequests(warm, dataset.item_ids),
+        lambda outputs: _choose_share(warm.samples, outputs.astype(np.float64))[1],
     )
     trained = Training(dataset, config).fit(
         config.epochs, validation=validation, checkpoint=folder / CHECKPOINT_FILE if folder else None
     )
     if folder:
         shutil.rmtree((folder / CHECKPOINT_FILE).parent)
-    said = predict(trained.network, validation.requests).astype(np.float64)
-    weights = _choose_weights(judged.samples, said, several=config.experts > 1)
+    outputs = predict(trained.network, validation.requests).astype(np.float64)
+    weights = _choose_weights(warm.samples, outputs, several=config.experts > 1)
     whole = predict(trained.network, WindowRequests(held_out, dataset.item_ids)).astype(np.float64)
     settings: dict[str, int | float] = {"epochs": trained.epochs} | dict(zip(TASKS, weights, strict=True))
     curve = {str(epoch + 1): value for epoch, value in enumerate(trained.curve)}
@@ -66,21 +67,21 @@ def train(dataset: RankingDataset, path: Path, config: NetworkConfig, *, setting
     checkpoint.unlink(missing_ok=True)
 
 
-def _choose_share(samples: Samples, said: NDArray[np.float64]) -> tuple[float, float]:
+def _choose_share(samples: Samples, outputs: NDArray[np.float64]) -> tuple[float, float]:
     """The best weight of the correction, of equals the smallest, and the quality with it."""
-    values = [quality(samples, said[:, 0] + share * said[:, 1]) for share in SHARES]
+    values = [quality(samples, outputs[:, 0] + share * outputs[:, 1]) for share in SHARES]
     best = int(np.argmax(values))
     return SHARES[best], values[best]
 
 
-def _choose_weights(samples: Samples, said: NDArray[np.float64], *, several: bool) -> tuple[float, ...]:
+def _choose_weights(samples: Samples, outputs: NDArray[np.float64], *, several: bool) -> tuple[float, ...]:
     """One weight per task: the correction's first, then one after the other those of the others."""
-    share, best = _choose_share(samples, said)
+    share, best = _choose_share(samples, outputs)
     weights = [share, *(0.0 for _ in TASKS[1:])]
     for task in range(1, len(TASKS)) if several else ():
         for weight in EXTRA[1:]:
             trial = [*weights[:task], weight, *weights[task + 1 :]]
-            value = quality(samples, said @ np.asarray([1.0, *trial]))
+            value = quality(samples, outputs @ np.asarray([1.0, *trial]))
             if value > best:
                 weights, best = trial, value
     return tuple(weights)

@@ -34,10 +34,10 @@ _EVALUATION_BATCH = 8
 
 @dataclass(frozen=True, slots=True)
 class NetworkValidation:
-    """Held-out requests, and the figure that decides."""
+    """Held-out requests, and the metric that selects the epoch."""
 
     requests: WindowRequests
-    judge: Callable[[NDArray[np.float32]], float]
+    metric: Callable[[NDArray[np.float32]], float]
     """From float32[n, len(OUTPUTS)] of all their candidates; higher is better."""
 
 
@@ -90,7 +90,7 @@ class Training:
         for epoch in range(len(losses), epochs):
             losses.append(self._epoch(epoch))
             if validation:
-                curve.append(validation.judge(predict(self.network, validation.requests)))
+                curve.append(validation.metric(predict(self.network, validation.requests)))
                 log.info("network: epoch %d, loss %.4f, validation %.4f", epoch + 1, losses[-1], curve[-1])
                 if curve[-1] == max(curve):
                     best = copy.deepcopy(self.network.state_dict())
@@ -150,19 +150,19 @@ class Training:
         return digest.hexdigest()
 
 
-def loss_of(said: Tensor, batch: RankingBatch, config: NetworkConfig, of_values: tuple[float, float]) -> Tensor:
+def loss_of(outputs: Tensor, batch: RankingBatch, config: NetworkConfig, of_values: tuple[float, float]) -> Tensor:
     """Softmax over each request's candidates for the taken ones, plus a logistic loss of likes and a squared one of
     ratings, each weighted as `config` says."""
     index, labels = batch.menu[2][batch.shown], batch.labels
     q = batch.menu[3].shape[0]
-    loss = listwise(said[:, 0] + said[:, 1], labels, index, q)
+    loss = listwise(outputs[:, 0] + outputs[:, 1], labels, index, q)
     if config.experts == 1:
         return loss
     rated = torch.isfinite(batch.ratings)
     liked = (rated & (batch.ratings >= config.liked)).float()
-    likes = nn.functional.binary_cross_entropy_with_logits(said[:, OUTPUTS.index("like")], liked)
+    likes = nn.functional.binary_cross_entropy_with_logits(outputs[:, OUTPUTS.index("like")], liked)
     wanted = (torch.where(rated, batch.ratings, torch.zeros_like(labels)) - of_values[0]) / of_values[1]
-    errors = ((said[:, OUTPUTS.index("rating")] - wanted) ** 2 * rated.float()).sum() / rated.float().sum().clamp(
+    errors = ((outputs[:, OUTPUTS.index("rating")] - wanted) ** 2 * rated.float()).sum() / rated.float().sum().clamp(
         min=1.0
     )
     return loss + config.like_weight * likes + config.rating_weight * errors

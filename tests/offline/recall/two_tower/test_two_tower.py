@@ -1,4 +1,4 @@
-"""The two towers: what is learnt, in which order it ranks, and that a killed training ends in the same towers."""
+"""The two towers: what is learned, in which order it ranks, and that a killed training ends in the same towers."""
 
 from __future__ import annotations
 

@@ -156,7 +156,7 @@ def test_a_second_command_with_other_models_is_refused_before_it_trains(
     assert [row.system for row in BenchmarkResult.load(path).rows] == ["popularity", "itemcf"]
 
 
-def test_the_moment_of_requests_names_the_result_and_trains_no_channel_anew(
+def test_the_moment_of_requests_names_the_result_and_trains_no_channel_again(
     shop: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [

@@ -1,4 +1,4 @@
-"""What rows of the bench cost: CPU time and memory of steps and of all that they go on from, each once."""
+"""What rows of the bench cost: CPU time and memory of steps and of all that they continue from, each once."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_a_step_costs_what_it_and_its_inputs_cost_each_once(tmp_path: Path) -> N
 
 
 def test_towers_cost_what_the_cutoffs_cost_that_they_continue_from(tmp_path: Path) -> None:
-    """The towers of T2 go on from those of T1, these from a window's. Another channel of T1 costs them nothing, nor do
-    the tables; each catalogue counts once."""
+    """The towers of T2 continue from those of T1, these from a window's. Another channel of T1 costs them nothing, nor
+    do the tables; each catalogue counts once."""
     workspace = Workspace(tmp_path / "work")
 
     def make(name: str, seconds: float, inputs: list[Step], cutoff: int = 0) -> Step:

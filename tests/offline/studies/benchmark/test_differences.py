@@ -1,4 +1,4 @@
-"""Differences between systems of the bench: who is held against whom, and what an interval shows."""
+"""Differences between systems of the bench: which systems are compared, and what an interval shows."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def test_a_peer_runs_once_on_the_same_rows_and_its_choice_is_recorded(
     assert run_peer("ease", place, targets, CATALOGUE).facts["cpu_seconds"] == 10.0, "also where lists are taken over"
 
 
-def test_a_larger_budget_tunes_anew_and_a_smaller_one_says_what_it_took_over(
+def test_a_larger_budget_tunes_again_and_a_smaller_one_notes_what_it_took_over(
     leave_one_out: tuple[Plan, Targets], place: PeerPlace
 ) -> None:
     _, targets = leave_one_out

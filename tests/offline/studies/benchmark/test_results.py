@@ -1,4 +1,4 @@
-"""Tables of the bench: what they measure, what was published beside it, and results saved, shown and tracked."""
+"""Tables of the bench: what they measure, what was published, and results saved, shown and tracked."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_row_says_when_it_overran_the_budget_and_the_page_claims_no_equal_one(
 
 
 def test_a_result_is_not_saved_over_one_that_has_more(tmp_path: Path) -> None:
-    """What others published is quoted anew, and what was not run has nothing to lose."""
+    """What others published is quoted again, and what was not run has nothing to lose."""
     result = a_result()
     path = result.save(tmp_path)
     by_name = {row.system: row for row in result.rows}
@@ -165,7 +165,7 @@ def test_a_result_is_not_saved_over_one_that_has_more(tmp_path: Path) -> None:
 
 
 def test_committed_results_have_their_own_names() -> None:
-    """A file whose name goes on after its result's says why, and has other systems than the result of that name."""
+    """A file whose name is longer than its result's has other systems than the result of that name."""
     paths = sorted(RESULTS.glob("*.json"))
     assert paths
     for path in paths:
@@ -174,8 +174,8 @@ def test_committed_results_have_their_own_names() -> None:
             continue
         assert path.stem.startswith(f"{result.name}-"), path
         assert result.remarks, path
-        beside = BenchmarkResult.load(path.with_stem(result.name))
-        assert not measured_systems(result.rows) & measured_systems(beside.rows), path
+        usual = BenchmarkResult.load(path.with_stem(result.name))
+        assert not measured_systems(result.rows) & measured_systems(usual.rows), path
 
 
 def test_peers_that_were_left_out_say_what_they_need(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_peers_that_were_left_out_say_what_they_need(tmp_path: Path) -> None:
 
 
 def test_tracking_is_optional(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Without an address nothing is even tried; with one, but without MLflow, the result stands and people are told."""
+    """Without an address nothing is tried; with one, but without MLflow, the result stands and a warning is logged."""
     monkeypatch.setitem(sys.modules, "mlflow", None)
     track_result("", a_result())
     assert not caplog.messages

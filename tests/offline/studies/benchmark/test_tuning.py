@@ -1,4 +1,4 @@
-"""Tuning: a search from what is configured that goes on where it stopped, and its command on a small shop."""
+"""Tuning: a search from what is configured that continues where it stopped, and its command on a small shop."""
 
 from __future__ import annotations
 
