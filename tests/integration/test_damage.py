@@ -1,4 +1,4 @@
-"""No bundle, damaged bundles and half-written ones: refused with the reason, while the old one goes on being served."""
+"""No bundle, damaged bundles and half-written ones: refused with the reason, while the old one stays in service."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class ChannelConformance:
         raise NotImplementedError
 
     def history_item_ids(self, channel: Channel) -> Ids:
-        """Items that the channel has learnt something about."""
+        """Items that the channel has learned something about."""
         return channel.catalogue.item_ids[::3]
 
     def query(self, channel: Channel, **changes: Any) -> RecallQuery:
@@ -233,7 +233,7 @@ class ChannelConformance:
         assert len(found) == len(self.ask(channel, history=history_of(ids)))
 
     @pytest.mark.parametrize("as_of", [0, NOW - 10_000 * DAY, NOW, NOW + 100_000 * DAY])
-    def test_any_moment_gets_an_answer(self, channel: Channel, as_of: int) -> None:
+    def test_any_time_gets_an_answer(self, channel: Channel, as_of: int) -> None:
         assert len(self.ask(channel, as_of=as_of)) == len(self.ask(channel))
 
     def test_the_same_question_has_the_same_answer(self, channel: Channel) -> None:

@@ -172,8 +172,10 @@ def test_damaged_and_foreign_facts_are_refused(tmp_path: Path) -> None:
         ALSChannel.open(tmp_path)
 
 
-def test_a_regularisation_that_leaves_only_popularity_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """All have taken the first four items; beside them there are two tastes, which heavy regularisation wipes out."""
+def test_a_regularisation_that_leaves_only_popularity_is_reported(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All users have the first four items; otherwise there are two tastes, which heavy regularisation erases."""
     taken = [(user, item) for user in range(40) for item in (1, 2, 3, 4, *range(5 + user % 2, 13, 2))]
     snapshot = snapshot_of([(user, item, 1.0) for user, item in taken], dict.fromkeys(range(1, 13), "Any"))
     snapshot.catalogue.save(tmp_path)

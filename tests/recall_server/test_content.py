@@ -88,7 +88,7 @@ def test_a_new_item_is_reachable_after_indexing_again(tmp_path: Path) -> None:
     assert found.seed_item_ids[:3].tolist() == [1, 1, 1]
 
 
-def test_what_nothing_describes_is_no_candidate_and_says_nothing(tmp_path: Path) -> None:
+def test_an_item_without_description_is_no_candidate_and_no_evidence(tmp_path: Path) -> None:
     channel = opened(tmp_path, GENRES)
     assert 7 not in ask(channel, history_of([1])).item_ids
     assert len(ask(channel, history_of([7]))) == 0

@@ -82,7 +82,7 @@ def test_items_of_two_preferred_genres_gain_from_both(folder: Path) -> None:
 
 @pytest.fixture
 def returning(tmp_path: Path) -> PopularityChannel:
-    """Eight newcomers took item 1 on day 20; the two who came back ten days later took item 5, and one item 4."""
+    """Eight new users took item 1 on day 20; the two who came back ten days later took item 5, and one item 4."""
     events = [(user, 1, 20.0) for user in range(8)] + [(0, 5, 10.0), (1, 5, 10.0), (1, 4, 9.0)]
     theirs = ReturningConfig(after_hours=168, signals=(Signal(returning=True, weight=1),))
     config = PopularityConfig(signals=(Signal(weight=1),), returning=theirs)
@@ -92,21 +92,21 @@ def returning(tmp_path: Path) -> PopularityChannel:
     return PopularityChannel.open(tmp_path)
 
 
-def test_who_comes_back_gets_what_others_took_who_came_back(returning: PopularityChannel) -> None:
+def test_a_returning_user_gets_what_other_returning_users_took(returning: PopularityChannel) -> None:
     def head(history: History, as_of: int) -> list[int]:
         [result] = returning.recall([RecallQuery(history, as_of, 3)])
         return result.item_ids.tolist()
 
-    newcomers, returned = [1, 5, 4], [5, 4, 1]
+    new_users, returned = [1, 5, 4], [5, 4, 1]
     first = History.of([2, 3], [NOW - 7 * DAY, NOW])
-    assert head(History.empty(), NOW) == newcomers
-    assert head(first, NOW) == newcomers
+    assert head(History.empty(), NOW) == new_users
+    assert head(first, NOW) == new_users
     assert head(first, NOW + 1) == returned
     assert head(History.of([2], [NOW - 900 * DAY]), NOW) == returned
-    assert head(History.of([999], [NOW - 900 * DAY]), NOW) == newcomers, "an unknown item says nothing"
+    assert head(History.of([999], [NOW - 900 * DAY]), NOW) == new_users, "an unknown item says nothing"
 
 
-def test_preferred_genres_of_who_comes_back_are_ordered_by_their_list(returning: PopularityChannel) -> None:
+def test_preferred_genres_of_a_returning_user_are_ordered_by_their_list(returning: PopularityChannel) -> None:
     [result] = returning.recall([RecallQuery(history_of([6]), NOW + 900 * DAY, 3, preferred_genres=("Western",))])
     assert result.item_ids.tolist() == [5, 6, 4]
     assert result.scores.tolist() == [3.0, 2.0, 0.5]

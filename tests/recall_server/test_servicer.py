@@ -79,7 +79,7 @@ def query(count: int = 3, **fields: Any) -> RecallQuery:
     return RecallQuery(fields.pop("history", History.empty()), TOY_CUTOFF, count, **fields)
 
 
-async def test_results_come_in_the_order_of_the_queries_and_say_who_they_are(world: World) -> None:
+async def test_results_are_in_the_order_of_the_queries_and_name_channel_and_version(world: World) -> None:
     publish(world, "v1")
     answer = await world.recall(
         query(3),

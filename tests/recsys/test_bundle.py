@@ -25,7 +25,7 @@ def edit_manifest(store: BundleStore, **fields: Any) -> None:
     path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
 
 
-def test_an_opened_bundle_says_who_it_is_and_verifies_for_each_role(store: BundleStore) -> None:
+def test_an_opened_bundle_knows_its_version_and_verifies_for_each_role(store: BundleStore) -> None:
     bundle = store.open("v1")
     assert (bundle.version, bundle.manifest.dataset, bundle.manifest.format_version) == ("v1", "toy", FORMAT_VERSION)
     for role in ROLES:
@@ -131,7 +131,7 @@ def test_a_release_is_read_as_it_was_written_and_leaves_no_other_file(store: Bun
     assert sorted(path.name for path in store.root.iterdir()) == ["CURRENT", "v1"]
 
 
-def test_without_a_release_the_way_to_one_is_told(tmp_path: Path) -> None:
+def test_without_a_release_the_error_says_how_to_make_one(tmp_path: Path) -> None:
     with pytest.raises(BundleMissing, match=r"CURRENT: no bundle was published here; run `python -m offline run`"):
         BundleStore(tmp_path).release()
 

@@ -44,7 +44,7 @@ async def test_errors_of_the_tree_become_codes_with_their_message(
     assert running.observed("RecallService/Recall", code.name) == 1
 
 
-async def test_an_unexpected_error_is_told_by_request_id_and_traced_in_the_log_only(
+async def test_an_unexpected_error_is_answered_by_request_id_and_traced_in_the_log_only(
     running: Running, caplog: pytest.LogCaptureFixture
 ) -> None:
     running.servicer.behavior = raising(ZeroDivisionError("secret detail"))

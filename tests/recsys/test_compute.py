@@ -52,7 +52,7 @@ def until(release: threading.Event) -> Callable[[], None]:
     return work
 
 
-async def test_waiting_is_told_apart_from_working(compute: Compute) -> None:
+async def test_waiting_and_computing_are_measured_separately(compute: Compute) -> None:
     """Neither is part of the other: together they are no more than the time that passed."""
     release, began = threading.Event(), time.perf_counter()
     busy, waiting = await queued(compute.run(until(release))), await queued(compute.run(lambda: 7))

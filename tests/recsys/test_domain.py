@@ -84,7 +84,7 @@ def test_joining_nothing_changes_nothing() -> None:
     assert History.empty().then(ALL).item_ids.tolist() == ALL.item_ids.tolist()
 
 
-def test_what_a_history_is_not_told_has_a_meaning() -> None:
+def test_what_a_history_is_not_given_has_a_default() -> None:
     history = History.of([1], [2])
     assert history.types.tolist() == [EventType.RATING]
     assert np.isnan(history.values).all()

@@ -22,7 +22,7 @@ from tests.recsys.answering import NAME, Recall, Running, service_of
 from tests.waiting import PATIENCE_SECONDS
 
 
-async def test_health_is_not_serving_until_told_per_service(running: Running) -> None:
+async def test_health_is_not_serving_until_it_is_set_per_service(running: Running) -> None:
     kind = health_pb2.HealthCheckResponse
     assert [await running.health(), await running.health(NAME)] == [kind.NOT_SERVING] * 2
     await running.server.set_serving(serving=True)

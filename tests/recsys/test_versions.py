@@ -57,7 +57,7 @@ def refusals(world: World) -> dict[str, str]:
     return {refused.bundle_version: refused.reason for refused in world.versions.status().refused_versions}
 
 
-def test_no_bundle_is_said_once_and_again_when_the_cause_changes(
+def test_a_missing_bundle_is_logged_once_and_again_when_the_cause_changes(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
     world.versions.refresh()
@@ -220,7 +220,7 @@ def test_a_version_that_is_not_on_disk_is_answered_with_what_is_loaded(world: Wo
         world.versions.obtain(version)
 
 
-def test_a_refused_version_that_is_asked_for_says_why(world: World) -> None:
+def test_a_refused_version_that_is_requested_says_why(world: World) -> None:
     write_bundle(world.root, "v0")
     flip(world.root / "v0" / ROLE / FakeChannel.FILE)
     for _ in range(2):

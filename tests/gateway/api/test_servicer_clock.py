@@ -75,7 +75,7 @@ async def test_the_cutoff_clock_gives_the_same_bytes_under_every_wall_clock(worl
 
 @pytest.mark.parametrize("clock", ["cutoff", "wall"])
 @pytest.mark.parametrize("as_of", [0, 150, CUTOFF, LATER - 1, 3_000])
-async def test_a_moment_that_is_sent_holds_under_every_wall_clock(tmp_path: Path, clock: Any, as_of: int) -> None:
+async def test_a_time_that_is_sent_holds_under_every_wall_clock(tmp_path: Path, clock: Any, as_of: int) -> None:
     async with gateway(tmp_path, policy(clock=clock)) as world:
         await record_later(world)
         for fields in REQUESTS.values():
@@ -85,7 +85,7 @@ async def test_a_moment_that_is_sent_holds_under_every_wall_clock(tmp_path: Path
 
 
 @pytest.mark.parametrize("who", REQUESTS)
-async def test_the_wall_clock_is_the_moment_where_the_policy_says_so(tmp_path: Path, who: str) -> None:
+async def test_the_wall_clock_is_the_time_if_the_policy_says_so(tmp_path: Path, who: str) -> None:
     async with gateway(tmp_path, policy(clock="wall")) as world:
         await record_later(world)
         assert [await moment(world, wall, **REQUESTS[who]) for wall in WALLS] == list(WALLS)
@@ -105,7 +105,7 @@ async def test_under_the_wall_policy_only_what_happened_by_now_is_known(tmp_path
 
 
 @pytest.mark.parametrize("clock", ["cutoff", "wall"])
-async def test_similar_items_are_those_at_the_same_moment(tmp_path: Path, clock: Any) -> None:
+async def test_similar_items_are_those_at_the_same_time(tmp_path: Path, clock: Any) -> None:
     moments, told = [], []
     async with gateway(tmp_path, policy(clock=clock)) as world:
         for wall in WALLS:

@@ -150,7 +150,7 @@ async def test_genres_that_a_cold_user_prefers_come_first(
 
 
 @pytest.mark.parametrize("ranking", ["ranked", "blended"])
-async def test_genres_that_a_newcomer_names_come_first_whatever_was_learnt(
+async def test_genres_that_a_new_user_names_come_first_whatever_was_learned(
     tmp_path: Path, ranking: Literal["ranked", "blended"]
 ) -> None:
     """Even items are westerns. The order within them, and behind them, is the one that is served without."""
@@ -166,7 +166,7 @@ async def test_genres_that_a_newcomer_names_come_first_whatever_was_learnt(
         assert ids(await recommend(world, user_id=4, count=12, preferred_genres=["Western"])) == known
 
 
-async def test_channels_and_ranker_are_told_the_preferred_genres(world: World) -> None:
+async def test_channels_and_ranker_get_the_preferred_genres(world: World) -> None:
     await recommend(world, preferred_genres=["Western"])
     for process in world.processes.values():
         assert [list(query.preferred_genres) for query in process.requests[0].queries] == [["Western"]]

@@ -123,7 +123,7 @@ def test_a_year_of_zero_is_a_bound_and_an_absent_one_is_not() -> None:
         assert not validation.parse_filter(kind(), CATALOGUE)
 
 
-def test_users_items_and_moments() -> None:
+def test_users_items_and_times() -> None:
     ask = recommend_pb2.RecommendRequest
     assert validation.parse_user(ask()) == (None, None)
     assert validation.parse_user(ask(user_id=0)) == (0, None)

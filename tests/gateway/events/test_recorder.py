@@ -199,7 +199,7 @@ async def test_a_batch_that_cannot_be_written_acknowledges_nothing(
     assert [event_id for _, event_id in rows(path)] == ["a", "b"]
 
 
-async def test_a_full_disk_is_said_and_nothing_is_lost(
+async def test_a_full_disk_is_reported_and_nothing_is_lost(
     recorder: EventRecorder, store: SQLiteEventStore, path: Path
 ) -> None:
     await recorder.record([event("a")])

@@ -14,7 +14,7 @@ SCHEMA = "CREATE TABLE t (x INTEGER) STRICT"
 
 @pytest.mark.parametrize("mode", [None, 0o640])
 def test_a_new_file_is_its_owners_and_one_that_is_there_keeps_its_rights(mode: int | None, tmp_path: Path) -> None:
-    """Whatever the umask, and the files beside it, too."""
+    """Whatever the umask, and so are its -wal and -shm files."""
     path = tmp_path / "events" / "events.sqlite"
     umask = os.umask(0)
     try:

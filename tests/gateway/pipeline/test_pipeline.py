@@ -101,7 +101,7 @@ class Sleeping(Fixed):
         return await super().fetch(queries, timeout)
 
 
-async def test_the_channel_that_took_longest_is_asked_first() -> None:
+async def test_the_channel_that_took_longest_is_queried_first() -> None:
     asked: list[str] = []
     seconds = {"popularity": 0.0, "itemcf": 0.05, "vector": 0.2}
     served = pipeline([Sleeping(name, wait, asked) for name, wait in seconds.items()])
@@ -112,24 +112,24 @@ async def test_the_channel_that_took_longest_is_asked_first() -> None:
 
 
 class Sending(Fixed):
-    """Notes when it is asked and when its question is on the way: as with gRPC, after one more turn of the loop."""
+    """Notes when it is queried and when the query is sent: as with gRPC, after one more turn of the event loop."""
 
-    def __init__(self, name: str, told: list[str]) -> None:
+    def __init__(self, name: str, events: list[str]) -> None:
         super().__init__(name, [7])
-        self.told = told
+        self.events = events
 
     async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
-        self.told.append(f"{self.name} asked")
+        self.events.append(f"{self.name} asked")
         await asyncio.sleep(0)
-        self.told.append(f"{self.name} sent")
+        self.events.append(f"{self.name} sent")
         return await super().fetch(queries, timeout)
 
 
-async def test_a_question_leaves_before_the_next_one_is_written() -> None:
-    told: list[str] = []
+async def test_a_query_is_sent_before_the_next_one_is_serialised() -> None:
+    events: list[str] = []
     names = ("popularity", "itemcf", "vector")
-    await pipeline([Sending(name, told) for name in names]).run([Request(History.empty(), 0, 1)], Budget.of(60.0))
-    assert told == [f"{name} {what}" for name in names for what in ("asked", "sent")]
+    await pipeline([Sending(name, events) for name in names]).run([Request(History.empty(), 0, 1)], Budget.of(60.0))
+    assert events == [f"{name} {what}" for name in names for what in ("asked", "sent")]
 
 
 class HungUpOn(Sleeping):
@@ -143,7 +143,7 @@ class HungUpOn(Sleeping):
 
 
 @pytest.mark.parametrize("at", ["popularity", "itemcf", "vector"])
-async def test_nothing_is_asked_any_more_once_the_caller_has_gone(at: str) -> None:
+async def test_nothing_more_is_queried_once_the_caller_has_gone(at: str) -> None:
     asked: list[str] = []
     names = ["popularity", "itemcf", "vector"]
     sources = [(HungUpOn if name == at else Sleeping)(name, 600.0, asked) for name in names]
@@ -154,7 +154,7 @@ async def test_nothing_is_asked_any_more_once_the_caller_has_gone(at: str) -> No
     with pytest.raises(asyncio.CancelledError):
         await call
     assert asked == names[: names.index(at) + 1]
-    assert asyncio.all_tasks() == others, "no question goes on"
+    assert asyncio.all_tasks() == others, "no query continues"
 
 
 async def test_an_error_that_is_no_answer_of_a_source_comes_out_as_it_is() -> None:
@@ -162,7 +162,7 @@ async def test_an_error_that_is_no_answer_of_a_source_comes_out_as_it_is() -> No
     others = asyncio.all_tasks()
     with pytest.raises(OSError, match=r"^no space left$"):
         await pipeline(sources).run([Request(History.empty(), 0, 1)], Budget.of(60.0))
-    assert asyncio.all_tasks() == others, "no question goes on"
+    assert asyncio.all_tasks() == others, "no query continues"
 
 
 class Failing(RecallSource):
@@ -285,7 +285,7 @@ async def test_the_blended_order_is_reciprocal_rank_fusion() -> None:
     assert answer.scores.tolist() == pytest.approx([1 / 61 + 1 / 62, 0.5 / 61 + 1 / 63, 1 / 61])
 
 
-async def test_channels_are_told_moment_history_and_what_not_to_return() -> None:
+async def test_channels_get_time_history_and_what_not_to_return() -> None:
     channels = [Recording("popularity", [3]), Recording("itemcf", [6]), Recording("vector", [7])]
     kinds = [EventType.RATING, EventType.DISLIKE, EventType.IMPRESSION, EventType.SAVE]
     history = History.of([1, 2, 4, 5], [10, 11, 12, 13], types=kinds)
@@ -304,7 +304,7 @@ async def test_channels_are_told_moment_history_and_what_not_to_return() -> None
     assert not answer.degraded
 
 
-async def test_the_ranker_is_told_the_moment_and_gets_the_best_blended() -> None:
+async def test_the_ranker_gets_the_time_and_the_best_blended_candidates() -> None:
     ranker = ById()
     answer = await one(ranked(sources(), ranker, rank_count=3), Request(History.of([1], [5]), 9, 2))
     (query,) = ranker.queries

@@ -1,4 +1,4 @@
-"""A list is ordered anew by what is asked for, and by nothing where nothing is."""
+"""A list is re-ranked by the weights of the policy, and by nothing if all are 0."""
 
 from __future__ import annotations
 
@@ -22,10 +22,12 @@ from tests.gateway.pipeline.test_pipeline import ById, Fixed
 from tests.gateway.toy import POPULAR, catalogue, policy
 from tests.gateway.world import gateway
 
-NOBODY = History.empty()
+NO_HISTORY = History.empty()
 
 
-def reranked(item_ids: Sequence[int], history: History = NOBODY, *, count: int = 500, **weights: float) -> list[int]:
+def reranked(
+    item_ids: Sequence[int], history: History = NO_HISTORY, *, count: int = 500, **weights: float
+) -> list[int]:
     """The toy's items, odd ones dramas and even ones westerns, of the year 1990 + n, in the new order."""
     asked = np.asarray(item_ids, np.int64)
     reranker = Reranker(catalogue(), RerankPolicy.model_validate(weights))
@@ -46,7 +48,7 @@ def test_a_bonus_of_one_halves_the_place() -> None:
     items, bonus = catalogue(), np.zeros(12, np.float32)
     bonus[items.rows(np.asarray([7]))] = 1.5
     asked = np.asarray([9, 3, 1, 5, 7, 2], np.int64)
-    order = Reranker(items, RerankPolicy(exposure=1.5), bonus).order(asked, NOBODY, 6)
+    order = Reranker(items, RerankPolicy(exposure=1.5), bonus).order(asked, NO_HISTORY, 6)
     assert asked[order].tolist() == [9, 7, 3, 1, 5, 2]
     assert relevance(3).tolist() == pytest.approx([-1, -np.log2(3), -2])
 
@@ -74,7 +76,9 @@ def test_diversity_asks_for_what_is_not_there_yet() -> None:
     assert reranked([1, 3, 2, 4], diversity=0.1) == [1, 3, 2, 4]
 
 
-@pytest.mark.parametrize("history", [NOBODY, History.of([1, 2], [1, 2], types=[EventType.DISLIKE] * 2), watched(99)])
+@pytest.mark.parametrize(
+    "history", [NO_HISTORY, History.of([1, 2], [1, 2], types=[EventType.DISLIKE] * 2), watched(99)]
+)
 def test_a_user_whose_taste_is_unknown_is_not_calibrated_to(history: History) -> None:
     ranked = [1, 3, 5, 2, 4]
     assert reranked(ranked, history, genre_calibration=50, decade_calibration=50) == ranked
@@ -155,14 +159,14 @@ def test_a_bonus_that_is_not_one_per_item_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("broken", "order"), [(False, [7, 2, 5, 3]), (True, [5, 2, 7, 3])])
-async def test_the_last_stage_orders_what_is_served_anew(*, broken: bool, order: list[int]) -> None:
-    """Ranked 7 5 3 2; where the ranker fails, the blended order 5 7 3 2 is what is ordered anew."""
+async def test_the_served_order_is_re_ranked(*, broken: bool, order: list[int]) -> None:
+    """Ranked 7 5 3 2; if the ranker fails, the blended order 5 7 3 2 is re-ranked."""
     items = catalogue()
     sources = [Fixed("popularity", [2]), Fixed("itemcf", [5, 3]), Fixed("vector", [7, 5])]
     reranker = Reranker(items, RerankPolicy(diversity=5.0))
     fallback = Fallback(items, np.asarray(POPULAR, np.int64))
     pipeline = Pipeline(items, policy(), sources, ById(broken=broken), fallback, reranker=reranker)
-    (answer,) = await pipeline.run([Request(NOBODY, 0, 4)], Budget.of(60.0))
+    (answer,) = await pipeline.run([Request(NO_HISTORY, 0, 4)], Budget.of(60.0))
     stage = answer.stages[-1]
     assert (stage.name, stage.status, stage.candidates_in, stage.candidates_out) == ("rerank", Status.OK, 4, 4)
     assert answer.candidates.item_ids.tolist() == order
@@ -170,7 +174,7 @@ async def test_the_last_stage_orders_what_is_served_anew(*, broken: bool, order:
     assert answer.degraded is broken
 
 
-async def test_a_bundle_says_whether_its_answers_are_ordered_anew(tmp_path: Path) -> None:
+async def test_a_bundle_says_whether_its_answers_are_re_ranked(tmp_path: Path) -> None:
     asked = policy().model_copy(update={"rerank": RerankPolicy(genre_calibration=50)})
     async with gateway(tmp_path, asked) as world:
         response = await world.stub.Recommend(recommend_pb2.RecommendRequest(user_id=4, count=4, debug=True))

@@ -178,7 +178,7 @@ def test_a_server_that_hangs_is_killed_and_comes_back(tmp_path: Path) -> None:
 
 @pytest.mark.alone
 @pytest.mark.integration
-def test_a_server_that_cannot_start_says_why_at_once(tmp_path: Path) -> None:
+def test_a_server_that_cannot_start_says_why_immediately(tmp_path: Path) -> None:
     server = Program("rank", ("-m", "recall_server", "--channel", "magic"), f"127.0.0.1:{free_ports(1)[0]}")
     complaint = "rank cannot start: recall_server: no recall channel 'magic'"
     with LocalCluster([server], tmp_path) as cluster, pytest.raises(CannotStart, match=complaint):
