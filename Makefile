@@ -66,9 +66,9 @@ run: setup ## Prepares data, trains, evaluates and publishes, without serving.
 replay: setup ## Serves the evaluation bundle and replays held-out requests through the gateway.
 	@exec $(BIN)/python -m offline replay $(OFFLINE_ARGS)
 
-# In two processes of one thread each, but for the tests that nothing may run beside: on two cores that is what takes
+# In two processes of one thread each, but for the tests that nothing else may run next to: on two cores that is what takes
 # least time. Threads of linear algebra that share a core with another process wait for each other most of the time.
-# The second run goes on with what the first has trained. Coverage is that of the test processes: in the servers and
+# The second run reuses what the first has trained. Coverage is that of the test processes: in the servers and
 # commands that they start it would double what those cost.
 test: export OMP_THREAD_LIMIT ?= 1
 test: export OPENBLAS_NUM_THREADS ?= 1
@@ -118,7 +118,7 @@ images: ## Builds, starts and tries every container image.
 bench: setup ## Latency of the served system, published before with `make run`. ARGS adds arguments.
 	@$(BIN)/python benchmarks/latency.py --dataset "$(DATASET)" --root "$(DATA_ROOT)" $(ARGS)
 
-# Made in two steps, each of which is skipped once it is done: an interrupted installation goes on where it was.
+# Made in two steps, each of which is skipped once it is done: an interrupted installation continues where it stopped.
 $(PEERS_VENV)/bin/python:
 	$(PYTHON) -m venv $(PEERS_VENV)
 

@@ -76,7 +76,7 @@ def inspect(container: Container, *, serves: bool) -> None:
 
 
 def read_package_data(container: Container) -> None:
-    """Reads, inside the image, the files beside the code of the offline jobs: films, presets and queries."""
+    """Reads, inside the image, the data files of the offline jobs: films, presets and queries."""
     folder = ROOT / "offline"
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in (".py", ".pyc")]
     read = container.run("python", "-c", READ, *(path.relative_to(folder).as_posix() for path in files))

@@ -18,7 +18,7 @@ from pathlib import Path
 FOLDER = Path(__file__).resolve().parent
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
-from tables import code, protos, quality, settings  # noqa: E402 - found beside this script, wherever it is started from
+from tables import code, protos, quality, settings  # noqa: E402 - found next to this script, wherever it is started from
 
 SECTION = re.compile(r"(<!-- generated: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

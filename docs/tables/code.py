@@ -40,7 +40,7 @@ def errors() -> str:
 def limits() -> str:
     """Every limit of the services, from the constants that enforce it."""
     rows = [
-        ["items asked for, `count`", f"{validation.MAX_COUNT:,}; 0 means {validation.DEFAULT_COUNT}"],
+        ["items requested, `count`", f"{validation.MAX_COUNT:,}; 0 means {validation.DEFAULT_COUNT}"],
         ["events in `history` of a request", f"{domain.MAX_REQUEST_HISTORY:,}"],
         ["`exclude_item_ids`", f"{validation.MAX_EXCLUDED:,}"],
         ["genres in one list", f"{values.MAX_NAMES:,}"],
