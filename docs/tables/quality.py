@@ -95,8 +95,8 @@ def _earlier_note(result: BenchmarkResult) -> str:
     ratio = _mean(result.row(RANKED), result) / _mean(own, result)
     return (
         f"On {heading(result)}, a peer was searched twice: {EARLIER_SEARCHES[result.name].system} did better on the\n"
-        "test than the search on record, so the table quotes it; its lists were not kept, so no interval is paired. The best\n"
-        f"peer on record is {own.system} with {_mean(own, result):.4f}: `ranked` is {ratio:.2f} times that.\n"
+        "test than the search on record, so the table quotes it; its lists were not kept, so no interval is paired.\n"
+        f"The best peer on record is {own.system} with {_mean(own, result):.4f}: `ranked` is {ratio:.2f} times that.\n"
     )
 
 
