@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import pytest
 from gateway.events import recorder as recording
 from gateway.events.recorder import EventRecorder
 from gateway.events.sqlite_store import SQLiteEventStore, append_events, events_of, log_id, open_events
-from gateway.events.store import Event
+from gateway.events.store import Event, EventStore, RecordedEvent
 from recsys.domain import EventType
 from recsys.errors import CannotStart, Unreachable
 from tests.waiting import PATIENCE_SECONDS
@@ -52,6 +53,61 @@ def recorder(store: SQLiteEventStore) -> Iterator[EventRecorder]:
     subject = EventRecorder(store)
     yield subject
     subject.close()
+
+
+class InMemoryStore(EventStore):
+    """The contract in a dozen lines; while `down`, it can neither be read nor written."""
+
+    log_id = "memory"
+
+    def __init__(self) -> None:
+        self.events: dict[str, Event] = {}
+        self.down = False
+
+    def _check(self) -> None:
+        if self.down:
+            raise Unreachable("the store is down")
+
+    def append(self, batches: Sequence[Sequence[Event]]) -> list[int]:
+        self._check()
+        before = [len(self.events)]
+        for batch in batches:
+            for sent in batch:
+                self.events.setdefault(sent.event_id, sent)
+            before.append(len(self.events))
+        return [after - earlier for earlier, after in pairwise(before)]
+
+    def events_of(self, user_key: str) -> tuple[RecordedEvent, ...]:
+        self._check()
+        return tuple(
+            RecordedEvent(row_id, kept.item_key, kept.type, kept.value, kept.time)
+            for row_id, kept in enumerate(self.events.values(), start=1)
+            if kept.user_key == user_key
+        )
+
+    def users_with_events(self) -> Iterator[str]:
+        self._check()
+        yield from {kept.user_key for kept in self.events.values()}
+
+    def close(self) -> None:
+        self.down = True
+
+
+async def test_a_recorder_needs_nothing_of_a_store_but_the_contract() -> None:
+    store = InMemoryStore()
+    store.append([[event("old", item_key="9")]])
+    recorder = EventRecorder(store)
+    assert recorder.log_id == "memory"
+    assert await recorder.record([event("a"), event("old"), event("b", user_key="8")]) == 2
+    assert [(recorded.row_id, recorded.item_key) for recorded in await recorder.of("7")] == [(1, "9"), (2, "10")]
+    store.down = True
+    waiting = [asyncio.create_task(recorder.record([event(name)])) for name in "cd"]
+    failures = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [str(failure) for failure in failures] == ["the store is down"] * 2
+    assert failures[0] is not failures[1]
+    with pytest.raises(Unreachable, match="the store is down"):
+        await recorder.of("8")
+    recorder.close()
 
 
 async def test_an_event_is_on_disk_when_it_is_acknowledged(recorder: EventRecorder, path: Path) -> None:
