@@ -30,9 +30,11 @@ def extend_graph(source: Path, target: Path, rows: RowMap) -> None:
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     model = onnx.load(source)
+    # A ranker that reads features only has no table to extend.
     if not {node.name for node in model.graph.input} & set(ROW_INPUTS):
         shutil.copyfile(source, target)
         return
+    # Each table [items, …] is replaced by one whose old rows are moved and whose new rows are the mean of the old.
     tables = set(_tables(model, len(rows.after) - 1))
     for constant in model.graph.initializer:
         if constant.name in tables:
@@ -44,7 +46,10 @@ def extend_graph(source: Path, target: Path, rows: RowMap) -> None:
 
 
 def _tables(model: onnx.ModelProto, n: int) -> Iterator[str]:
-    """Names of the constants of `n` rows that an input of rows chooses from."""
+    """Names of the constants of `n` rows that an input of rows indexes.
+
+    ONNX lists nodes in topological order, so one pass follows the row numbers from the inputs to every Gather.
+    """
     constants = {constant.name: constant.dims for constant in model.graph.initializer}
     chosen = set(ROW_INPUTS)
     for node in model.graph.node:
@@ -52,23 +57,26 @@ def _tables(model: onnx.ModelProto, n: int) -> Iterator[str]:
             if node.input[1] in chosen and list(constants[node.input[0]])[:1] == [n]:
                 yield node.input[0]
         elif chosen.intersection(node.input):
-            chosen.update(node.output)  # rows may be cut or reshaped on their way
+            chosen.update(node.output)  # rows may be sliced or reshaped before they are looked up
 
 
 def _check(source: Path, target: Path, rows: RowMap) -> None:
+    """Scores random inputs with both graphs. Raises ContractBroken where they differ, or where a score is no number."""
     before, after = open_session(source), open_session(target)
     rng, n = np.random.default_rng(0), len(rows.after) - 1
     features = next((node.shape[1] for node in before.get_inputs() if node.name == "features"), 0)
+    # Old items: the same inputs, under the old row numbers and under the new ones.
     menu = _menu(rng, n, int(features))
     moved = {name: rows.after[value] if name in ROW_INPUTS else value for name, value in menu.items()}
     expected, found = _scores(before, menu), _scores(after, moved)
     difference = np.abs(found - expected).max(initial=0.0)
+    # New items, in place of the scored ones: their scores must be finite.
     fresh = np.flatnonzero(rows.new)
     unknown = {**moved, "item_row": rng.choice(fresh, _CHECKED)} if len(fresh) else moved
     if not (difference <= PARITY and np.isfinite(_scores(after, unknown)).all()):
         raise ContractBroken(
-            f"{source}: old items score otherwise by {difference:.2g} once its tables have rows for new ones, or new "
-            "ones have no score; train again with `python -m offline run`"
+            f"{source}: old items differ by {difference:.2g} in score once its tables have rows for new items, or "
+            "new items have no finite score; train again with `python -m offline run`"
         )
 
 

@@ -27,7 +27,7 @@ _NOTHING = 1e-6
 
 
 class ALSConfig(BaseModel):
-    """How factors are learnt, and how a history is folded in."""
+    """How factors are learned, and how a history is folded in."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -46,7 +46,7 @@ class ALSConfig(BaseModel):
         default=0.1, ge=0, le=1, description="what the lowest rating counts in a user's history; the highest counts 1"
     )
     min_value: float | None = Field(
-        default=None, description="a lower rating says nothing, neither in training nor in a history; null: all say"
+        default=None, description="lowest rating that counts, in training and in a history; null: all count"
     )
     half_life_days: float | None = Field(
         default=30, gt=0, description="an event of the history loses half its weight in this time; null: never"

@@ -1,4 +1,4 @@
-"""Makes the content channel's item vectors of metadata alone: no event is learnt from, so re-indexing takes seconds."""
+"""Makes the content channel's item vectors from metadata alone: no event is used, so re-indexing takes seconds."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from offline.dataset.tables import table_path
 from recsys.catalogue import NO_YEAR
 
 _YEAR = re.compile(r"\s*\(\d{4}\)\s*$")
-"""Behind a title: it is the year's business."""
+"""The year after a title; it is a feature of its own."""
 _WORD = r"(?u)\b\w\w+\b"
 _NEARBY = np.asarray([0.5, 1, 0.5], np.float32) / np.float32(np.sqrt(1.5))
 """A row of length 1: the decade before, its own, the one after."""
@@ -31,7 +31,7 @@ def genre_terms(snapshot: Snapshot) -> csr_matrix:
 
 
 def decade_terms(snapshot: Snapshot) -> csr_matrix:
-    """float32[items, decades]: the decade, and half as much each one beside it: edges are soft."""
+    """float32[items, decades]: the decade, and at half its weight each of the two next to it."""
     years = snapshot.items.years.astype(np.int64)
     known = np.flatnonzero(years != NO_YEAR)
     if not len(known):

@@ -13,9 +13,9 @@ _VALUE_SAMPLE = 1_000_000
 
 
 def interaction_matrix(snapshot: Snapshot, scale: ValueScale) -> csr_array:
-    """float32[users, items]: evidence of taste, above 0; several events of one item add up to 1 at most."""
+    """float32[users, items]: positive evidence; several events of one item add up to at most 1."""
     events = snapshot.events
-    # Copied: what is done to the matrix in place would else be done to the events that everything learns from.
+    # Copied, since it is changed in place and the events are shared.
     matrix = csr_array(
         (events.weights * scale.evidence(events.values), events.item_rows, events.indptr),
         shape=(len(snapshot.user_ids), len(snapshot.catalogue)),

@@ -33,8 +33,8 @@ class Signal(BaseModel):
     trend: float = Field(
         default=0,
         ge=0,
-        description="how much of the growth from the window before to the window is added to it: 1 goes on growing "
-        "as much; needs window_days",
+        description="share of the growth since the window before that is added to the window: 1 continues the trend; "
+        "needs window_days",
     )
     returning: bool = Field(
         default=False,

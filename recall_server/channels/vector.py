@@ -173,14 +173,17 @@ class VectorChannel(Channel):
 
     def _near(self, user: NDArray[np.float32], count: int, mask: Mask | None) -> NDArray[np.int64]:
         """Allowed rows among which the best `count` are: over-fetched from the index, or all allowed ones."""
+        # The index knows no mask: it is asked for as many more items as are not allowed, all of which it might return.
         n_items = len(self.catalogue)
         n_allowed = n_items if mask is None else int(np.count_nonzero(mask))
         fetched = count + n_items - n_allowed
+        # The index serves if a scan would be long, and if the search that passed the recall check is wide enough.
         if self._index is not None and n_allowed > self._exact_rows and fetched <= min(self._ef, n_items):
             rows = _query_index(self._index, user, fetched)
             rows = rows if mask is None else rows[mask[rows]]
             if len(rows) >= min(count, n_allowed):
                 return np.sort(rows)
+        # Otherwise every allowed item is scored: an exact search.
         return np.arange(n_items) if mask is None else np.flatnonzero(mask)
 
     def _result(self, rows: NDArray[np.int64], user: NDArray[np.float32], count: int) -> RecallResult:

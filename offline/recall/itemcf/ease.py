@@ -1,8 +1,16 @@
 """EASE: the linear item-item model with zero diagonal in closed form (Steck, "Embarrassingly Shallow Autoencoders for
-Sparse Data", WWW 2019). One dense float32 matrix of items × items, from first to last in place.
+Sparse Data", WWW 2019). With the interaction matrix X, users × n, it is five lines:
 
-Where users are few, the inverse is had from their side: by Woodbury's identity
-(X'X + reg I)^-1 = (I - X'(XX' + reg I)^-1 X) / reg, which inverts users × users and multiplies once.
+    gram = X.T @ X
+    gram[np.diag_indices(n)] += reg
+    inverse = np.linalg.inv(gram)
+    weights = inverse / -inverse.diagonal()
+    np.fill_diagonal(weights, 0)
+
+Those hold several n × n matrices at once. This module computes the same in the memory of one, in float32.
+
+With few users it inverts the smaller users × users Gram matrix instead. By the Woodbury identity
+(X'X + reg I)^-1 = (I - H) / reg with H = X'(XX' + reg I)^-1 X.
 """
 
 from __future__ import annotations
@@ -23,11 +31,11 @@ _ONE_THREAD_ITEMS = 6_000
 """Up to here one thread takes seconds; several spin on a busy machine and took twenty times as long."""
 
 _ITEMS_PER_USER = 8
-"""With so many items for each user, the side of the users takes an eighth of the time, and an eighth more memory."""
+"""With this many items per user, the user side takes an eighth of the time, and an eighth more memory."""
 
 
 def from_users(users: int, items: int) -> bool:
-    """Whether `ease_weights` works from the side of the users: it then holds a float32[users, items] besides."""
+    """Whether `ease_weights` inverts users × users: it then holds a float32[users, items], too."""
     return users * _ITEMS_PER_USER <= items
 
 
@@ -43,35 +51,40 @@ def ease_weights(users_by_items: csc_array, reg: float) -> NDArray[np.float32]:
     users, items = users_by_items.shape
     with threadpool_limits(1 if items <= _ONE_THREAD_ITEMS else None, user_api="blas"):
         if from_users(users, items):
-            weights = _explained(users_by_items, reg)
+            # P = (I - H) / reg, so -P_ij / P_jj = H_ij / (1 - H_jj) off the diagonal: reg cancels.
+            weights = _hat(users_by_items, reg)
             weights /= 1 - weights.diagonal()
         else:
+            # -P_ij / P_jj divides each column by its own diagonal entry, which the division would overwrite.
             weights = _invert(_gram(users_by_items, reg), reg)
             weights /= -weights.diagonal().copy()
     np.fill_diagonal(weights, 0)
     return weights
 
 
-def _explained(users_by_items: csc_array, reg: float) -> NDArray[np.float32]:
-    """float32[n, n]: X'(XX' + reg I)^-1 X, in C order; its diagonal is below 1."""
-    likeness = (users_by_items @ users_by_items.T).toarray()
-    likeness[np.diag_indices_from(likeness)] += np.float32(reg)
+def _hat(users_by_items: csc_array, reg: float) -> NDArray[np.float32]:
+    """float32[n, n]: H = X'(XX' + reg I)^-1 X, in C order; its diagonal is below 1."""
+    # The Gram matrix of the users, regularised: XX' + reg I = LL'.
+    gram = (users_by_items @ users_by_items.T).toarray()
+    gram[np.diag_indices_from(gram)] += np.float32(reg)
     try:
-        factor = cholesky(likeness, lower=True, overwrite_a=True)
+        factor = cholesky(gram, lower=True, overwrite_a=True)
     except LinAlgError:
         raise DataError(f"EASE: the user matrix is singular with reg {reg:g}; raise itemcf reg") from None
+    # With W = L^-1 X, H = W'W; ssyrk computes the lower triangle only.
     whitened = solve_triangular(factor, users_by_items.toarray(order="F"), lower=True, overwrite_b=True)
-    explained = _mirrored(blas.ssyrk(1.0, whitened, trans=1, lower=1))
-    if (explained.diagonal() >= 1).any():
+    hat = _mirrored(blas.ssyrk(1.0, whitened, trans=1, lower=1))
+    if (hat.diagonal() >= 1).any():
         raise DataError(f"EASE: the item matrix is singular with reg {reg:g}; raise itemcf reg")
-    return explained
+    return hat
 
 
 def _gram(users_by_items: csc_array, reg: float) -> NDArray[np.float32]:
-    """float32[n, n] in Fortran order: X'X + reg I; as it is symmetric, columns are written as rows of the transpose."""
+    """float32[n, n] in Fortran order, as LAPACK wants it: X'X + reg I."""
     n = users_by_items.shape[1]
     by_user = csr_array(users_by_items)
     gram = np.zeros((n, n), np.float32, order="F")
+    # By blocks; scipy fills C arrays, so it writes rows of the transpose, which equal the columns by symmetry.
     for block in tqdm(row_blocks(n), desc="ease: gram", unit="block", leave=False, disable=None):
         product = csr_array(users_by_items[:, block].T @ by_user)
         product.toarray(out=gram.T[block])
@@ -81,6 +94,7 @@ def _gram(users_by_items: csc_array, reg: float) -> NDArray[np.float32]:
 
 def _invert(matrix: NDArray[np.float32], reg: float) -> NDArray[np.float32]:
     """Inverse of a symmetric positive definite matrix, in its own memory (LAPACK potrf, potri), in C order."""
+    # Cholesky factor LL' of the matrix, then the inverse from L; both use and leave the lower triangle only.
     factor, failed = lapack.spotrf(matrix, lower=1, overwrite_a=1)
     if failed:
         raise DataError(f"EASE: the item matrix is not positive definite with reg {reg:g}; raise itemcf reg")
@@ -92,7 +106,9 @@ def _invert(matrix: NDArray[np.float32], reg: float) -> NDArray[np.float32]:
 
 def _mirrored(lower: NDArray[np.float32]) -> NDArray[np.float32]:
     """The symmetric matrix whose lower triangle this one in Fortran order holds, in its own memory, in C order."""
+    # The transpose of a Fortran array is a C array: the lower triangle becomes the upper one without a copy.
     upper: NDArray[np.float32] = lower.T
+    # For a block of rows, cells below the diagonal take their mirror image.
     for block in row_blocks(len(upper)):
         rows = np.arange(block.start, block.stop)
         below = np.arange(len(upper)) < rows[:, None]

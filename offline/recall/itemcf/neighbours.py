@@ -20,12 +20,14 @@ class NeighbourLists:
 
     def put(self, source: int, targets: NDArray[np.integer], weights: NDArray[np.float32]) -> None:
         """Adds links of item `source`: `targets` are rows it has no link to yet, ascending, parallel to `weights`."""
+        # Earlier links of the item come in again, so that old and new ones compete; targets stay ascending.
         held = int(self._lengths[source])
         if held:
             targets = np.concatenate([self._targets[source, :held], targets])
             weights = np.concatenate([self._weights[source, :held], weights])
             order = np.argsort(targets)
             targets, weights = targets[order], weights[order]
+        # The k strongest positive links, stored in order of their targets.
         kept = np.sort(top_k(np.where(weights > 0, weights, np.float32(-np.inf)), self._k))
         self._targets[source, : len(kept)] = targets[kept]
         self._weights[source, : len(kept)] = weights[kept]

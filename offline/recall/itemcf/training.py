@@ -40,7 +40,7 @@ _SCALE_SAMPLE = 256
 
 
 class ItemCFConfig(BaseModel):
-    """How item-item weights are learnt, cut, and applied to a history."""
+    """How item-item weights are learned, pruned, and applied to a history."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -52,7 +52,7 @@ class ItemCFConfig(BaseModel):
     bm25_k1: float = Field(default=100, gt=0, description="how slowly BM25 saturates with the evidence of one user")
     bm25_b: float = Field(default=0.8, ge=0, le=1, description="how much BM25 discounts popular items")
     n_neighbours: int = Field(default=100, ge=1, description="strongest weights kept for each past item")
-    max_memory_mib: int = Field(default=2_048, ge=1, description="most memory that training adds to the events, MiB")
+    max_memory_mib: int = Field(default=2_048, ge=1, description="memory limit of training, on top of the events, MiB")
     ease_items: int = Field(
         default=20_000,
         ge=0,
@@ -65,7 +65,7 @@ class ItemCFConfig(BaseModel):
         default=0.1, ge=0, le=1, description="what the lowest rating counts in a user's history; the highest counts 1"
     )
     min_value: float | None = Field(
-        default=None, description="a lower rating says nothing, neither in training nor in a history; null: all say"
+        default=None, description="lowest rating that counts, in training and in a history; null: all count"
     )
     half_life_days: float | None = Field(
         default=30, gt=0, description="an event of the history loses half its weight in this time; null: never"
@@ -98,9 +98,9 @@ def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
 
 
 def ease_capacity(users_by_items: csc_array, config: ItemCFConfig) -> int:
-    """How many items EASE may cover: one dense float32 matrix of them, beside all else, within `max_memory_mib`.
+    """How many items EASE may cover: its dense float32[n, n], with everything else, fits `max_memory_mib`.
 
-    Where EASE works from the side of the users, a second one of users × items.
+    Where EASE inverts users × users it needs a second matrix, float32[users, n].
     """
     events, items = users_by_items.nnz, users_by_items.shape[1]
     links = items * min(config.n_neighbours, items)
@@ -111,6 +111,7 @@ def ease_capacity(users_by_items: csc_array, config: ItemCFConfig) -> int:
             f"itemcf max_memory_mib {config.max_memory_mib}: {events} events and {items} items need at least "
             f"{math.ceil(fixed / _MEBIBYTE)} for the cosine alone; raise it, or lower itemcf n_neighbours"
         )
+    # n² <= cells; with the matrix of users, n² + users · n <= cells, solved for n.
     users, cells = users_by_items.shape[0], free // 4
     square = math.isqrt(cells)
     if from_users(users, square):
@@ -119,7 +120,7 @@ def ease_capacity(users_by_items: csc_array, config: ItemCFConfig) -> int:
 
 
 def _most_rated(users_by_items: csc_array, n: int) -> NDArray[np.int64]:
-    """int64[at most n], ascending: the items with most events; equal ones by row; none without events."""
+    """int64[at most n], ascending: the items with most events, ties by row; none without events."""
     counts = np.diff(users_by_items.indptr)
     rows = np.argsort(-counts, kind="stable")[:n]
     return np.sort(rows[counts[rows] > 0]).astype(np.int64)
@@ -174,7 +175,10 @@ def _link_by_similarity(
 
 
 def _similarity_scale(evidence: _Evidence, covered: NDArray[np.int64], weights: NDArray[np.float32]) -> float:
-    """What brings similarities to the scale of EASE: the least-squares factor over positive weights of a sample."""
+    """The factor that brings similarities S to the scale of EASE's weights B, from a sample of rows.
+
+    It minimises |factor · S - max(B, 0)|², so it is sum(S · max(B, 0)) / sum(S²).
+    """
     positions = np.unique(np.linspace(0, len(covered) - 1, _SCALE_SAMPLE).astype(np.int64))
     both = squares = 0.0
     for block, similarity in cosine_blocks(

@@ -33,14 +33,14 @@ TRANSIENT = frozenset({408, 429, 500, 502, 503, 504, 529})
 TOO_LARGE = frozenset({400, 413, 422})
 """What endpoints answer when a request has too many or too long texts, among other things."""
 FIRST_WAIT = 0.5
-MOST_BYTES_PER_TEXT = 1 << 18
+MAX_BYTES_PER_TEXT = 1 << 18
 """Eight thousand numbers of 32 characters: an answer that is longer is none."""
 
 _BROKEN = (urllib.error.URLError, http.client.HTTPException, OSError)
 
 
 class Pace:
-    """The moment before which no thread sends: one that is told to wait holds all of them back."""
+    """The moment before which no thread sends: a wait asked of one holds for all."""
 
     def __init__(self) -> None:
         self._lock, self._not_before = threading.Lock(), 0.0
@@ -147,10 +147,12 @@ class EmbeddingClient:
             raise _Retry(f"the connection broke: {self._without_key(str(error))}") from error
 
     def _content(self, answer: IO[bytes], n: int) -> Any:
-        most = (n + 1) * MOST_BYTES_PER_TEXT
-        data = answer.read(most + 1)
-        if len(data) > most:
-            raise DataMalformed(f"{self.url}: an answer of more than {most} bytes for {n} texts; check url and model")
+        max_bytes = (n + 1) * MAX_BYTES_PER_TEXT
+        data = answer.read(max_bytes + 1)
+        if len(data) > max_bytes:
+            raise DataMalformed(
+                f"{self.url}: an answer of more than {max_bytes} bytes for {n} texts; check url and model"
+            )
         try:
             return json.loads(data)
         except ValueError:

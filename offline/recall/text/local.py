@@ -24,7 +24,7 @@ WORD = r"(?u)\b[^\W_]{2,}\b"
 MOST_WORDS = 50_000
 """Most frequent words that are kept."""
 LARGEST_SHARE = 0.5
-"""Words in a larger share of all texts tell nothing apart."""
+"""Words in a larger share of all texts are left out: they distinguish nothing."""
 
 
 @dataclass(frozen=True)

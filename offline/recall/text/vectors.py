@@ -43,7 +43,7 @@ def text_vectors(
     """Writes `VECTORS_FILE` below `folder`: float32[items, d] by catalogue row, each of length 1 (or 0: no known word).
 
     `cache` is the file that keeps an endpoint's vectors. With `earlier`, a folder that this wrote for an earlier
-    cut-off, local vectors lie in that one's space, so that a tower that goes on from there understands them.
+    cut-off, local vectors lie in that one's space, so that a tower continued from that cut-off can read them.
     Returns the vectors; None, and writes nothing, for the source `none`.
     """
     if config.source == "none":

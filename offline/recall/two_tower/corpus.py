@@ -21,7 +21,7 @@ class Corpus:
     trend: Trend
     n_items: int
     trained: NDArray[np.bool_] | None = None
-    """bool[items]: items whose id means something, where other events than these taught it."""
+    """bool[items]: items whose id was trained, where that happened on other events than these."""
 
     @classmethod
     def of(cls, events: TrainingEvents, n_items: int, cutoff: int, config: TwoTowerConfig) -> Corpus:
@@ -34,7 +34,7 @@ class Corpus:
         return cls(events, trend, n_items)
 
     def knowing(self, trained: NDArray[np.bool_]) -> Corpus:
-        """The same events beside towers that know the ids of the items `trained`."""
+        """The same events, for towers that know the ids of the items `trained`."""
         return replace(self, trained=trained)
 
     @cached_property

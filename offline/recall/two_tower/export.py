@@ -35,8 +35,8 @@ _CHUNK = 256
 _INDEXED_AT_ONCE = 1_000
 _CHECKED_USERS = 200
 _NEIGHBOURS = 100
-_LEAST_EF = 512
-_MORE_LINKS = (1, 2, 4)
+_MIN_EF = 512
+_M_FACTORS = (1, 2, 4)
 _EQUAL = 1e-6
 
 
@@ -145,6 +145,7 @@ def of_one_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
     of one length the largest inner product is the smallest distance (Bachrach et al. 2014, "Speeding up the Xbox
     recommender system").
     """
+    # The rest of each vector's squared length to that of the longest goes into one more dimension.
     squares = (vectors.astype(np.float64) ** 2).sum(axis=1)
     rest = np.sqrt(squares.max(initial=0.0) - squares)
     return np.concatenate([vectors, rest[:, None].astype(np.float32)], axis=1)
@@ -171,47 +172,47 @@ def build_index(items: NDArray[np.float32], config: TwoTowerConfig) -> Any:
 def _searchable(
     items: NDArray[np.float32], users: NDArray[np.float32], config: TwoTowerConfig
 ) -> tuple[Any, int, float]:
-    """An index, the width of its search, and its recall; it has more links where those asked for miss items.
+    """An index, the width of its search, and its recall; with more links per item where `hnsw_m` does not suffice.
 
-    Cold items of the same genres and decade stand at one place, and few links lead to many of them.
+    Cold items of the same genres and decade have nearly the same vector, and few links lead to many of them.
     """
-    for factor in _MORE_LINKS:
+    for factor in _M_FACTORS:
         linked = config.model_copy(update={"hnsw_m": config.hnsw_m * factor})
         index = build_index(items, linked)
         try:
             return index, *widen_until_exact(index, items, users, config.index_recall)
         except ContractBroken:
-            if factor == _MORE_LINKS[-1]:
+            if factor == _M_FACTORS[-1]:
                 raise
     raise AssertionError
 
 
 def widen_until_exact(
-    index: Any, items: NDArray[np.float32], users: NDArray[np.float32], least: float
+    index: Any, items: NDArray[np.float32], users: NDArray[np.float32], min_recall: float
 ) -> tuple[int, float]:
-    """Doubles the width of the search until recall@100 is at least `least`; returns width and recall.
+    """Doubles the width of the search until recall@100 is at least `min_recall`; returns width and recall.
 
     Raises:
         ContractBroken: even a search as wide as the catalogue stays below.
     """
     k = min(_NEIGHBOURS, len(items))
-    ef = _LEAST_EF
+    ef = _MIN_EF
     while True:
         recall = _recall(index, items, users, k=k, ef=ef)
-        if recall >= least:
+        if recall >= min_recall:
             return ef, recall
         if ef >= len(items):
             raise ContractBroken(
-                f"hnswlib index: recall@{k} is {recall:.3f} at ef {ef}, expected {least}; "
+                f"hnswlib index: recall@{k} is {recall:.3f} at ef {ef}, expected {min_recall}; "
                 "raise hnsw_m and hnsw_ef_construction"
             )
         ef *= 2
 
 
 def _recall(index: Any, items: NDArray[np.float32], users: NDArray[np.float32], *, k: int, ef: int) -> float:
-    """Mean share of what the index finds that is as good as the k-th best item, for equal items are equally right.
+    """Mean share of what the index finds that scores at least as high as the k-th best item, so that ties count.
 
-    A graph that reaches too few items finds none.
+    0 where the graph reaches fewer than `k` items, which hnswlib reports as an error.
     """
     index.set_ef(ef)
     try:

@@ -20,7 +20,7 @@ from offline.recall.two_tower.trend import Trend
 
 
 class Learner:
-    """A model with its optimiser and its averaged weights, which are smoother and rank better than the last ones."""
+    """A model, its optimiser, and a moving average of its weights, which ranks better than the last weights."""
 
     def __init__(self, model: TwoTower, config: TwoTowerConfig, device: torch.device) -> None:
         self.model = model.to(device)

@@ -41,10 +41,13 @@ class NegativeSampler:
 
     def sample(self, targets: NDArray[np.int64], rng: np.random.Generator) -> ItemSample:
         """Draws around the step's `targets` (rows, repeated as they occur)."""
+        # Enough negatives for the whole catalogue: every item once, and nothing to correct.
         if self.uniform >= len(self.known_rows):
             return ItemSample(self.known_rows, np.zeros(len(self.known_rows), np.float32))
+        # The targets of the batch, and uniform negatives; an item drawn more than once is scored once.
         drawn = rng.choice(self.known_rows, self.uniform)
         rows, counts = np.unique(np.concatenate([targets, drawn]), return_counts=True)
+        # logQ: an item is expected |targets| · its share of targets + uniform / |items| times.
         expected = len(targets) * self.target_share[rows] + self.uniform / len(self.known_rows)
         return ItemSample(rows, np.log(counts / expected).astype(np.float32))
 
@@ -59,10 +62,13 @@ def sampled_softmax(
     al. 2025, "Correcting the LogQ Correction"). The user's other targets are accidental hits and no negatives, and what
     the user has seen cannot be recommended again: it is neither negative nor target.
     """
+    # A target that the history holds already has no weight.
     weights = target_weights * torch.gather(seen, 1, targets).logical_not()
+    # Log of the sum over negatives: own targets and seen items are masked, the others corrected by logQ.
     own = torch.zeros_like(scores).scatter_add_(1, targets, target_weights) > 0
     negatives = (scores + correction).masked_fill(own | seen, _MASKED)
     rest = torch.logsumexp(negatives, dim=1, keepdim=True)
+    # -log(e^s / (e^s + e^rest)) = softplus(rest - s) of each target's score s, averaged by weight.
     chosen = torch.gather(scores, 1, targets)
     losses = torch.nn.functional.softplus(rest - chosen)
     return (losses * weights).sum() / weights.sum().clamp(min=1e-6)

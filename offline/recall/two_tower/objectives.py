@@ -43,20 +43,25 @@ def objective_loss(name: ObjectiveName, sample: Sample) -> Tensor:
 
 
 def _cross_entropy(sample: Sample) -> Tensor:
+    """-log of the softmax over every known item; the others are masked."""
     excluded = torch.where(sample.known, 0.0, _MASKED).to(sample.items.dtype)
     loss: Tensor = FullSoftmax.apply(sample.users, sample.items, excluded, sample.targets)  # type: ignore[no-untyped-call]
     return loss
 
 
 def _sampled_softmax(sample: Sample) -> Tensor:
-    """Every negative is drawn with the same probability, so logQ is one constant: log(items / negatives)."""
+    """-log(e^s / (e^s + items / negatives · sum of e^others)): uniform draws make logQ one constant."""
     chosen, others = _scores(sample)
     rest = torch.logsumexp(others, dim=1) + math.log(int(sample.known.sum()) / others.shape[1])
     return functional.softplus(rest - chosen).mean()
 
 
 def _gbce(sample: Sample) -> Tensor:
-    """Petrov and Macdonald 2023, "gSASRec": BCE whose positive term is weakened to undo the sampling."""
+    """gBCE (Petrov and Macdonald 2023, "gSASRec"): -beta log σ(s) - sum of log(1 - σ(others)).
+
+    With a share `rate` of the items sampled, beta = rate (t (1 - 1 / rate) + 1 / rate) runs from 1 (plain BCE) at t = 0
+    to `rate` at t = 1, which undoes the overconfidence that sampling causes.
+    """
     chosen, others = _scores(sample)
     rate = min(others.shape[1] / max(int(sample.known.sum()) - 1, 1), 1.0)
     beta = rate * (sample.calibration * (1 - 1 / rate) + 1 / rate)
@@ -70,6 +75,7 @@ def _mse(sample: Sample) -> Tensor:
 
 
 def _bpr(sample: Sample) -> Tensor:
+    """-log σ(s - other), averaged (Rendle et al. 2009, "BPR")."""
     chosen, others = _scores(sample)
     return functional.softplus(others - chosen[:, None]).mean()
 
@@ -91,10 +97,10 @@ def _scores(sample: Sample) -> tuple[Tensor, Tensor]:
 
 
 class FullSoftmax(torch.autograd.Function):
-    """Cross-entropy over all items whose gradient is made on the way forward.
+    """Cross-entropy over all items that computes its gradient in the forward pass.
 
-    Scores are made for a chunk of positions at a time and overwritten by their gradient, so that neither [n, items]
-    array is ever kept: memory is bounded, and the chunk stays in the cache.
+    Scores of a chunk of positions are overwritten by their gradient, so that neither [n, items] array is ever kept:
+    memory is bounded, and the chunk stays in the cache.
     """
 
     @staticmethod
@@ -104,11 +110,14 @@ class FullSoftmax(torch.autograd.Function):
         users_grad, items_grad = torch.empty_like(users), torch.zeros_like(items)
         total = users.new_zeros(())
         for start in range(0, len(users), _CHUNK):
+            # Softmax p of the chunk's scores, and -log p of what was chosen.
             rows, chosen = users[start : start + _CHUNK], targets[start : start + _CHUNK, None]
             scores = torch.addmm(excluded.float(), rows, items.T)
             shares = torch.softmax(scores, dim=1, out=scores)
             total -= shares.gather(1, chosen).clamp(min=_TINY).log().sum()
+            # The gradient by the scores is p - 1 for the chosen item and p for the others.
             shares.scatter_add_(1, chosen, shares.new_full(chosen.shape, -1.0))
+            # By the chain rule, since scores = users · items'.
             torch.mm(shares, items, out=users_grad[start : start + _CHUNK])
             items_grad.addmm_(shares.T, rows)
         n = max(len(users), 1)
@@ -117,7 +126,7 @@ class FullSoftmax(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        """Scales what forward made."""
+        """Scales the gradient that forward computed."""
         users_grad, items_grad = ctx.saved_tensors
         return users_grad * upstream[0], items_grad * upstream[0], None, None
 

@@ -1,4 +1,4 @@
-"""What is known of items beside the catalogue's columns: the people who made them, and text vectors."""
+"""Side features of items, in addition to the catalogue's columns: the people who made them, and text vectors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from recsys.errors import DataMalformed
 
 TEXT_VECTORS_FILE = "text/vectors.npy"
 _CREDITS = 5
-"""People of each role that an item is described by; the rest of a long cast says little."""
+"""People of each role that describe an item; the rest of a long cast carries little signal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class ItemSideData:
     people: NDArray[np.int64]
     """int64[credits]: rows of `person_ids`."""
     text: NDArray[np.float32]
-    """float32[items, t]: one vector per item, t is 0 where there are none; a row of zeros says nothing."""
+    """float32[items, t]: one vector per item, t is 0 where there are none; zeros where an item has no text."""
 
     @classmethod
     def of(cls, catalogue: Catalogue, folder: Path | None = None) -> Self:
@@ -50,7 +50,7 @@ class ItemSideData:
 
 
 class SideTower(nn.Module):
-    """Adds what people and text say to the vectors of items."""
+    """Adds people and text to the vectors of items."""
 
     def __init__(self, side: ItemSideData, size: int) -> None:
         super().__init__()

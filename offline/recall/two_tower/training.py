@@ -93,7 +93,7 @@ def index_items(
 ) -> None:
     """Writes the files of `VectorChannel` for the items of `snapshot` with the towers of `trained`, without training.
 
-    An item that training did not know stands where its genres, year, people and text place it.
+    The vector of an item that training did not know follows from its genres, year, people and text.
 
     Raises:
         DataMissing: `trained` has no towers of this configuration.

@@ -17,6 +17,7 @@ from scipy.sparse import csc_array, csr_matrix, random_array
 
 from offline.dataset.interactions import Interactions, Snapshot
 from offline.recall.interaction_matrix import interaction_matrix
+from offline.recall.itemcf import ease
 from offline.recall.itemcf.cosine import bm25, cosine_blocks
 from offline.recall.itemcf.ease import ease_weights, from_users, row_blocks
 from offline.recall.itemcf.neighbours import NeighbourLists
@@ -54,6 +55,14 @@ def test_ease_is_the_closed_form_with_many_users_and_with_few(matrix: csc_array,
     expected = precision / -np.diag(precision)
     np.fill_diagonal(expected, 0)
     assert_allclose(ease_weights(some, 5), expected, atol=1e-5)
+
+
+def test_the_five_lines_that_explain_ease_compute_it(matrix: csc_array) -> None:
+    lines = [line.strip() for line in (ease.__doc__ or "").splitlines() if line.startswith("    ")]
+    assert len(lines) == 5
+    names = {"np": np, "X": matrix.toarray().astype(np.float64), "n": matrix.shape[1], "reg": 5.0}
+    exec("\n".join(lines), names)
+    assert_allclose(ease_weights(matrix, 5.0), names["weights"], rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(4, 2), (2, 16)])
