@@ -103,7 +103,7 @@ proto-check: setup-dev ## Lints the protos, compares them with the released ones
 proto-baseline: setup-dev ## Takes the protos as released: what later changes must not break.
 	cd protos && ../$(BIN)/buf build -o baseline.binpb
 
-docs: setup-dev ## Renews the parts of the documentation that are made from the code.
+docs: setup-dev ## Renews what is generated from the code: tables of docs/, images and targets of docker/.
 	$(BIN)/python docs/generate.py
 
 site: setup-dev ## Builds the site of docs/ in build/site; a broken link or anchor is an error.

@@ -11,10 +11,10 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 BUNDLE_ROOT=${BUNDLE_ROOT:-}
-TARGETS=${TARGETS:-recall-popularity recall-itemcf recall-vector recall-als recall-content rank gateway offline}
 PYTHON=${PYTHON:-.venv/bin/python}
+CHANNELS=$("$PYTHON" -c "from recsys.channels import CHANNELS; print(*CHANNELS, sep=',')")
+TARGETS=${TARGETS:-recall-${CHANNELS//,/ recall-} rank gateway offline}
 SUITE=${SUITE:-bookworm}
-CHANNELS=popularity,itemcf,vector,als,content
 DEBIAN_BASE=localhost/recsys-base:$SUITE
 VERSION=$(sed -n 's/^__version__ = "\(.*\)"/\1/p' recsys/__init__.py)
 scratch=$(mktemp -d)

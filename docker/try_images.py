@@ -21,19 +21,11 @@ from containers import ENGINES, Container, wait_healthy
 
 from offline.local.cluster import free_ports
 from recsys.bundle import BundleStore, Manifest
+from recsys.channels import CHANNELS
 from recsys.errors import BundleError
 from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, recommend_pb2, recommend_pb2_grpc
 
-ROLES = {
-    "recall-popularity": "popularity",
-    "recall-itemcf": "itemcf",
-    "recall-vector": "vector",
-    "recall-als": "als",
-    "recall-content": "content",
-    "rank": "rank",
-    "gateway": "gateway",
-}
-CHANNELS = ("popularity", "itemcf", "vector", "als", "content")
+ROLES = {**{f"recall-{name}": name for name in CHANNELS}, "rank": "rank", "gateway": "gateway"}
 TRAINING_LIBRARIES = ("torch", "lightgbm", "pandas", "sklearn", "duckdb", "onnx")
 USER = "10001"
 HEALTHY_SECONDS = 90.0

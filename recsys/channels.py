@@ -2,7 +2,7 @@
 
 Everything that has to know which channels there are reads this table or is generated from it: ports, roles and folders
 of a bundle, settings and training, what `make serve` starts, images, Compose services, metrics targets and the tables
-of the documentation (`make generated`). Code is named by string, so that a process imports the libraries of its own
+of the documentation (`make docs`). Code is named by string, so that a process imports the libraries of its own
 channel only.
 """
 

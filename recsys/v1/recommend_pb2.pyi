@@ -474,7 +474,7 @@ class BackendStatus(_message.Message):
     CAUSE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The recall channel ("popularity", "itemcf", "vector", "als", "content"), or "rank"."""
+    """The name of the recall channel, or "rank"."""
     reachable: _builtins.bool
     """Whether it answered its last probe."""
     cause: _builtins.str

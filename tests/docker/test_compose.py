@@ -13,9 +13,10 @@ import yaml
 
 from gateway.config import GatewayConfig
 from offline.commands.ingest import IngestConfig
+from recsys.channels import CHANNELS, DEFAULT_CHANNELS
 from recsys.config import ENVIRONMENT_PREFIX, PORTS
 
-BUILT = {"gateway", "popularity", "itemcf", "vector", "rank", "als", "content", "offline"}
+BUILT = {*PORTS, "offline"}
 
 
 @pytest.fixture(scope="module")
@@ -116,5 +117,6 @@ def test_every_variable_is_a_setting(services: dict[str, dict[str, Any]], docker
 
 def test_channels_that_not_every_bundle_has_start_on_demand(services: dict[str, dict[str, Any]]) -> None:
     on_demand = {name: service["profiles"] for name, service in services.items() if "profiles" in service}
-    assert on_demand == {"als": ["als"], "content": ["content"], "offline": ["offline"]}
-    assert services["gateway"]["depends_on"] == ["popularity", "itemcf", "vector", "rank"]
+    assert on_demand == {name: [name] for name in ({*CHANNELS, "offline"} - {*DEFAULT_CHANNELS})}
+    assert {"als", "content"} <= set(on_demand)
+    assert services["gateway"]["depends_on"] == [*DEFAULT_CHANNELS, "rank"]

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
+from recsys.channels import CHANNELS
 from recsys.config import METRICS_PORTS, PORTS
 
-TARGETS = {"popularity": "recall-popularity", "itemcf": "recall-itemcf", "vector": "recall-vector", "rank": "rank"}
-TARGETS |= {"als": "recall-als", "content": "recall-content", "gateway": "gateway"}
+TARGETS = {**{name: f"recall-{name}" for name in CHANNELS}, "rank": "rank", "gateway": "gateway"}
 
 
 @pytest.fixture(scope="module")

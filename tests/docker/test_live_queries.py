@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from offline.local.cluster import LocalCluster, Ports, free_ports, programs
+from recsys.channels import CHANNELS, DEFAULT_CHANNELS
 from recsys.config import METRICS_PORTS
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc
 from tests.published import ITEMS, USERS
@@ -173,7 +174,7 @@ def test_every_query_has_data_but_those_on_trouble(
 
 
 def test_all_processes_of_the_bundle_are_scraped(prometheus: Prometheus) -> None:
-    expected = {role: "down" if role in ("als", "content") else "up" for role in METRICS_PORTS}
+    expected = {role: "down" if role in set(CHANNELS) - {*DEFAULT_CHANNELS} else "up" for role in METRICS_PORTS}
 
     def health() -> dict[str, str]:
         targets = prometheus.ask("targets")["activeTargets"]
