@@ -93,7 +93,9 @@ def _with_base(model: onnx.ModelProto, base: Base) -> onnx.ModelProto:
             make_node("Reshape", ["score_column", "flat"], ["score"]),
         ]
     )
-    graph.name = "ranker"  # the converter draws a random one, and equal models are to be equal files
+    # The converter draws a random name and lists operator sets in any order; equal models are to be equal files.
+    graph.name = "ranker"
+    model.opset_import.sort(key=lambda opset: opset.domain)
     del graph.output[:]
     graph.output.append(onnx.helper.make_tensor_value_info("score", onnx.TensorProto.FLOAT, ["n"]))
     onnx.checker.check_model(model)
