@@ -35,7 +35,7 @@ def toy() -> RowsFolder:
     return RowsFolder({}, nothing, nothing.astype(bool), events, events, requests, requests, relevant, "")
 
 
-class Clock:
+class StepClock:
     """CPU time that a test turns forward."""
 
     now = 0.0
@@ -46,7 +46,7 @@ class Clock:
 
 def test_published_settings_are_the_first_trials_and_the_rest_keeps_what_is_not_searched(study: optuna.Study) -> None:
     tried: list[Settings] = []
-    clock = Clock()
+    clock = StepClock()
 
     def try_out(settings: Settings) -> float:
         tried.append(settings)
@@ -91,7 +91,7 @@ def test_what_earlier_runs_used_counts_against_the_budget() -> None:
 class Toy:
     """Learns `x` a pass, up to a limit, and takes its CPU time from a clock."""
 
-    def __init__(self, settings: Settings, clock: Clock) -> None:
+    def __init__(self, settings: Settings, clock: StepClock) -> None:
         self.rate, self.clock, self.passes, self.kept = settings["x"], clock, 0, 0
 
     def epoch(self) -> None:
@@ -105,10 +105,10 @@ class Toy:
         self.passes = self.kept
 
 
-class Budget(BudgetMeter):
+class ScriptedBudget(BudgetMeter):
     """A meter on a test's clock."""
 
-    def __init__(self, budget_seconds: float, clock: Clock) -> None:
+    def __init__(self, budget_seconds: float, clock: StepClock) -> None:
         self.clock = clock
         super().__init__(budget_seconds)
 
@@ -117,13 +117,13 @@ class Budget(BudgetMeter):
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
+def clock(monkeypatch: pytest.MonkeyPatch) -> StepClock:
+    clock = StepClock()
     monkeypatch.setattr(race, "cpu_seconds", clock)
     return clock
 
 
-def race_on(study: optuna.Study, budget: Budget, clock: Clock, top: int) -> Any:
+def race_on(study: optuna.Study, budget: ScriptedBudget, clock: StepClock, top: int) -> Any:
     return run_race(
         study,
         budget,
@@ -135,8 +135,8 @@ def race_on(study: optuna.Study, budget: Budget, clock: Clock, top: int) -> Any:
     )
 
 
-def test_the_better_contestant_trains_on_until_validation_stops_it(study: optuna.Study, clock: Clock) -> None:
-    learner = race_on(study, Budget(1000, clock), clock, top=8)
+def test_the_better_contestant_trains_on_until_validation_stops_it(study: optuna.Study, clock: StepClock) -> None:
+    learner = race_on(study, ScriptedBudget(1000, clock), clock, top=8)
     loser, winner = table(study)
     assert (loser["state"], winner["state"]) == ("pruned", "complete")
     assert winner["settings"] == PUBLISHED[1]
@@ -146,8 +146,8 @@ def test_the_better_contestant_trains_on_until_validation_stops_it(study: optuna
     assert learner.passes == 8
 
 
-def test_the_budget_leaves_room_for_the_refit(study: optuna.Study, clock: Clock) -> None:
-    budget = Budget(300, clock)
+def test_the_budget_leaves_room_for_the_refit(study: optuna.Study, clock: StepClock) -> None:
+    budget = ScriptedBudget(300, clock)
     race_on(study, budget, clock, top=100)
     winner = table(study)[-1]
     assert winner["converged"] is False
@@ -155,10 +155,10 @@ def test_the_budget_leaves_room_for_the_refit(study: optuna.Study, clock: Clock)
     assert 300 - 0.03 * 300 - 20 <= clock.now + 10 <= 300
 
 
-def test_a_race_that_is_over_is_not_run_again(study: optuna.Study, clock: Clock) -> None:
-    race_on(study, Budget(300, clock), clock, top=2)
+def test_a_race_that_is_over_is_not_run_again(study: optuna.Study, clock: StepClock) -> None:
+    race_on(study, ScriptedBudget(300, clock), clock, top=2)
     before = clock.now
-    assert race_on(study, Budget(300, clock), clock, top=2) is None
+    assert race_on(study, ScriptedBudget(300, clock), clock, top=2) is None
     assert clock.now == before
 
 

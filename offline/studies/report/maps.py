@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from offline.studies.report import analysis, pictures
 from offline.studies.report.config import ReportConfig
 from offline.studies.report.embeddings import Embeddings, Matrix
-from offline.studies.report.page import Section
+from offline.studies.report.page import ReportSection
 from offline.studies.report.sections import cold_items, title_of
 from recsys.domain import Ids
 
@@ -46,29 +46,29 @@ class ItemMap:
         points = analysis.flat_map(embeddings.item_space[rows], method=config.map_method, seed=config.report_seed)
         return cls(rows, points, *analysis.shown_genres(embeddings, rows))
 
-    def section(self, embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
+    def section(self, embeddings: Embeddings, folder: Path, config: ReportConfig) -> ReportSection:
         """Draws the map with the names of the most known items."""
         labels = [(row, embeddings.titles[self.rows[row]]) for row in range(min(config.films, len(self.rows)))]
         events = embeddings.item_events[self.rows]
         pictures.draw_map(folder / "map.png", self.points, self.genres, self.kinds, events=events, labels=labels)
         method = "t-SNE" if config.map_method == "tsne" else "PCA"
-        return Section(
+        return ReportSection(
             "Map of items",
             [f"{len(self.rows):,} of {len(embeddings.catalogue):,} items, {method}, seed {config.report_seed}.", MAP],
             picture="map.png",
         )
 
-    def cold_section(self, embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
+    def cold_section(self, embeddings: Embeddings, folder: Path, config: ReportConfig) -> ReportSection:
         """Draws where cold items lie, and lists the coldest with the known items nearest to them."""
         cold = cold_items(embeddings, config)
         on_map = cold[self.rows]
         counts = f"{int(cold.sum()):,} items are, {int(on_map.sum()):,} on the map"
         counted = f"Cold: fewer than {config.cold_events} events; {counts}."
         if not on_map.any():
-            return Section("Places of cold items", [counted, NONE_COLD])
+            return ReportSection("Places of cold items", [counted, NONE_COLD])
         titles = [embeddings.titles[row] for row in self.rows]
         pictures.draw_cold(folder / "cold.png", self.points, self.genres, self.kinds, cold=on_map, titles=titles)
-        return Section(
+        return ReportSection(
             "Places of cold items",
             [counted, COLD, _company(embeddings, cold)],
             picture="cold.png",

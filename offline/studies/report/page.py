@@ -17,7 +17,7 @@ STYLE = (
 
 
 @dataclass(frozen=True)
-class Section:
+class ReportSection:
     """A heading with text, a table and a picture below it."""
 
     title: str
@@ -28,7 +28,7 @@ class Section:
     rows: Sequence[Sequence[str]] = ()
 
 
-def write_page(folder: Path, title: str, sections: Sequence[Section]) -> None:
+def write_page(folder: Path, title: str, sections: Sequence[ReportSection]) -> None:
     """Writes report.md and report.html."""
     (folder / "report.md").write_text("\n".join([f"# {title}", "", *map(_markdown, sections)]), "utf-8")
     body = "\n".join(map(_html, sections))
@@ -39,7 +39,7 @@ def write_page(folder: Path, title: str, sections: Sequence[Section]) -> None:
     (folder / "report.html").write_text(page, "utf-8")
 
 
-def _markdown(section: Section) -> str:
+def _markdown(section: ReportSection) -> str:
     parts = [f"## {section.title}", *section.paragraphs]
     if section.picture:
         parts.append(f"![{section.title}]({section.picture})")
@@ -48,7 +48,7 @@ def _markdown(section: Section) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _html(section: Section) -> str:
+def _html(section: ReportSection) -> str:
     parts = [f"<h2>{html.escape(section.title)}</h2>", *(f"<p>{html.escape(text)}</p>" for text in section.paragraphs)]
     if section.picture:
         parts.append(f'<img src="{html.escape(section.picture)}" alt="{html.escape(section.title)}">')

@@ -11,7 +11,7 @@ from scipy.stats import spearmanr
 from offline.studies.report import analysis, pictures
 from offline.studies.report.config import ReportConfig
 from offline.studies.report.embeddings import Embeddings
-from offline.studies.report.page import Section
+from offline.studies.report.page import ReportSection
 from recsys.bundle import Bundle
 
 SPACE = (
@@ -39,7 +39,7 @@ GROUPS = (
 )
 
 
-def overview(embeddings: Embeddings, bundle: Bundle, config: ReportConfig) -> Section:
+def overview(embeddings: Embeddings, bundle: Bundle, config: ReportConfig) -> ReportSection:
     """How much of everything there is, and how far the vectors fill their space."""
     informative = embeddings.informative
     rows = [
@@ -52,7 +52,7 @@ def overview(embeddings: Embeddings, bundle: Bundle, config: ReportConfig) -> Se
         ("dimensions used by items", f"{analysis.dimensions_used(embeddings.items[:, informative]):.1f}"),
         ("dimensions used by users", f"{analysis.dimensions_used(embeddings.users[:, informative]):.1f}"),
     ]
-    return Section(
+    return ReportSection(
         "What is shown",
         [SPACE, USED],
         header=("", "value"),
@@ -60,7 +60,7 @@ def overview(embeddings: Embeddings, bundle: Bundle, config: ReportConfig) -> Se
     )
 
 
-def neighbours(embeddings: Embeddings, config: ReportConfig) -> Section:
+def neighbours(embeddings: Embeddings, config: ReportConfig) -> ReportSection:
     """The most known items with the ones nearest to them."""
     rows = []
     for row in embeddings.best_known(config.films):
@@ -71,7 +71,7 @@ def neighbours(embeddings: Embeddings, config: ReportConfig) -> Section:
                 ", ".join(f"{title_of(embeddings, other)} {cosine:.2f}" for other, cosine in near),
             )
         )
-    return Section(
+    return ReportSection(
         "Nearest items of the most known ones",
         [NEIGHBOURS],
         header=("item", "nearest items"),
@@ -79,20 +79,20 @@ def neighbours(embeddings: Embeddings, config: ReportConfig) -> Section:
     )
 
 
-def lengths(embeddings: Embeddings, folder: Path) -> Section:
+def lengths(embeddings: Embeddings, folder: Path) -> ReportSection:
     """Draws lengths of vectors against events."""
     lengths = [np.linalg.norm(part[:, embeddings.informative], axis=1) for part in (embeddings.items, embeddings.users)]
     events = embeddings.item_events
     pictures.draw_norms(folder / "lengths.png", lengths[0], events, lengths[1])
     correlation = float(spearmanr(lengths[0], events).statistic)
-    return Section(
+    return ReportSection(
         "Lengths",
         [LENGTHS, f"Rank correlation of length and events: {correlation:.2f}."],
         picture="lengths.png",
     )
 
 
-def pair_similarity(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
+def pair_similarity(embeddings: Embeddings, folder: Path, config: ReportConfig) -> ReportSection:
     """Draws and lists how like each other pairs are."""
     found = analysis.pair_similarity(embeddings, seed=config.report_seed)
     pictures.draw_similarity(folder / "likeness.png", found)
@@ -107,7 +107,7 @@ def pair_similarity(embeddings: Embeddings, folder: Path, config: ReportConfig) 
         for name, values in kinds.items()
         if len(values)
     ]
-    return Section(
+    return ReportSection(
         "PairSimilarity of pairs",
         [PAIRS_NOTE],
         picture="likeness.png",
@@ -116,7 +116,7 @@ def pair_similarity(embeddings: Embeddings, folder: Path, config: ReportConfig) 
     )
 
 
-def groups(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Section:
+def groups(embeddings: Embeddings, folder: Path, config: ReportConfig) -> ReportSection:
     """Draws groups of users, and lists what they like."""
     labels, groups = analysis.user_groups(embeddings, config.clusters, seed=config.report_seed)
     points = analysis.flat_map(embeddings.user_space, method="pca", seed=config.report_seed)
@@ -132,7 +132,7 @@ def groups(embeddings: Embeddings, folder: Path, config: ReportConfig) -> Sectio
         )
         for number, group in enumerate(groups, start=1)
     ]
-    return Section(
+    return ReportSection(
         "Groups of users",
         [f"k-means with {len(groups)} groups.", GROUPS],
         picture="users.png",

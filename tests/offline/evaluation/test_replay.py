@@ -71,7 +71,7 @@ def models(broken: str = "") -> Models:
 
 
 @dataclass
-class ToyGateway(recommend_pb2_grpc.RecommendationServiceServicer):
+class ReplayedGateway(recommend_pb2_grpc.RecommendationServiceServicer):
     """Answers Recommend in this process; a test may break what it does."""
 
     models: Models
@@ -137,20 +137,20 @@ def targets(kind: TargetKind) -> Targets:
     return targets_of(kind, DATASET, SNAPSHOT, WINDOW, max_users=30)
 
 
-def replayed(gateway: ToyGateway, kind: TargetKind = "all", asked: Bundle | None = None) -> Replayed:
+def replayed(gateway: ReplayedGateway, kind: TargetKind = "all", asked: Bundle | None = None) -> Replayed:
     with serving(gateway) as target:
         return replay(
             target, targets(kind), kind=kind, bundle=asked or bundle(), first_event=WINDOW.cutoff + 1, config=PACING
         )
 
 
-def parity(gateway: ToyGateway, kind: TargetKind) -> Parity:
+def parity(gateway: ReplayedGateway, kind: TargetKind) -> Parity:
     return compare(served_lists(models(), targets(kind)), replayed(gateway, kind).lists, targets(kind))
 
 
 @pytest.mark.parametrize("kind", get_args(TargetKind))
 def test_replay_finds_what_evaluate_found(kind: TargetKind) -> None:
-    found = parity(ToyGateway(models()), kind)
+    found = parity(ReplayedGateway(models()), kind)
     assert (found.equal_entries, found.equal_lists, found.ndcg_difference) == (1, 1, 0)
     assert found.score_difference <= 1e-5
 
@@ -158,16 +158,16 @@ def test_replay_finds_what_evaluate_found(kind: TargetKind) -> None:
 @pytest.mark.parametrize("feature", ["item_count_7d", "user_events", "cross_genre_affinity", "taste_rank"])
 def test_one_broken_feature_is_found(feature: str) -> None:
     """A feature of the user alone moves scores, the others the order as well."""
-    found = parity(ToyGateway(models(feature)), "all")
+    found = parity(ReplayedGateway(models(feature)), "all")
     assert found.score_difference > 1e-5
 
 
 def test_a_broken_seen_filter_is_found() -> None:
-    assert parity(ToyGateway(models(), forgets_seen=True), "all").equal_entries < 0.99
+    assert parity(ReplayedGateway(models(), forgets_seen=True), "all").equal_entries < 0.99
 
 
 def test_latency_is_that_of_the_same_requests() -> None:
-    found = replayed(ToyGateway(models()))
+    found = replayed(ReplayedGateway(models()))
     latency = found.latency
     assert latency.requests == len(targets("all")) == len(found.lists.item_ids)
     assert 0 < latency.percentiles["p50"] <= latency.percentiles["p95"] <= latency.percentiles["p99"]
@@ -178,7 +178,7 @@ def test_latency_is_that_of_the_same_requests() -> None:
 
 
 def test_failed_requests_are_counted_and_recommend_nothing() -> None:
-    found = replayed(ToyGateway(models(), fails=lambda number: number in (2, 5)))
+    found = replayed(ReplayedGateway(models(), fails=lambda number: number in (2, 5)))
     assert found.latency.errors == {"UNAVAILABLE: as the test wants it": 2}
     empty = (found.lists.item_ids == NO_ITEM).all(axis=1)
     assert empty.sum() == 2
@@ -187,24 +187,24 @@ def test_failed_requests_are_counted_and_recommend_nothing() -> None:
 
 def test_a_gateway_that_answers_nothing_is_an_error() -> None:
     with pytest.raises(Unreachable, match="none of 30 requests was answered: UNAVAILABLE"):
-        replayed(ToyGateway(models(), fails=lambda _: True))
+        replayed(ReplayedGateway(models(), fails=lambda _: True))
 
 
 def test_another_version_than_the_bundle_is_an_error() -> None:
     with pytest.raises(BundleMismatch, match="answered with bundle v2, expected v1 alone"):
-        replayed(ToyGateway(models(), version="v2"))
+        replayed(ReplayedGateway(models(), version="v2"))
 
 
 def test_a_bundle_that_knows_the_answers_is_refused() -> None:
     with pytest.raises(BundleMismatch, match="serve the evaluation bundle"):
-        replayed(ToyGateway(models()), asked=bundle(cutoff=WINDOW.cutoff + 1))
+        replayed(ReplayedGateway(models()), asked=bundle(cutoff=WINDOW.cutoff + 1))
     check_cutoff(bundle(), WINDOW.cutoff + 1)
 
 
 def test_the_active_version_is_asked_for() -> None:
-    with serving(ToyGateway(models())) as target:
+    with serving(ReplayedGateway(models())) as target:
         assert active_version(target) == "v1"
-    with serving(ToyGateway(models(), version="")) as target, pytest.raises(Unreachable, match="no bundle yet"):
+    with serving(ReplayedGateway(models(), version="")) as target, pytest.raises(Unreachable, match="no bundle yet"):
         active_version(target)
     with pytest.raises(Unreachable, match="no gateway at 127"):
         active_version("127.0.0.1:1", timeout=0.5)

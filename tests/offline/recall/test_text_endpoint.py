@@ -54,7 +54,7 @@ class Reply:
 
 
 @dataclass
-class Server:
+class EndpointServer:
     """A running endpoint: what it was asked, and a script of what it does wrong, request by request."""
 
     url: str = ""
@@ -77,7 +77,7 @@ def right_answer(texts: Sequence[str]) -> bytes:
     return json.dumps({"object": "list", "data": data[::-1]}).encode()
 
 
-def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
+def handler_of(server: EndpointServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -109,9 +109,9 @@ def handler_of(server: Server) -> type[BaseHTTPRequestHandler]:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[EndpointServer]:
     monkeypatch.delenv("TEST_KEY", raising=False)
-    state = Server()
+    state = EndpointServer()
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(state))
     http.daemon_threads = True
     state.url = f"http://127.0.0.1:{http.server_address[1]}/v1"
@@ -134,7 +134,9 @@ def expected(texts: Sequence[str]) -> np.ndarray:
     return np.asarray([vector_of(text) for text in texts], np.float32)
 
 
-def test_vectors_come_in_the_order_of_the_texts_and_each_text_is_asked_once(server: Server, cache: VectorCache) -> None:
+def test_vectors_come_in_the_order_of_the_texts_and_each_text_is_asked_once(
+    server: EndpointServer, cache: VectorCache
+) -> None:
     texts = [*TEXTS, TEXTS[3], TEXTS[0]]
     assert_array_equal(ask_endpoint(texts, server.config(dimensions=3), cache), expected(texts))
     assert sorted(text for batch in server.asked for text in batch) == sorted(TEXTS)
@@ -144,7 +146,7 @@ def test_vectors_come_in_the_order_of_the_texts_and_each_text_is_asked_once(serv
     assert (body["model"], body["dimensions"], body["encoding_format"]) == ("text-embedding-3-small", 3, "float")
 
 
-def test_the_vectors_of_a_catalogue_come_from_the_endpoint_and_are_kept(server: Server, tmp_path: Path) -> None:
+def test_the_vectors_of_a_catalogue_come_from_the_endpoint_and_are_kept(server: EndpointServer, tmp_path: Path) -> None:
     """From tables to the folder that the towers read: one row per item of the catalogue, each of length 1."""
     numbers = np.asarray([3, 5, 8, 9, 12], np.int64)
     titles = pa.table({"item_id": numbers[::-1], "title": [f"Film {number}" for number in numbers[::-1]]})
@@ -173,7 +175,7 @@ def test_the_vectors_of_a_catalogue_come_from_the_endpoint_and_are_kept(server: 
     assert len(server.asked) == asked, "what is kept is not asked for again"
 
 
-def test_a_limit_is_obeyed_by_every_thread_and_passes(server: Server, cache: VectorCache) -> None:
+def test_a_limit_is_obeyed_by_every_thread_and_passes(server: EndpointServer, cache: VectorCache) -> None:
     server.script = lambda number, _: Reply(429, {"Retry-After": "0.4"}, b"slow down") if number == 0 else Reply()
     found = ask_endpoint(TEXTS, server.config(threads=1), cache)
     assert_array_equal(found, expected(TEXTS))
@@ -181,7 +183,7 @@ def test_a_limit_is_obeyed_by_every_thread_and_passes(server: Server, cache: Vec
     assert server.moments[1] - server.moments[0] >= 0.4
 
 
-def test_one_thread_that_is_told_to_wait_holds_the_others_back(server: Server, cache: VectorCache) -> None:
+def test_one_thread_that_is_told_to_wait_holds_the_others_back(server: EndpointServer, cache: VectorCache) -> None:
     """The other one's request takes a while, so that it hears of the time to wait before it can send a next one."""
 
     def script(number: int, _: list[str]) -> Reply:
@@ -204,20 +206,20 @@ def test_one_thread_that_is_told_to_wait_holds_the_others_back(server: Server, c
     ],
     ids=["fails", "asks to wait until a past date", "cut short", "no JSON"],
 )
-def test_what_passes_is_asked_again(server: Server, cache: VectorCache, trouble: Reply) -> None:
+def test_what_passes_is_asked_again(server: EndpointServer, cache: VectorCache, trouble: Reply) -> None:
     server.script = lambda number, _: trouble if number in (1, 2) else Reply()
     assert_array_equal(ask_endpoint(TEXTS, server.config(longest_wait_seconds=0.1), cache), expected(TEXTS))
     assert len(server.asked) == 7
 
 
-def test_what_does_not_pass_ends_after_a_stated_number_of_tries(server: Server, cache: VectorCache) -> None:
+def test_what_does_not_pass_ends_after_a_stated_number_of_tries(server: EndpointServer, cache: VectorCache) -> None:
     server.script = lambda *_: Reply(500, body=b"oops")
     with pytest.raises(DataMissing, match=r"no answer after 3 tries \(HTTP 500 oops\); what has arrived is kept"):
         ask_endpoint(TEXTS[:4], server.config(attempts=3, longest_wait_seconds=0.02), cache)
     assert len(server.asked) == 3
 
 
-def test_a_wait_that_is_too_long_ends_at_once(server: Server, cache: VectorCache) -> None:
+def test_a_wait_that_is_too_long_ends_at_once(server: EndpointServer, cache: VectorCache) -> None:
     server.script = lambda *_: Reply(429, {"Retry-After": "86400"}, b"daily limit")
     with pytest.raises(DataMissing, match=r"asks to wait 86400 s \(HTTP 429 daily limit\), longest_wait_seconds is 60"):
         ask_endpoint(TEXTS, server.config(threads=1), cache)
@@ -225,20 +227,22 @@ def test_a_wait_that_is_too_long_ends_at_once(server: Server, cache: VectorCache
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_batches_that_are_refused_as_too_large_are_halved(server: Server, cache: VectorCache, status: int) -> None:
+def test_batches_that_are_refused_as_too_large_are_halved(
+    server: EndpointServer, cache: VectorCache, status: int
+) -> None:
     server.script = lambda _, texts: Reply(status, body=b"too many inputs") if len(texts) > 3 else Reply()
     assert_array_equal(ask_endpoint(TEXTS, server.config(batch_size=16), cache), expected(TEXTS))
     assert sorted(server.answered) == sorted(TEXTS)
 
 
-def test_a_text_that_is_refused_by_itself_is_an_error(server: Server, cache: VectorCache) -> None:
+def test_a_text_that_is_refused_by_itself_is_an_error(server: EndpointServer, cache: VectorCache) -> None:
     server.script = lambda _, texts: Reply(400, body=b"bad text") if TEXTS[5] in texts else Reply()
     with pytest.raises(DataMissing, match=r"HTTP 400 bad text; check \[text\] url, model, dimensions"):
         ask_endpoint(TEXTS, server.config(threads=1), cache)
     assert len(cache.get([key_of(server, text) for text in TEXTS])) == 5, "its neighbours arrived"
 
 
-def key_of(server: Server, text: str) -> bytes:
+def key_of(server: EndpointServer, text: str) -> bytes:
     return content_key(text, url=f"{server.url}/embeddings", model="text-embedding-3-small", dimensions=None)
 
 
@@ -254,7 +258,7 @@ with VectorCache(Path(sys.argv[2])) as cache:
 """
 
 
-def test_a_killed_run_is_taken_up_without_asking_again(server: Server, tmp_path: Path) -> None:
+def test_a_killed_run_is_taken_up_without_asking_again(server: EndpointServer, tmp_path: Path) -> None:
     hung = threading.Event()
 
     def script(number: int, _: list[str]) -> Reply:
@@ -282,14 +286,14 @@ def test_a_killed_run_is_taken_up_without_asking_again(server: Server, tmp_path:
     assert len(server.asked) == asked, "everything is kept: nothing is asked"
 
 
-def test_another_model_is_another_vector(server: Server, cache: VectorCache) -> None:
+def test_another_model_is_another_vector(server: EndpointServer, cache: VectorCache) -> None:
     ask_endpoint(TEXTS[:4], server.config(), cache)
     ask_endpoint(TEXTS[:4], server.config(model="other"), cache)
     assert [body["model"] for _, _, body in server.requests] == ["text-embedding-3-small", "other"]
 
 
 def test_the_key_is_sent_and_never_told(
-    server: Server, cache: VectorCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    server: EndpointServer, cache: VectorCache, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
     monkeypatch.setenv("TEST_KEY", f" {KEY}\n")
@@ -306,7 +310,7 @@ def test_the_key_is_sent_and_never_told(
     assert KEY not in server.config().model_dump_json()
 
 
-def test_redirects_are_not_followed_with_the_key(server: Server, cache: VectorCache) -> None:
+def test_redirects_are_not_followed_with_the_key(server: EndpointServer, cache: VectorCache) -> None:
     server.script = lambda *_: Reply(307, {"Location": f"{server.url}/elsewhere"}, b"")
     with pytest.raises(DataMissing, match="HTTP 307"):
         ask_endpoint(TEXTS[:4], server.config(), cache)
@@ -325,14 +329,16 @@ def test_redirects_are_not_followed_with_the_key(server: Server, cache: VectorCa
         ({"data": [{"index": row, "embedding": [1.0, float("nan")]} for row in range(2)]}, "NaN or infinity"),
     ],
 )
-def test_answers_that_are_none_are_refused(server: Server, cache: VectorCache, answer: object, found: str) -> None:
+def test_answers_that_are_none_are_refused(
+    server: EndpointServer, cache: VectorCache, answer: object, found: str
+) -> None:
     server.script = lambda *_: Reply(body=json.dumps(answer).encode())
     with pytest.raises(DataMalformed, match=found):
         ask_endpoint(TEXTS[:2], server.config(), cache)
     assert not cache.get([key_of(server, text) for text in TEXTS[:2]])
 
 
-def test_vectors_of_another_width_are_refused(server: Server, cache: VectorCache) -> None:
+def test_vectors_of_another_width_are_refused(server: EndpointServer, cache: VectorCache) -> None:
     with pytest.raises(DataMalformed, match="expected 2 of 8 dimensions"):
         ask_endpoint(TEXTS[:2], server.config(dimensions=8), cache)
     cache.put({key_of(server, TEXTS[0]): np.ones(5, np.float32)})
@@ -340,7 +346,7 @@ def test_vectors_of_another_width_are_refused(server: Server, cache: VectorCache
         ask_endpoint(TEXTS[:2], server.config(), cache)
 
 
-def test_an_endless_answer_is_cut_off(server: Server, cache: VectorCache) -> None:
+def test_an_endless_answer_is_cut_off(server: EndpointServer, cache: VectorCache) -> None:
     server.script = lambda *_: Reply(body=b" " * (1 << 20))
     with pytest.raises(DataMalformed, match="an answer of more than 524288 bytes for 1 texts"):
         ask_endpoint(TEXTS[:1], server.config(), cache)

@@ -22,7 +22,7 @@ from offline.studies.report import analysis
 from offline.studies.report.config import ReportConfig
 from offline.studies.report.embeddings import ITEMS_FILE, USERS_FILE, Embeddings
 from offline.studies.report.labels import place_labels, shortened
-from offline.studies.report.page import Section, write_page
+from offline.studies.report.page import ReportSection, write_page
 from recsys.bundle import ChannelPolicy, ServingPolicy
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.errors import BundleMismatch, BundleMissing
@@ -209,6 +209,6 @@ def test_labels_of_a_crowd_cover_neither_each_other_nor_the_edge() -> None:
 
 def test_long_titles_are_cut_and_pages_escape_what_they_quote(tmp_path: Path) -> None:
     assert shortened("Star Wars: Episode IV - A New Hope", 20) == "Star Wars: Episode…"
-    write_page(tmp_path, "A & B", [Section("<i>", ["x < y"], header=("h",), rows=[("a|b\nc",)])])
+    write_page(tmp_path, "A & B", [ReportSection("<i>", ["x < y"], header=("h",), rows=[("a|b\nc",)])])
     assert "<h2>&lt;i&gt;</h2>" in (tmp_path / "report.html").read_text()
     assert "| a\\|b c |" in (tmp_path / "report.md").read_text()

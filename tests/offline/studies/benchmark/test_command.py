@@ -21,7 +21,7 @@ from tests.offline.tastes import ITEMS
 
 
 @dataclass(frozen=True)
-class Facts:
+class CommandFacts:
     """Of a protocol on the shop, worked out here from its published definition."""
 
     rows: dict[str, int] | None
@@ -32,12 +32,12 @@ class Facts:
     """… and without one."""
 
 
-def facts_of(protocol: str) -> Facts:
+def facts_of(protocol: str) -> CommandFacts:
     """The part of each event is 0: what validation's models know, 1: also what the test's do, 2: the test."""
     log = log_of_the_shop()
     if protocol == "strong-generalisation":
         _, liked = np.unique(log.users[log.ratings > 3.5], return_counts=True)
-        return Facts(None, int(np.count_nonzero(liked >= 5) * 0.1))
+        return CommandFacts(None, int(np.count_nonzero(liked >= 5) * 0.1))
     if protocol in ("time-to-split", "leave-one-out"):
         log = log.take(log.users != LONELY_USER)
     n, relevant = len(log.users), np.ones(len(log.users), np.bool_)
@@ -52,7 +52,7 @@ def facts_of(protocol: str) -> Facts:
         part = (log.times > first).astype(np.int64) + (log.times > second)
     asked, known = np.unique(log.users[(part == 2) & relevant]), np.unique(log.users[part < 2])
     rows = {name: int(np.count_nonzero(part <= last)) for last, name in enumerate(("fit", "refit"))}
-    return Facts(rows, len(np.intersect1d(asked, known)), len(np.setdiff1d(asked, known)))
+    return CommandFacts(rows, len(np.intersect1d(asked, known)), len(np.setdiff1d(asked, known)))
 
 
 @pytest.mark.parametrize(
