@@ -18,7 +18,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--small-system",
         metavar="FOLDER",
-        help="where the integration tests train their small system; a later run with the same folder goes on there",
+        help="where the integration tests train their small system; a later run with the same folder continues there",
     )
 
 
@@ -50,10 +50,10 @@ def checkerboard_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 NEEDS_SHARED = "shared/data"
-"""Part of the reason of a test that lacks the real data beside the checkout."""
+"""Part of the reason of a test that lacks the real data next to the checkout."""
 
 SHARED = Path(__file__).parents[2] / "shared"
-"""What is beside the checkout on some machines only."""
+"""What is next to the checkout on some machines only."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

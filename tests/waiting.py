@@ -19,7 +19,7 @@ def eventually(condition: Callable[[], bool], what: str, *, seconds: float = PAT
 
 
 async def soon(condition: Callable[[], bool], what: str, *, seconds: float = PATIENCE_SECONDS) -> None:
-    """The same on an event loop that goes on meanwhile."""
+    """The same on an event loop that runs meanwhile."""
     started = time.monotonic()
     while not condition():
         assert time.monotonic() - started < seconds, f"waited {seconds:g} s in vain until {what}"

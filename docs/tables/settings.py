@@ -25,27 +25,27 @@ BOUNDS = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
 
 
 def server() -> str:
-    """What every serving process is told."""
+    """The settings of every serving process."""
     return _fields(ServerConfig, [name for name in ServerConfig.model_fields if name not in ("port", "metrics_port")])
 
 
 def recall() -> str:
-    """What a recall server is told besides."""
+    """Further settings of a recall server."""
     return _fields(RecallServerConfig, _own(RecallServerConfig, ServerConfig))
 
 
 def rank() -> str:
-    """What the rank server is told besides."""
+    """Further settings of the rank server."""
     return _fields(RankServerConfig, _own(RankServerConfig, ServerConfig))
 
 
 def gateway() -> str:
-    """What the gateway is told besides."""
+    """Further settings of the gateway."""
     return _fields(GatewayConfig, _own(GatewayConfig, ServerConfig))
 
 
 def offline() -> str:
-    """What every offline verb is told, less the sections."""
+    """The settings of every offline verb, without the sections."""
     return _fields(
         OfflineConfig, [name for name in OfflineConfig.model_fields if _section(OfflineConfig, name) is None]
     )

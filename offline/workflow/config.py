@@ -194,7 +194,7 @@ Settings = TypeVar("Settings", bound=BaseModel)
 
 
 class OfflineConfig(WithChannels):
-    """What every verb is told; each channel of the registry has a section of its own."""
+    """The settings of every verb; each channel of the registry has a section of its own."""
 
     def settings_of(self, channel: str, kind: type[Settings]) -> Settings:
         """The settings of one channel, which are of the type `kind`."""

@@ -103,7 +103,7 @@ class _Load:
 
 
 async def run_fault(cluster: LocalCluster, target: str, role: str, number: signal.Signals, terms: Terms) -> Outcome:
-    """Sends `number` to the server of `role` under load; goes on until it has healed, and a while longer."""
+    """Sends `number` to the server of `role` under load; continues until it has healed, and a while longer."""
     users, harmed = StoredHistories.open(cluster.folder / "bundle").user_ids, asyncio.Event()
     lost = cluster.pids()[role]
 

@@ -206,7 +206,7 @@ async def under_load(
 ) -> tuple[list[TimedAnswer], T]:
     """Samples of a steady load during a change, and what `change` returned.
 
-    `change` is called `CHANGE_AT` seconds after the first request. The load goes on until `settled` holds for what it
+    `change` is called `CHANGE_AT` seconds after the first request. The load lasts until `settled` holds for what it
     returned, and `CHANGE_AT` seconds longer: however long the change takes on this machine, its end is seen.
     """
     due, done = asyncio.Event(), asyncio.Event()

@@ -272,7 +272,7 @@ def test_the_client_on_the_front_page_prints_the_answer(running: System) -> None
 
 
 def test_the_client_on_the_page_of_the_api_prints_the_answer_and_records_an_event(running: System) -> None:
-    """User 1 is no other test's business but the one's above, which asks anew."""
+    """User 1 is no other test's business but the one's above, which asks again."""
     expected = running.ask(user_id=1, count=5)
     shown = output_of_client(running, "docs/reference/api.md")
     assert [line.partition(" [")[0] for line in shown] == [f"{item.score:.3f} {item.title}" for item in expected.items]
@@ -281,7 +281,7 @@ def test_the_client_on_the_page_of_the_api_prints_the_answer_and_records_an_even
 
 @contextmanager
 def another_gateway(running: System, folder: Path, recall: dict[str, str]) -> Iterator[Any]:
-    """A stub of one more gateway before the same servers, which it is told to find at `recall`."""
+    """A stub of one more gateway before the same servers, which it should find at `recall`."""
     (port,) = free_ports(1)
     settings = {
         "bundle-root": running.store.root,
@@ -330,6 +330,6 @@ def test_a_gateway_that_is_set_up_wrongly_says_what_is_where(running: System, tm
 
         assert set(causes()) == {"popularity", "itemcf", "rank"}
         wrong_port = f"{itemcf} serves 'itemcf', not 'popularity': check the ports"  # known once it was probed
-        eventually(lambda: causes()["popularity"] == wrong_port, "the gateway says whom it found there")
+        eventually(lambda: causes()["popularity"] == wrong_port, "the gateway reports the server it found there")
     warnings = [json.loads(line)["message"] for line in (tmp_path / "gateway.log").read_text().splitlines()]
     assert any("no address of channel vector" in message for message in warnings)

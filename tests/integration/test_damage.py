@@ -224,7 +224,7 @@ def test_folders_that_were_never_released_are_not_looked_at(running: System) -> 
     (root / ".staging-1" / "itemcf" / "weights.npy").write_bytes(b"half")
     (root / "99990101-000000-unfinished").mkdir()
     new = publish_again(running.store)
-    eventually(lambda: running.all_active(new), "the next release is served beside half-written folders")
+    eventually(lambda: running.all_active(new), "the next release is served next to half-written folders")
     assert running.refusals("99990101-000000-unfinished") == {}
     assert new in running.store.versions()
     assert not {".staging-1", "99990101-000000-unfinished"} & set(running.store.versions())

@@ -129,11 +129,11 @@ def test_the_verb_says_that_all_places_are_equal(
     trained: Workflow, gateway: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["replay", "--target", gateway, *arguments])
-    told = capsys.readouterr().out
-    assert f"bundle {active_version(gateway)}, through {gateway}\nsmall, targets all, " in told
-    assert f"\n{len(trained.test_targets('all'))} requests, " in told
-    assert "0 failed, 0 degraded" in told
-    assert "100.00% of the first ten places are equal" in told
+    printed = capsys.readouterr().out
+    assert f"bundle {active_version(gateway)}, through {gateway}\nsmall, targets all, " in printed
+    assert f"\n{len(trained.test_targets('all'))} requests, " in printed
+    assert "0 failed, 0 degraded" in printed
+    assert "100.00% of the first ten places are equal" in printed
 
 
 def test_the_verb_refuses_a_gateway_that_knows_the_future(
@@ -147,9 +147,9 @@ def test_the_verb_refuses_a_gateway_that_knows_the_future(
         with pytest.raises(SystemExit) as end:
             main(["replay", "--target", ports.target("gateway"), *arguments])
     assert end.value.code == 2
-    told = capsys.readouterr().err
-    assert f"error: bundle {store.release().current} (production) has seen everything up to " in told
-    assert "serve the evaluation bundle" in told
+    printed = capsys.readouterr().err
+    assert f"error: bundle {store.release().current} (production) has seen everything up to " in printed
+    assert "serve the evaluation bundle" in printed
 
 
 def test_a_bundle_that_knows_the_future_is_refused(trained: Workflow, gateway: str) -> None:

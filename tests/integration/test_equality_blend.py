@@ -188,7 +188,7 @@ def other_ratings(models: Models, folder: Path, scratch: Path) -> Models:
 
 
 def other_weights(models: Models, folder: Path, scratch: Path) -> Models:
-    """The network counts for less beside the trees."""
+    """The network counts for less than the trees."""
     graph = onnx.load(folder / GRAPH_FILE)
     (weight,) = [constant for constant in graph.graph.initializer if constant.name == "weight1"]
     weight.CopyFrom(numpy_helper.from_array(np.asarray(0.9 * WEIGHTS["network"], np.float32), weight.name))

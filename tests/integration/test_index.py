@@ -114,7 +114,7 @@ def before(config: OfflineConfig) -> Bundle:
 
 @pytest.fixture(scope="module")
 def others(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of items beside the data set's: one of which nothing is known."""
+    """A file of items added to the data set's: one of which nothing is known."""
     file = tmp_path_factory.mktemp("others") / "new.csv"
     file.write_text("id,title\nsilent,Untold\n", "utf-8")
     return file
@@ -310,9 +310,9 @@ def test_what_cannot_be_indexed_is_named(
     change: list[str],
     message: str,
 ) -> None:
-    beside = [] if "--items-file" in change else ["--items-file", str(others)]
+    others_flag = [] if "--items-file" in change else ["--items-file", str(others)]
     with pytest.raises(SystemExit):
-        main(["index", *arguments, *beside, *change])
+        main(["index", *arguments, *others_flag, *change])
     assert message in capsys.readouterr().err
 
 

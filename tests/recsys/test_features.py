@@ -172,8 +172,8 @@ def test_an_empty_history_is_well_defined_and_preferences_stand_in(store: Featur
     assert cold["user_events"] == [0, 0, 0]
     assert cold["user_days_since_last"] == [MISSING] * 3
     assert cold["cross_genre_affinity"] == [0, 0, 0]
-    told = table(store, RankQuery(History.empty(), CUTOFF, candidates(10, 20, 40), ("Drama",)))
-    assert told["cross_genre_affinity"] == pytest.approx([0, 0.5, 0])
+    found = table(store, RankQuery(History.empty(), CUTOFF, candidates(10, 20, 40), ("Drama",)))
+    assert found["cross_genre_affinity"] == pytest.approx([0, 0.5, 0])
 
 
 def test_unknown_history_items_are_ignored(store: FeatureStore) -> None:

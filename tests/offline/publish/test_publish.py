@@ -157,7 +157,7 @@ class Disk:
 
     done: list[tuple[str, os.stat_result | Path]] = field(default_factory=list)
 
-    def told(self, store: BundleStore) -> list[tuple[str, Path | None]]:
+    def calls(self, store: BundleStore) -> list[tuple[str, Path | None]]:
         """Each step with its path; files are known by inode, which a rename keeps. None: a file that is gone."""
         paths = {path.stat().st_ino: path for path in (store.root, *store.root.rglob("*"))}
         return [(what, on if isinstance(on, Path) else paths.get(on.st_ino)) for what, on in self.done]
@@ -197,16 +197,16 @@ def test_a_bundle_is_on_disk_before_it_has_its_name_and_has_its_name_before_it_i
     (folders[0] / "catalogue/items").chmod(0o600)  # modes that are opened to others are to be on disk, too
     folder = store.root / publish(store, folders, FACTS, golden=golden)
     tree, released = [folder, *folder.rglob("*")], store.root / RELEASE_FILE
-    told = disk.told(store)
-    assert sorted(told[: len(tree)]) == sorted(("fsync", path) for path in tree), "every file and every folder"
-    assert told[len(tree) :] == [
+    calls = disk.calls(store)
+    assert sorted(calls[: len(tree)]) == sorted(("fsync", path) for path in tree), "every file and every folder"
+    assert calls[len(tree) :] == [
         ("rename", folder),
         ("fsync", store.root),
         ("fsync", released),
         ("rename", released),
         ("fsync", store.root),
     ]
-    synced = {path: on for (_, path), (_, on) in zip(told, disk.done, strict=True) if isinstance(on, os.stat_result)}
+    synced = {path: on for (_, path), (_, on) in zip(calls, disk.done, strict=True) if isinstance(on, os.stat_result)}
     assert [path for path in (*tree, released) if not _unchanged_since(synced[path], path)] == []
 
 
@@ -218,7 +218,7 @@ def test_a_rollback_is_on_disk_before_it_is_seen(
     disk.done.clear()
     rollback(store)
     released = store.root / RELEASE_FILE
-    assert disk.told(store) == [("fsync", released), ("rename", released), ("fsync", store.root)]
+    assert disk.calls(store) == [("fsync", released), ("rename", released), ("fsync", store.root)]
     synced = disk.done[0][1]
     assert isinstance(synced, os.stat_result)
     assert _unchanged_since(synced, released)
