@@ -146,7 +146,7 @@ def test_beside_a_usual_loss_that_finds_nothing_a_share_is_left_out(
     usual = evaluate_variant(config, variants(config.two_tower)[-1])
     nothing = replace(usual, variant=replace(usual.variant, usual=True), values=np.zeros_like(usual.values))
     monkeypatch.setattr(comparison, "variants", lambda towers: [nothing.variant])
-    monkeypatch.setattr(comparison, "judge", lambda config, variant: nothing)
+    monkeypatch.setattr(comparison, "evaluate_variant", lambda config, variant: nothing)
     result = compare_losses(config)
     assert [row.share for row in result.rows] == [None]
     assert LossResult.load(result.save(tmp_path / "losses.json")).rows[0].share is None

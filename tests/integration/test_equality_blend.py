@@ -22,7 +22,7 @@ from offline.evaluation.replay import Replayed, active_version
 from offline.evaluation.reranking.lists import RerankConfig
 from offline.local.serve import served
 from offline.protocols.targets import TargetKind, Targets
-from offline.ranking.rankers.choice import Choice
+from offline.ranking.rankers.choice import RankerChoice
 from offline.workflow.config import OfflineConfig
 from offline.workflow.workflow import Workflow
 from rank_server.scoring import GRAPH_FILE, MENU, Feed, Ranker, open_session
@@ -63,7 +63,7 @@ SETTINGS = (
 )
 WEIGHTS = {"lightgbm": 1.0, "network": 0.5}
 NETWORK_SETTINGS = {"epochs": 1, "interact": 1.0, "like": 0.5, "rating": 0.25}
-CHOICE = Choice(
+CHOICE = RankerChoice(
     ranker="blend",
     weights=WEIGHTS,
     settings={"lightgbm": {"rounds": 20}, "network": NETWORK_SETTINGS},

@@ -120,7 +120,7 @@ def test_nothing_in_the_evaluation_bundle_is_later_than_t2(trained: Workflow) ->
 
 
 def test_the_policy_of_the_manifest_is_what_validation_chose(trained: Workflow) -> None:
-    choice = json.loads((trained.choice.folder / "choice.json").read_text())
+    choice = json.loads((trained.ranking.choice.folder / "choice.json").read_text())
     assert choice["ranking"] == ("ranked" if choice["ranked"] > choice["blended"] else "blended")
     for purpose in PURPOSES:
         policy = _bundle(trained, purpose).manifest.policy

@@ -117,7 +117,7 @@ def share_found(found: Sequence[RecallResult], expected: Sequence[RecallResult])
 
 def test_the_search_stays_narrow(channels: tuple[VectorChannel, VectorChannel]) -> None:
     """The first width that the export tries is enough: a hundredth of the items."""
-    assert channels[0]._ef == channels[0]._index.ef == export._LEAST_EF <= ITEMS / 95
+    assert channels[0]._ef == channels[0]._index.ef == export._MIN_EF <= ITEMS / 95
     assert ITEMS > 4 * EXACT_ROWS
 
 

@@ -193,7 +193,7 @@ def test_interrupted_it_says_so_and_exits_with_130(tmp_path: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with subprocess.Popen(arguments, stderr=subprocess.PIPE, text=True) as process:
             assert process.stderr is not None
-            while not process.stderr.readline().startswith("  [pacing]"):
+            while not process.stderr.readline().startswith("  [content]"):
                 assert process.poll() is None
             process.send_signal(signal.SIGINT)
             rest = process.stderr.read()

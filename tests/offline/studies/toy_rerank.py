@@ -33,6 +33,7 @@ class ToyWorkflow:
 
     def __init__(self, config: OfflineConfig) -> None:
         self.config = config
+        self.recall = SimpleNamespace(models=lambda view: SimpleNamespace(snapshot=SimpleNamespace(catalogue=range(9))))
         label = "all"
         fold = SimpleNamespace(ask=lambda snapshot, kind: "validation", training_view=object())
         self.plan = SimpleNamespace(
@@ -50,6 +51,3 @@ class ToyWorkflow:
 
     def test_targets(self, kind: str) -> str:
         return "test"
-
-    def recall_of(self, view: object) -> SimpleNamespace:
-        return SimpleNamespace(snapshot=SimpleNamespace(catalogue=range(9)))

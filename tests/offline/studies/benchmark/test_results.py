@@ -142,7 +142,7 @@ def test_a_row_says_when_it_overran_the_budget_and_the_page_claims_no_equal_one(
     replace(result, budget_minutes=1.5).save(tmp_path)
     page = results_page(tmp_path)
     assert "| served; over the budget: 1.6 of 1.5 CPU-minutes |" in page
-    assert "budget 1.5 CPU-minutes per model, tuning included, which the rows that say so overran" in page
+    assert "budget 1.5 CPU-minutes per model, tuning included, which the rows with that note overran" in page
     assert "at most" not in page
 
 
