@@ -20,7 +20,7 @@ from recsys.people import People, Role
 COLUMNS = {Role.DIRECTOR: "directors", Role.CAST: "cast", Role.WRITER: "writers"}
 """Columns of item rows that name people, by what they did."""
 
-NOBODY = frozenset({"", "n/a", "unknown"})
+PLACEHOLDER_NAMES = frozenset({"", "n/a", "unknown"})
 """What files write where there is no name, in lower case."""
 
 REMARK = re.compile(r"\s*\([^()]*\)")
@@ -28,14 +28,14 @@ REMARK = re.compile(r"\s*\([^()]*\)")
 
 
 def split_names(value: str | Iterable[str] | None) -> list[str]:
-    """Names in their order, each once; of "A|B" or of a list, without remarks in brackets and without `NOBODY`."""
+    """Names in their order, each once; of "A|B" or of a list, without remarks in brackets and without `PLACEHOLDER_NAMES`."""
     if value is None:
         return []
     parts = value.split("|") if isinstance(value, str) else value
     names: dict[int, str] = {}
     for part in parts:
         name = " ".join(REMARK.sub("", part or "").split())
-        if name.lower() not in NOBODY:
+        if name.lower() not in PLACEHOLDER_NAMES:
             names.setdefault(person_id(name), name)
     return list(names.values())
 

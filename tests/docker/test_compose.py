@@ -73,7 +73,7 @@ def mounts(service: dict[str, Any]) -> dict[PurePosixPath, str]:
 
 
 def test_no_volume_is_mounted_below_another_one(services: dict[str, dict[str, Any]]) -> None:
-    """The engine would make the folders in between as root, and the image's user could not write beside the mount."""
+    """The engine would make the folders in between as root, and the image's user could not write next to the mount."""
     folders = {name: mounts(service) for name, service in services.items()}
     assert folders["offline"]
     nested = {(name, f) for name, found in folders.items() for f in found if found.keys() & set(f.parents)}

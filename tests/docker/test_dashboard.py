@@ -13,9 +13,9 @@ def test_panels_do_not_overlap_and_fit_the_grid(dashboard: dict[str, Any]) -> No
     places = {panel["title"]: panel["gridPos"] for panel in dashboard["panels"]}
     assert len(places) == len(dashboard["panels"]), "two panels share a title"
     for (one, a), (other, b) in combinations(places.items(), 2):
-        beside = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
+        side_by_side = a["x"] + a["w"] <= b["x"] or b["x"] + b["w"] <= a["x"]
         stacked = a["y"] + a["h"] <= b["y"] or b["y"] + b["h"] <= a["y"]
-        assert beside or stacked, f"{one!r} lies over {other!r}"
+        assert side_by_side or stacked, f"{one!r} lies over {other!r}"
     assert all(place["x"] + place["w"] <= 24 for place in places.values())
 
 

@@ -1,4 +1,4 @@
-"""The Dockerfile and the small programs beside it. `make images` builds and starts the images themselves."""
+"""The Dockerfile and the small programs next to it. `make images` builds and starts the images themselves."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def system(
         settings=SETTINGS,
         role_settings={**(role_settings or {}), "gateway": {**GATEWAY_SETTINGS, **(gateway_settings or {})}},
     )
-    # Nothing hangs here but what a test has stopped and will let go on; a slow end is not a failed one.
+    # Nothing hangs here but what a test has stopped and will let continue; a slow end is not a failed one.
     cluster = LocalCluster(
         [launch(server) for server in servers], folder / "logs", stop_seconds=60, hang_seconds=PATIENCE_SECONDS
     )

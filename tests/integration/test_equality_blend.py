@@ -211,7 +211,7 @@ def test_one_broken_part_is_seen(
 
 
 def test_re_ranked_lists_are_equal_too(blend: Workflow, gateway: str, answers: Answers) -> None:
-    """The servers go on to a second bundle, which has nothing new but the bonuses of items and the policy."""
+    """The servers move to a second bundle, which has nothing new but the bonuses of items and the policy."""
     wanted = RerankConfig(exposure=3.0, genre_calibration=2.0, users=60, sweeps=10)
     workflow = published(blend.config.model_copy(update={"rerank": wanted}))
     version = workflow.config.store("evaluation").release().current

@@ -68,7 +68,7 @@ def test_preferred_genres_come_first_then_the_global_order(folder: Path) -> None
     assert ask(channel, "Western", count=3).item_ids.tolist() == [5, 6, 1]
 
 
-def test_a_small_genre_is_not_drowned_by_a_big_one(folder: Path) -> None:
+def test_a_small_genre_is_not_dominated_by_a_big_one(folder: Path) -> None:
     found = ask(PopularityChannel.open(folder), "Drama", "Western")
     assert found.item_ids.tolist() == [1, 5, 2, 4, 6, 3, 7]
     assert found.scores[:2].tolist() == [2.5, 2.5]

@@ -95,7 +95,7 @@ def lengths(embeddings: Embeddings, folder: Path) -> ReportSection:
 def pair_similarity(embeddings: Embeddings, folder: Path, config: ReportConfig) -> ReportSection:
     """Draws and lists how like each other pairs are."""
     found = analysis.pair_similarity(embeddings, seed=config.report_seed)
-    pictures.draw_similarity(folder / "likeness.png", found)
+    pictures.draw_similarity(folder / "similarity.png", found)
     kinds = {
         "any two items": found.any_items,
         "two items of one genre": found.genre_items,
@@ -110,7 +110,7 @@ def pair_similarity(embeddings: Embeddings, folder: Path, config: ReportConfig) 
     return ReportSection(
         "PairSimilarity of pairs",
         [PAIRS_NOTE],
-        picture="likeness.png",
+        picture="similarity.png",
         header=("cosine of", "mean", "5 %", "median", "95 %"),
         rows=rows,
     )

@@ -139,7 +139,7 @@ def popularity_channel() -> PopularityChannel:
 async def test_genres_that_a_cold_user_prefers_come_first(
     tmp_path: Path, preferred: list[str], expected: list[int]
 ) -> None:
-    """The other channels know nothing of whom they do not know."""
+    """The other channels know nothing of an unknown user."""
     async with gateway(tmp_path, policy(ranking="blended")) as world:
         world.processes["popularity"].real = popularity_channel()
         world.processes["itemcf"].item_ids = world.processes["vector"].item_ids = ()

@@ -47,10 +47,10 @@ def test_a_text_says_what_is_known_of_an_item(tables: Path) -> None:
 def test_texts_of_one_subject_are_near_each_other() -> None:
     vectors = WordVectors.fit([*SPACE, *LOVE], 2, seed=1).of([*SPACE, *LOVE])
     assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
-    likeness = vectors @ vectors.T
-    assert likeness[:3, :3].min() > 0.9
-    assert likeness[3:, 3:].min() > 0.9
-    assert np.abs(likeness[:3, 3:]).max() < 0.1
+    similarity = vectors @ vectors.T
+    assert similarity[:3, :3].min() > 0.9
+    assert similarity[3:, 3:].min() > 0.9
+    assert np.abs(similarity[:3, 3:]).max() < 0.1
 
 
 def test_a_later_text_is_placed_among_the_words_that_were_learned(tmp_path: Path) -> None:

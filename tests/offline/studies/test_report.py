@@ -28,7 +28,7 @@ from recsys.catalogue import Catalogue, ItemTexts
 from recsys.errors import BundleMismatch, BundleMissing
 
 N_USERS, N_ITEMS = 40, 25
-PICTURES = ("cold.png", "lengths.png", "likeness.png", "map.png", "users.png")
+PICTURES = ("cold.png", "lengths.png", "similarity.png", "map.png", "users.png")
 GENRES = ("Drama", "Horror")
 
 
@@ -102,7 +102,7 @@ def embeddings(config: ReportConfig) -> Embeddings:
     return Embeddings.load(store.open(store.release().current))
 
 
-def test_constants_and_padding_say_nothing_of_likeness(embeddings: Embeddings) -> None:
+def test_constants_and_padding_say_nothing_of_similarity(embeddings: Embeddings) -> None:
     assert embeddings.informative.tolist() == [True, True, False, False]
     similarity = embeddings.item_space @ embeddings.item_space.T
     assert similarity[:12, :12].min() > 0.9
