@@ -28,7 +28,7 @@ REMARK = re.compile(r"\s*\([^()]*\)")
 
 
 def split_names(value: str | Iterable[str] | None) -> list[str]:
-    """Names in their order, each once; of "A|B" or of a list, without remarks in brackets and without `PLACEHOLDER_NAMES`."""
+    """Names in their order, each once, of "A|B" or of a list; no remarks in brackets, no `PLACEHOLDER_NAMES`."""
     if value is None:
         return []
     parts = value.split("|") if isinstance(value, str) else value
