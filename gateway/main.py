@@ -20,9 +20,9 @@ from gateway.rollout import Rollout
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import Bundle, BundleStore
 from recsys.errors import CannotStart
-from recsys.server import Process, Service, run
+from recsys.server.server import Process, Service, run
+from recsys.server.versions import Versions
 from recsys.v1 import recommend_pb2_grpc
-from recsys.versions import Versions
 
 PROGRAM = "gateway"
 ROLE = "gateway"
@@ -33,7 +33,7 @@ _TICK_SECONDS = 0.25
 
 
 async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
-    """Everything between the configuration and the service; see `recsys.server.serve`."""
+    """Everything between the configuration and the service; see `recsys.server.server.serve`."""
     if config.workers > 1:
         raise CannotStart(
             f"workers: {config.workers}; a gateway keeps recorded events in memory, which a second process on its port "

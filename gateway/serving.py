@@ -13,7 +13,7 @@ from gateway.bundle.served import ServedBundle
 from gateway.config import GatewayConfig
 from gateway.pipeline.pipeline import Pipeline
 from recsys.bundle import Bundle, ChannelPolicy, ServingPolicy
-from recsys.telemetry import Telemetry
+from recsys.server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 

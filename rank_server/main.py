@@ -8,11 +8,11 @@ from functools import partial
 from rank_server.scoring import Ranker
 from rank_server.servicer import ROLE, SERVICE_NAME, RankServicer
 from recsys.bundle import Bundle, BundleStore, golden
-from recsys.compute import Compute
 from recsys.config import METRICS_PORTS, PORTS, ServerConfig, metrics_port_field, port_field
-from recsys.server import Process, Service, run
+from recsys.server.compute import Compute
+from recsys.server.server import Process, Service, run
+from recsys.server.versions import Versions
 from recsys.v1 import rank_pb2_grpc
-from recsys.versions import Versions
 
 
 class RankServerConfig(ServerConfig):

@@ -10,14 +10,14 @@ from grpc import aio
 from numpy.typing import NDArray
 
 from recsys import convert
-from recsys.calls import after_answer, note, remaining_seconds
-from recsys.compute import Compute
 from recsys.contracts import check_scores
 from recsys.domain import RankQuery, Scores
 from recsys.errors import ContractBroken
-from recsys.telemetry import Telemetry, observe_each
+from recsys.server.calls import after_answer, note, remaining_seconds
+from recsys.server.compute import Compute
+from recsys.server.telemetry import Telemetry, observe_each
+from recsys.server.versions import Versions
 from recsys.v1 import rank_pb2, rank_pb2_grpc
-from recsys.versions import Versions
 
 SERVICE_NAME = rank_pb2.DESCRIPTOR.services_by_name["RankService"].full_name
 

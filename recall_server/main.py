@@ -12,18 +12,18 @@ from recall_server.channels.base import Channel
 from recall_server.channels.registry import channel_class
 from recall_server.servicer import SERVICE_NAME, RecallServicer, stage_name
 from recsys.bundle import Bundle, BundleStore, golden
-from recsys.channels import CHANNELS
-from recsys.compute import Compute
+from recsys.channels import CHANNELS, FALLBACK
 from recsys.config import METRICS_PORTS, PORTS, ServerConfig
 from recsys.errors import CannotStart
-from recsys.server import Process, Service, run
+from recsys.server.compute import Compute
+from recsys.server.server import Process, Service, run
+from recsys.server.versions import Versions
 from recsys.v1 import recall_pb2_grpc
-from recsys.versions import Versions
 
 
 def _by_channel(ports: Mapping[str, int]) -> str:
-    """The defaults of all channels but the first, for the help text."""
-    return ", ".join(f"{ports[name]} for {name}" for name in list(CHANNELS)[1:] if name in ports)
+    """The defaults of all channels, for the help text."""
+    return ", ".join(f"{ports[name]} for {name}" for name in CHANNELS)
 
 
 class RecallServerConfig(ServerConfig):
@@ -44,16 +44,16 @@ class RecallServerConfig(ServerConfig):
 
     channel: str = Field(description=f"which channel to serve: {', '.join(CHANNELS)}")
     port: int = Field(
-        default=PORTS["popularity"],
+        default=PORTS[FALLBACK],
         ge=0,
         le=65_535,
         description=f"gRPC port; {_by_channel(PORTS)}; 0 picks a free one",
     )
     metrics_port: int = Field(
-        default=METRICS_PORTS["popularity"],
+        default=METRICS_PORTS[FALLBACK],
         ge=0,
         le=65_535,
-        description=f"port of /metrics, same host; {_by_channel(METRICS_PORTS)}; 0 picks a free one",
+        description=f"port of /metrics, on the same host; {_by_channel(METRICS_PORTS)}; 0 picks a free one",
     )
 
     @model_validator(mode="before")

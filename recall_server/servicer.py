@@ -8,12 +8,12 @@ from typing import Any, Protocol
 from grpc import aio
 
 from recsys import convert
-from recsys.calls import after_answer, note, remaining_seconds
-from recsys.compute import Compute
 from recsys.domain import RecallQuery, RecallResult
-from recsys.telemetry import Telemetry, observe_each
+from recsys.server.calls import after_answer, note, remaining_seconds
+from recsys.server.compute import Compute
+from recsys.server.telemetry import Telemetry, observe_each
+from recsys.server.versions import Versions
 from recsys.v1 import recall_pb2, recall_pb2_grpc
-from recsys.versions import Versions
 
 SERVICE_NAME = recall_pb2.DESCRIPTOR.services_by_name["RecallService"].full_name
 

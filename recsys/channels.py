@@ -17,8 +17,8 @@ from typing import Any, Literal
 from recsys.errors import InvalidRequest
 
 Need = Literal["tables", "text", "earlier"]
-"""What a trainer is given besides the snapshot, as a folder or None: the tables, the text vectors of the items, and
-what it wrote itself at the cut-off before."""
+"""What a trainer is given besides the snapshot, as a folder or None: the tables, the text vectors of the items (where
+its settings' `reads_text` is true), and what it wrote itself at the cut-off before."""
 
 
 @dataclass(frozen=True, slots=True)

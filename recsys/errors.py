@@ -17,7 +17,8 @@
         ├── DataTruncated     an incomplete last line, a truncated zip
         └── DataMalformed     an unparseable line, a wrong separator or encoding
 
-`recsys.status.GRPC_CODES` maps the tree to status codes; a test walks the tree and demands a code for every class.
+`recsys.server.status.GRPC_CODES` maps the tree to status codes; a test walks the tree and demands a code for every
+class.
 Messages name what was found, what was expected and what to do.
 """
 

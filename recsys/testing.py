@@ -35,8 +35,8 @@ from recsys.config import ServerConfig
 from recsys.domain import Candidates, History, RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import InvalidRequest
 from recsys.ordering import top_k
-from recsys.server import Server, Service
-from recsys.telemetry import Telemetry
+from recsys.server.server import Server, Service
+from recsys.server.telemetry import Telemetry
 
 TOY_CUTOFF = 1_000
 """Cut-off of toy bundles, and time of the queries below."""

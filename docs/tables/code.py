@@ -15,13 +15,14 @@ from offline.ingest.datasets.layout import Layout
 from offline.ingest.datasets.own import INTERACTIONS, ITEMS
 from offline.ingest.datasets.registry import PUBLISHED
 from offline.publish.publish import ROLE_FOLDERS
-from recsys import domain, identity, telemetry
+from recsys import domain, identity
 from recsys.bundle import golden
 from recsys.bundle import manifest as bundle
 from recsys.config import ServerConfig
 from recsys.convert import values
 from recsys.errors import CannotStart, DataError
-from recsys.status import GRPC_CODES
+from recsys.server import telemetry
+from recsys.server.status import GRPC_CODES
 from tables.annotations import kind_of
 from tables.markdown import quoted, table
 
@@ -61,7 +62,7 @@ def _mib(config: type[ServerConfig]) -> str:
 
 
 def metrics() -> str:
-    """Every metric of `recsys.telemetry` with labels, buckets and help."""
+    """Every metric of `recsys.server.telemetry` with labels, buckets and help."""
     measured = telemetry.Telemetry.create()
     rows = []
     for field in fields(measured):

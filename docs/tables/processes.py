@@ -20,7 +20,7 @@ COPY --from=project /project /project
 USER 10001:10001
 EXPOSE {port} {metrics_port}
 HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \\
-    CMD ["python", "-m", "recsys.healthcheck", "127.0.0.1:{port}"]
+    CMD ["python", "-m", "recsys.server.healthcheck", "127.0.0.1:{port}"]
 ENTRYPOINT ["python", "-m", "recall_server", "--channel", "{name}"]"""
 _INSTALL = "RUN pip install --no-index --find-links /project --no-deps recsys-serving"
 _INSTALL_EXTRA = """RUN --mount=type=bind,from=serving-wheels,source=/wheels,target=/wheels \\
@@ -113,8 +113,8 @@ def processes() -> str:
             str(METRICS_PORTS[role]),
             quoted(f"recall-{role}" if role in CHANNELS else role),
             quoted(own.get(role, "")) or "none",
-            f"where the bundle has it (`--profile {role}`)" if role in ON_DEMAND else "always",
+            f"with `--profile {role}`" if role in ON_DEMAND else "always",
         ]
         for role, port in PORTS.items()
     ]
-    return table(["process", "service", "gRPC port", "metrics port", "image", "extra", "started"], rows)
+    return table(["process", "service", "gRPC port", "metrics port", "image", "extra", "started by Compose"], rows)

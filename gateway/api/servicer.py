@@ -23,9 +23,9 @@ from gateway.pipeline.pipeline import Answer, Pipeline
 from gateway.pipeline.stages import Budget, Status
 from gateway.rollout import Rollout
 from gateway.serving import Serving
-from recsys.calls import after_answer, note, remaining_seconds
 from recsys.errors import InvalidRequest, NotFound
-from recsys.telemetry import Telemetry
+from recsys.server.calls import after_answer, note, remaining_seconds
+from recsys.server.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
 
 Context = grpc.aio.ServicerContext[Any, Any]

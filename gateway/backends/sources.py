@@ -10,11 +10,11 @@ from gateway.backends.backends import RankBackend, RecallBackend
 from gateway.pipeline.measure import TimedResponse, observe_call
 from gateway.pipeline.stages import RankSource, RecallSource, SourceAnswer
 from recsys import convert
-from recsys.calls import after_answer
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import ContractBroken
 from recsys.logs import request_id_of_call
-from recsys.telemetry import Telemetry
+from recsys.server.calls import after_answer
+from recsys.server.telemetry import Telemetry
 from recsys.v1 import rank_pb2, recall_pb2
 
 Response = TypeVar("Response", bound=TimedResponse)

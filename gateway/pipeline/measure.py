@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from gateway.pipeline.stages import StageReport, Status
-from recsys.telemetry import Telemetry
+from recsys.server.telemetry import Telemetry
 
 _OF_OTHER_PROCESSES = ("recall:", "rank")
 

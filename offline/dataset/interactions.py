@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -135,6 +136,15 @@ class Snapshot:
         return cls(
             dataset, cutoff, items, user_ids, indptr, events.item_ids, events.timestamps, events.types, events.values
         )
+
+    def digest(self) -> str:
+        """A digest of all events and of the items' ids: other data, or the same in another order, have another one."""
+        digest = hashlib.sha256(f"{self.dataset} {self.cutoff}".encode())
+        for ids in (self.items.item_ids, self.user_ids, self.indptr, self.item_ids, self.timestamps):
+            digest.update(ids.data)
+        digest.update(self.types.data)
+        digest.update(self.values.data)
+        return digest.hexdigest()
 
     @cached_property
     def catalogue(self) -> Catalogue:

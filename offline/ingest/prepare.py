@@ -20,13 +20,15 @@ from offline.ingest.ingest import append_interactions, ingest
 from offline.ingest.inputs import IngestInputs
 from offline.ingest.metadata import Described
 from offline.ingest.report import REPORT, IngestReport
+from offline.steps.code import code_digest
 from offline.steps.workspace import Step
 from recsys.errors import DataMissing
 
 log = logging.getLogger(__name__)
 
 SOURCE_FILE = "source.json"
-"""What the tables were made of: a cheap fingerprint (names, sizes, times of change) decides whether to read again."""
+"""What the tables were made of: a cheap fingerprint (names, sizes and times of change of the raw files, and a digest of
+the code that reads them) decides whether to read again."""
 
 PENDING = "pending_watermarks"
 """Its only key while tables are being made: up to where recorded events belong into them, by log id."""
@@ -116,9 +118,9 @@ def _remember(inputs: IngestInputs, name: str, file: Path) -> None:
 
 
 def tables_step(inputs: IngestInputs, *, reused: bool) -> Step:
-    """The tables as an input of other steps: their key is a digest of what ingest reported."""
+    """The tables as an input of other steps: their key is a digest of what ingest reported and of its code."""
     folder = inputs.tables.resolve()
-    key = hashlib.sha256((folder / REPORT).read_bytes()).hexdigest()[:16]
+    key = hashlib.sha256((folder / REPORT).read_bytes() + _code().encode()).hexdigest()[:16]
     return Step("tables", key, folder, reused)
 
 
@@ -155,7 +157,13 @@ def _fingerprint(inputs: IngestInputs, path: Path | None) -> dict[str, Any]:
         "max_bad_lines": inputs.max_bad_lines,
         "files": found,
         "tables": {name: schema.names for name, schema in SCHEMAS.items()},
+        "code": _code(),
     }
+
+
+def _code() -> str:
+    """A digest of this module and of everything that it imports: the formats, the rules, the generated demo set."""
+    return code_digest([prepare_tables])
 
 
 def _watermarks(inputs: IngestInputs) -> dict[str, int]:

@@ -30,10 +30,10 @@ from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped
 
 from offline.local.supervision import Program, configuration, log_file
 from offline.local.watchdog import HANG_SECONDS
-from recsys import healthcheck
 from recsys.channels import DEFAULT_CHANNELS
 from recsys.config import ANSWERS_FILE, EVENTS_FILE, METRICS_PORTS, PORTS
 from recsys.errors import CannotStart, Unreachable
+from recsys.server import healthcheck
 
 logger = logging.getLogger(__name__)
 

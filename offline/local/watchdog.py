@@ -17,7 +17,7 @@ from typing import Any
 
 from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[import-untyped]
 
-from recsys import healthcheck
+from recsys.server import healthcheck
 
 HANG_SECONDS = 8.0
 """A server that has answered health checks and then misses them for this long is killed. Longer than any pause of a

@@ -17,7 +17,7 @@ from typing import Any
 from recsys.errors import ContractBroken
 
 PACKAGES = ("gateway", "offline", "rank_server", "recall_server", "recsys")
-"""Ours. A change in any other library is a change of version, which the environment pins."""
+"""Ours. The versions of other libraries are not part of a key: the environment pins them."""
 
 ROOT = Path(__file__).resolve().parents[2]
 """The folder that holds our packages."""
@@ -76,7 +76,7 @@ def imported(source: str) -> tuple[str, ...]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names.update((node.module, *(f"{node.module}.{alias.name}" for alias in node.names)))
     return tuple(sorted(name for name in names if name.partition(".")[0] in PACKAGES))
 

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, TypeVar, cast
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -76,6 +76,14 @@ class ServingConfig(BaseModel):
         return ServingPolicy(channels=channels, rank_count=200, ranking="blended", serving_clock=clock)
 
 
+class ReadsText(Protocol):
+    """Settings of a channel that needs text vectors."""
+
+    @property
+    def reads_text(self) -> bool:
+        """Whether the channel reads them as it is configured."""
+
+
 @dataclass(frozen=True, slots=True)
 class RecallConfig:
     """Which channels are trained, and the settings of each by its name."""
@@ -88,7 +96,7 @@ class RecallConfig:
     def reads_text(self) -> bool:
         """Whether a channel that is trained reads what items' texts say: its settings have `reads_text`."""
         wanted = (name for name in self.channels if "text" in CHANNELS[name].needs)
-        return self.text.source != "none" and any(getattr(self.settings[name], "reads_text", True) for name in wanted)
+        return self.text.source != "none" and any(cast("ReadsText", self.settings[name]).reads_text for name in wanted)
 
 
 class CommonConfig(TypedConfig):

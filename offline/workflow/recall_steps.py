@@ -67,7 +67,8 @@ def train_recall(
     catalogue = workspace.run(
         "catalogue",
         partial(save_catalogue, snapshot),
-        facts={"dataset": dataset.name, "cutoff": cutoff, "events": len(snapshot.item_ids)},
+        # What a protocol keeps of the tables is made before any step: its outcome is in the key, not its code.
+        facts=snapshot.digest(),
         inputs=[tables],
     )
     text = _text_step(workspace, snapshot, config, inputs=(tables, catalogue), earlier=earlier)

@@ -46,7 +46,7 @@ def test_hadolint_finds_nothing(docker_folder: Path) -> None:
 def test_each_server_has_its_ports_a_health_check_and_no_rights(role: str, stages: dict[str, str]) -> None:
     text = stages[TARGETS[role]]
     assert f"EXPOSE {PORTS[role]} {METRICS_PORTS[role]}\n" in text
-    assert f'"recsys.healthcheck", "127.0.0.1:{PORTS[role]}"]' in text
+    assert f'"recsys.server.healthcheck", "127.0.0.1:{PORTS[role]}"]' in text
     assert "\nUSER 10001:10001\n" in text
     assert text.index("pip install") < text.index("USER"), "code must not belong to the user that runs it"
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from recsys.config import METRICS_PORTS
-from recsys.telemetry import Telemetry
+from recsys.server.telemetry import Telemetry
 
 OUR_METRIC = re.compile(r"\b(recsys_\w+|process_\w+)")
 RECORDED = re.compile(r"\w+:\w+(?::\w+)?")

@@ -22,8 +22,8 @@ from gateway.rollout import Rollout
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import ServingPolicy
 from recsys.errors import BundleMissing
-from recsys.server import Server, Service
-from recsys.telemetry import Telemetry
+from recsys.server.server import Server, Service
+from recsys.server.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
 from tests.gateway.toy import CHANNELS, Clock, FakeProcess, running, write_bundle
 from tests.waiting import PATIENCE_SECONDS

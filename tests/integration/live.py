@@ -18,9 +18,9 @@ from offline.evaluation.open_loop import TimedAnswer, send_at_rate
 from offline.local.cluster import LocalCluster, Ports, programs
 from offline.local.supervision import Program, log_file
 from offline.publish.publish import BundleFacts, publish
-from recsys import healthcheck
 from recsys.bundle import BundleStore, Release
 from recsys.bundle.manifest import MANIFEST_FILE
+from recsys.server import healthcheck
 from recsys.v1 import types_pb2
 from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse, StatusRequest, StatusResponse
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub

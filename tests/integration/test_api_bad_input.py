@@ -19,9 +19,9 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from gateway.config import GatewayConfig
 from offline.local.cluster import HOST, free_ports
-from recsys import healthcheck
 from recsys.config import PORTS
 from recsys.domain import MAX_REQUEST_HISTORY
+from recsys.server import healthcheck
 from recsys.v1.recommend_pb2 import Event, RecommendRequest, RecordEventsRequest, SimilarItemsRequest, StatusRequest
 from recsys.v1.recommend_pb2_grpc import RecommendationServiceStub
 from recsys.v1.types_pb2 import (

@@ -15,10 +15,10 @@ import pytest
 
 from offline.evaluation.open_loop import send_at_rate
 from offline.publish.publish import rollback
-from recsys import healthcheck
 from recsys.bundle import FORMAT_VERSION, BundleStore, Release
 from recsys.bundle.manifest import MANIFEST_FILE
 from recsys.bundle.store import RELEASE_FILE
+from recsys.server import healthcheck
 from recsys.v1.recommend_pb2 import Event, RecordEventsRequest
 from recsys.v1.types_pb2 import EVENT_TYPE_CLICK, STAGE_STATUS_REFUSED
 from tests.integration.live import (

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from rank_server.main import RankServerConfig, build, main
-from recsys import healthcheck
-from recsys.server import serve
+from recsys.server import healthcheck
+from recsys.server.server import serve
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 

@@ -15,12 +15,12 @@ from grpc import aio
 from rank_server.servicer import ROLE, SERVICE_NAME, RankServicer
 from recsys import convert
 from recsys.bundle import BundleStore
-from recsys.compute import Compute
-from recsys.server import Service
-from recsys.telemetry import Telemetry
+from recsys.server.compute import Compute
+from recsys.server.server import Service
+from recsys.server.telemetry import Telemetry
+from recsys.server.versions import Versions
 from recsys.testing import FakeRanker, release, serving, toy_rank_query, write_bundle
 from recsys.v1 import rank_pb2, rank_pb2_grpc
-from recsys.versions import Versions
 
 
 @dataclass

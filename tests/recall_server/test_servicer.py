@@ -17,13 +17,13 @@ from grpc import aio
 from recall_server.servicer import SERVICE_NAME, RecallServicer, stage_name
 from recsys import convert
 from recsys.bundle import BundleStore
-from recsys.compute import Compute
 from recsys.domain import History, ItemFilter, RecallQuery
-from recsys.server import Service
-from recsys.telemetry import Telemetry
+from recsys.server.compute import Compute
+from recsys.server.server import Service
+from recsys.server.telemetry import Telemetry
+from recsys.server.versions import Versions
 from recsys.testing import TOY_CUTOFF, FakeChannel, release, serving, write_bundle
 from recsys.v1 import recall_pb2, recall_pb2_grpc
-from recsys.versions import Versions
 from tests.waiting import PATIENCE_SECONDS, soon
 
 ROLE = "itemcf"

@@ -10,8 +10,8 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from recsys.server import Server, Service
-from recsys.telemetry import Telemetry
+from recsys.server.server import Server, Service
+from recsys.server.telemetry import Telemetry
 from recsys.v1 import recall_pb2, recall_pb2_grpc
 
 NAME = "recsys.v1.RecallService"

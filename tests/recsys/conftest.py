@@ -6,8 +6,8 @@ import pytest
 from grpc import aio
 
 from recsys.config import ServerConfig
-from recsys.server import Server
-from recsys.telemetry import Telemetry
+from recsys.server.server import Server
+from recsys.server.telemetry import Telemetry
 from recsys.v1 import recall_pb2_grpc
 from tests.recsys.answering import Recall, Running, service_of
 

@@ -7,7 +7,7 @@ import grpc
 import pytest
 
 from recsys import errors
-from recsys.status import GRPC_CODES, code_of
+from recsys.server.status import GRPC_CODES, code_of
 
 
 def tree() -> list[type[errors.RecsysError]]:

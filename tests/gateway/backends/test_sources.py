@@ -18,7 +18,7 @@ from gateway.pipeline.merge import merge
 from gateway.pipeline.stages import Outcome, Status
 from recsys.domain import History, RankQuery, RecallQuery, RecallResult
 from recsys.errors import DeadlinePassed
-from recsys.telemetry import Telemetry
+from recsys.server.telemetry import Telemetry
 from tests.gateway.toy import FakeProcess, running
 from tests.waiting import PATIENCE_SECONDS
 

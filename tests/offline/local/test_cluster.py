@@ -18,10 +18,10 @@ from offline.local.cluster import LocalCluster, Ports, free_ports, programs
 from offline.local.supervision import Program, configuration
 from offline.local.watchdog import ROUND_SECONDS
 from recall_server.channels.popularity import GENRE_SCALES_FILE, SCORES_FILE, PopularityChannel
-from recsys import healthcheck
 from recsys.bundle import golden
 from recsys.config import METRICS_PORTS, PORTS
 from recsys.errors import CannotStart, Unreachable
+from recsys.server import healthcheck
 from recsys.testing import release, toy_recall_query, write_bundle
 from tests.waiting import PATIENCE_SECONDS, eventually
 

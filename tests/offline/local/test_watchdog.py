@@ -14,7 +14,7 @@ from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[im
 
 from offline.local import watchdog
 from offline.local.watchdog import MAX_MISSED, MissedHealthChecks, section, watch
-from recsys import healthcheck
+from recsys.server import healthcheck
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 NO_ANSWER = "DEADLINE_EXCEEDED: Deadline Exceeded"

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,17 @@ from offline.ranking.blend import choose_blend
 from offline.ranking.rankers.kinds import NetworkRanker, TreeRanker
 from offline.ranking.samples import sample_fold, save_features
 from offline.steps.code import PACKAGES, ROOT, closure, code_digest, files_digest, source_file
+from offline.steps.linking import link_folders
+from offline.steps.workspace import Workspace
 from recsys.channels import CHANNELS
 from recsys.errors import ContractBroken
 
-NO_STEP = ("gateway/api/servicer.py", "offline/commands/cli.py", "offline/studies/report/page.py", "recsys/server.py")
+NO_STEP = (
+    "gateway/api/servicer.py",
+    "offline/commands/cli.py",
+    "offline/studies/report/page.py",
+    "recsys/server/server.py",
+)
 """Files that no step's outcome depends on."""
 
 
@@ -83,6 +91,20 @@ def test_steps_of_the_ranker_depend_on_what_makes_them(
     module = source_file(work).relative_to(ROOT).as_posix()
     assert [file for file in files if not edited(copy, module, file)] == []
     assert [file for file in NO_STEP if edited(copy, module, file)] == []
+
+
+def test_a_step_depends_on_what_it_names_and_does_not_import(tmp_path: Path) -> None:
+    """What is loaded by name, like the channels of the recall view, is in the key by `also`."""
+    workspace, nothing = Workspace(tmp_path / "work"), partial(link_folders, [])
+    named = ([], [TreeRanker], [TreeRanker, NetworkRanker])
+    keys = {workspace.run("view", nothing, also=also).key for also in named}
+    workspace.release()
+    assert len(keys) == 3
+
+
+def test_our_packages_are_those_of_the_import_rules() -> None:
+    rules = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"]
+    assert sorted(PACKAGES) == sorted(rules["root_packages"])
 
 
 def test_one_ranker_is_not_trained_again_for_another(copy: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,6 +24,7 @@ from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import OfflineConfig, RecallConfig
 from offline.workflow.recall_steps import RecallModels, train_recall
 from offline.workflow.workflow import Workflow
+from recall_server.channels.popularity import PopularityChannel
 from recall_server.channels.vector import VectorChannel
 from recsys.domain import RecallQuery
 from tests.offline.recall.two_tower.towers import varied
@@ -124,6 +127,37 @@ def test_each_cut_off_of_a_workflow_continues_the_one_before(
     cutoffs = [*workflow.split.cutoffs, workflow.split.test.until]
     assert len(cutoffs) > 3
     assert trained == list(zip(cutoffs, [None, *cutoffs[:-1]], strict=True))
+
+
+def test_other_data_of_the_same_size_is_trained_again(tmp_path: Path, dataset: Dataset, tables: Step) -> None:
+    """What a protocol keeps of the tables is decided before any step: the key sees the data, not only its size."""
+    config = RecallConfig(("popularity",), {"popularity": PopularityConfig()})
+    workspace, keys = Workspace(tmp_path / "work"), set[str]()
+    events = dataset.interactions
+    swapped = replace(dataset, interactions=replace(events, item_ids=events.item_ids[::-1].copy()))
+    for known in (dataset, swapped, dataset):
+        keys.add(train_recall(workspace, known, DAYS * DAY, config=config, tables=tables).channels["popularity"].key)
+    workspace.release()
+    assert len(keys) == 2
+
+
+def test_the_view_is_made_again_when_a_channel_that_reads_it_changes(
+    tmp_path: Path, dataset: Dataset, tables: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trainer need not import its channel; what opens the view depends on it all the same."""
+    config = RecallConfig(("popularity",), {"popularity": PopularityConfig()})
+    named: list[object] = []
+    run = Workspace.run
+
+    def noting(self: Workspace, name: str, *arguments: Any, **options: Any) -> Step:
+        named.extend(options.get("also", ()) if name == "recall" else ())
+        return run(self, name, *arguments, **options)
+
+    monkeypatch.setattr(Workspace, "run", noting)
+    workspace = Workspace(tmp_path / "work")
+    train_recall(workspace, dataset, DAYS * DAY, config=config, tables=tables)
+    workspace.release()
+    assert named == [PopularityChannel]
 
 
 def test_what_recall_trained_serves(models: list[RecallModels]) -> None:

@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 from recsys import __version__
 from recsys.bundle import Bundle, BundleStore, Release
 from recsys.errors import BundleError, BundleMismatch, BundleMissing, RecsysError
-from recsys.telemetry import Telemetry
+from recsys.server.telemetry import Telemetry
 from recsys.v1 import types_pb2
 
 logger = logging.getLogger(__name__)

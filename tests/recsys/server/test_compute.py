@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 import pytest
 
-from recsys.compute import Compute
 from recsys.errors import DeadlinePassed
-from recsys.telemetry import Telemetry
+from recsys.server.compute import Compute
+from recsys.server.telemetry import Telemetry
 from tests.waiting import PATIENCE_SECONDS
 
 T = TypeVar("T")

@@ -11,10 +11,10 @@ from typing import Any
 import grpc
 import pytest
 
-from recsys.calls import REQUEST_ID_KEY, Calls, after_answer, note, remaining_seconds
 from recsys.errors import BundleMissing, ContractBroken, InvalidRequest, RecsysError
 from recsys.logs import request_id_of_call, write_logs
-from recsys.telemetry import Telemetry
+from recsys.server.calls import REQUEST_ID_KEY, Calls, after_answer, note, remaining_seconds
+from recsys.server.telemetry import Telemetry
 from recsys.v1 import recall_pb2
 from tests.recsys.answering import NAME, Behavior, Running
 from tests.waiting import PATIENCE_SECONDS, soon
@@ -175,7 +175,7 @@ async def test_each_call_leaves_one_line_with_its_request_id_and_facts(
     await running.stub.Recall(recall_pb2.RecallRequest())
     await running.stub.Status(recall_pb2.RecallServiceStatusRequest())
     lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
-    lines = [line for line in lines if line["logger"] == "recsys.calls"]
+    lines = [line for line in lines if line["logger"] == "recsys.server.calls"]
     assert [line["request_id"] for line in lines[:2]] == ["from-message", "from-metadata"]
     assert len(lines[2]["request_id"]) == 32
     assert len(lines) == 3
@@ -186,7 +186,7 @@ async def test_each_call_leaves_one_line_with_its_request_id_and_facts(
 async def test_failed_calls_are_warnings(running: Running, caplog: pytest.LogCaptureFixture) -> None:
     running.servicer.behavior = raising(InvalidRequest("count: 0"))
     await running.error()
-    failed = [record for record in caplog.records if record.name == "recsys.calls"]
+    failed = [record for record in caplog.records if record.name == "recsys.server.calls"]
     assert [(record.levelno, record.getMessage()) for record in failed] == [(logging.WARNING, "count: 0")]
 
 

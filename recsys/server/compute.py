@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
-from recsys.calls import after_answer
 from recsys.errors import DeadlinePassed
-from recsys.telemetry import Telemetry
+from recsys.server.calls import after_answer
+from recsys.server.telemetry import Telemetry
 
 T = TypeVar("T")
 

@@ -16,8 +16,8 @@ from grpc import aio
 
 from recsys.errors import DeadlinePassed, Overloaded, RecsysError
 from recsys.logs import request_id_of_call
-from recsys.status import code_of
-from recsys.telemetry import Telemetry
+from recsys.server.status import code_of
+from recsys.server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 

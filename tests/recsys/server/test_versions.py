@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from recsys import versions as versions_module
 from recsys.bundle import Bundle, BundleStore, golden
 from recsys.errors import BundleMismatch, BundleMissing
-from recsys.telemetry import Telemetry
+from recsys.server import versions as versions_module
+from recsys.server.telemetry import Telemetry
+from recsys.server.versions import Versions
 from recsys.testing import FakeChannel, release, write_bundle
-from recsys.versions import Versions
 from tests.waiting import PATIENCE_SECONDS
 
 ROLE = "popularity"

@@ -20,12 +20,12 @@ from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from recsys import __version__
-from recsys.calls import CallLimits, Calls
 from recsys.config import ServerConfig
 from recsys.errors import CannotStart, RecsysError
 from recsys.logs import write_logs
-from recsys.reflection import reflect
-from recsys.telemetry import Telemetry
+from recsys.server.calls import CallLimits, Calls
+from recsys.server.reflection import reflect
+from recsys.server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from recsys.config import ServerConfig
 from recsys.errors import CannotStart
-from recsys.server import Process, Server, Service, run, serve
-from recsys.telemetry import Telemetry
+from recsys.server.server import Process, Server, Service, run, serve
+from recsys.server.telemetry import Telemetry
 from recsys.v1 import recall_pb2, recall_pb2_grpc
 from tests.recsys.answering import NAME, Recall, Running, service_of
 from tests.waiting import PATIENCE_SECONDS

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import generate_latest
 
 from recsys.errors import CannotStart
-from recsys.telemetry import SECONDS, Telemetry
+from recsys.server.telemetry import SECONDS, Telemetry
 
 NAMES = {
     "recsys_rpc_seconds",

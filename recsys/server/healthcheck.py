@@ -1,4 +1,4 @@
-"""Checks whether a server is healthy: `python -m recsys.healthcheck HOST:PORT [SERVICE]`.
+"""Checks whether a server is healthy: `python -m recsys.server.healthcheck HOST:PORT [SERVICE]`.
 
 For container health checks and scripts. Exit code 0: SERVING; 1: anything else, with one line that says what.
 """
@@ -26,7 +26,9 @@ def state(target: str, *, service: str = "", timeout_seconds: float = 2.0) -> st
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code."""
-    parser = argparse.ArgumentParser(prog="recsys.healthcheck", description="Exit code 0 if a server is healthy.")
+    parser = argparse.ArgumentParser(
+        prog="recsys.server.healthcheck", description="Exit code 0 if a server is healthy."
+    )
     parser.add_argument("target", help="HOST:PORT of the gRPC server")
     parser.add_argument("service", nargs="?", default="", help="full service name; default: the whole process")
     parser.add_argument("--timeout", type=float, default=2.0, help="seconds to wait for the answer")

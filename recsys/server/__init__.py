@@ -1,0 +1,1 @@
+"""What every serving process has in common: calls, computing, versions, health, telemetry, reflection."""
