@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from recsys.ordering import distinct, has_repeats
 
 Ids = NDArray[np.int64]
+Floats32 = NDArray[np.float32]
+Floats64 = NDArray[np.float64]
 Scores = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 

@@ -27,7 +27,7 @@ from gateway.pipeline.post_ranking import OrderedCandidates, PostRankingStage
 from gateway.pipeline.request import RequestContext
 from recsys.bundle import RerankPolicy
 from recsys.catalogue import NO_YEAR, Catalogue
-from recsys.domain import EVENT_WEIGHTS, History, Ids, Mask, Scores
+from recsys.domain import EVENT_WEIGHTS, Floats64, History, Ids, Mask, Scores
 from recsys.errors import BundleDamaged
 
 BONUS_FILE = "gateway/exposure_bonus.npy"
@@ -36,8 +36,6 @@ MIXED_IN = 0.01
 _NOTHING = 1e-6
 """Mass of an empty list, instead of 0: a first item of which nothing is known is far from every distribution."""
 _YEARS = 10
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Reranker(PostRankingStage):
             order[: len(head)] = head[np.concatenate([picked, np.delete(np.arange(len(head)), picked)])]
         return order
 
-    def _pick(self, rows: Ids, values: Floats, history: History, *, count: int) -> Ids:
+    def _pick(self, rows: Ids, values: Floats64, history: History, *, count: int) -> Ids:
         """int64[count]: positions of `rows`, in the order in which the greedy selection picks them."""
         profile = self._profile(rows, history)
         similarity = self.policy.diversity * cosines(self.catalogue.genres[rows])
@@ -131,7 +129,7 @@ class _CategoryProfile:
     """float32[classes]: m, the mass of the list so far."""
 
     @classmethod
-    def of(cls, weight: float, wanted: Floats, shares: Floats) -> _CategoryProfile:
+    def of(cls, weight: float, wanted: Floats64, shares: Floats64) -> _CategoryProfile:
         """One distribution p, proportional to `wanted`; classes that p lacks only count in the mass."""
         classes = np.flatnonzero(wanted * weight)
         p = wanted[classes] / (wanted.sum() or 1.0)
@@ -148,7 +146,7 @@ class _CategoryProfile:
         )
 
     @classmethod
-    def _empty(cls, weights: Floats | Scores, shares: Floats | Scores, mass: Floats | Scores) -> _CategoryProfile:
+    def _empty(cls, weights: Floats64 | Scores, shares: Floats64 | Scores, mass: Floats64 | Scores) -> _CategoryProfile:
         weights, shares, mass = (np.asarray(array, np.float32) for array in (weights, shares, mass))
         # An empty list has a tiny mass, all of it mixed in: q = α p until an item with known classes is added.
         held_mass = np.full(len(weights), _NOTHING, np.float32)
@@ -168,26 +166,26 @@ class _CategoryProfile:
         self.held_mass += self.mass[position]
 
 
-def relevance(n: int) -> Floats:
+def relevance(n: int) -> Floats64:
     """float64[n]: the relevance of the positions of a list, best first; twice as far down counts 1 less."""
-    values: Floats = -np.log2(np.arange(2, n + 2, dtype=np.float64))
+    values: Floats64 = -np.log2(np.arange(2, n + 2, dtype=np.float64))
     return values
 
 
-def cosines(genres: Mask) -> Floats:
+def cosines(genres: Mask) -> Floats64:
     """float64[n, n]: the cosine of each pair of rows of `genres`, bool[n, genres]; 0 where a row is empty."""
     unit = genres / np.maximum(np.sqrt(genres.sum(axis=1, keepdims=True)), 1.0)
-    similarities: Floats = unit @ unit.T
+    similarities: Floats64 = unit @ unit.T
     return similarities
 
 
-def genre_shares(genres: Mask) -> Floats:
+def genre_shares(genres: Mask) -> Floats64:
     """float64[n, genres]: each item's genres in equal parts; all 0 for an item without any."""
-    shares: Floats = genres / np.maximum(genres.sum(axis=1, keepdims=True), 1)
+    shares: Floats64 = genres / np.maximum(genres.sum(axis=1, keepdims=True), 1)
     return shares
 
 
-def decade_shares(years: NDArray[np.int16]) -> Floats:
+def decade_shares(years: NDArray[np.int16]) -> Floats64:
     """float64[n, decades]: 1 at each item's decade, of those that occur; all 0 if the year is unknown."""
     decades, columns = np.unique(years // _YEARS, return_inverse=True)
     shares = np.zeros((len(years), len(decades)))

@@ -14,13 +14,13 @@ from tqdm import tqdm
 from gateway.pipeline.request import Request
 from offline.commands.live_requests import live_requests
 from offline.commands.output import say
-from offline.commands.skew import COUNT, Difference, Matrix, differences, drawn_requests, record_queries, training_store
+from offline.commands.skew import COUNT, Difference, differences, drawn_requests, record_queries, training_store
 from offline.commands.verb import Verb
 from offline.workflow.config import OfflineConfig, Purpose
 from recsys import convert
 from recsys.bundle import Bundle
 from recsys.config import PORTS
-from recsys.domain import RankQuery
+from recsys.domain import Floats32, RankQuery
 from recsys.errors import ContractBroken, Unreachable
 from recsys.features import FeatureStore
 from recsys.v1 import rank_pb2
@@ -128,7 +128,7 @@ def _active_version(stub: Any, target: str) -> str:
 
 def _served_features(
     stub: Any, target: str, bundle: Bundle, queries: Sequence[RankQuery]
-) -> list[tuple[tuple[str, ...], Matrix]]:
+) -> list[tuple[tuple[str, ...], Floats32]]:
     """Names and matrix per query, as the rank server has them. One query a call, as the gateway asks."""
     answers = []
     for query in tqdm(queries, desc="rank", unit="request", leave=False, disable=None):

@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gateway.bundle.state import StoredHistories
 from gateway.pipeline.fallback import Fallback
@@ -31,7 +30,7 @@ from offline.workflow.config import OfflineConfig
 from recall_server.channels.registry import channel_class
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
-from recsys.domain import History, RankQuery
+from recsys.domain import Floats32, History, RankQuery
 from recsys.errors import BundleMismatch, ContractBroken
 from recsys.features import FeatureStore
 from recsys.features.rating import RatingModel
@@ -41,8 +40,6 @@ log = logging.getLogger(__name__)
 
 COUNT = 10
 """Items a request asks for; the ranker is asked about as many candidates as the policy says."""
-
-Matrix = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +125,8 @@ def training_store(bundle: Bundle, config: OfflineConfig) -> FeatureStore | None
 
 def differences(
     queries: Sequence[RankQuery],
-    served: Sequence[tuple[tuple[str, ...], Matrix]],
-    expected: Sequence[Matrix],
+    served: Sequence[tuple[tuple[str, ...], Floats32]],
+    expected: Sequence[Floats32],
     names: tuple[str, ...],
 ) -> list[Difference]:
     """Per feature the place where it differs most, largest difference first.

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gateway.pipeline.rerank import MIXED_IN, Floats, cosines
-from recsys.domain import Ids, Mask
+from gateway.pipeline.rerank import MIXED_IN, cosines
+from recsys.domain import Floats64, Ids, Mask
 
 
 def novelty(lists: Sequence[Ids], event_counts: NDArray[np.int64]) -> float:
@@ -36,7 +36,7 @@ def intra_list_diversity(lists: Sequence[Ids], genres: Mask) -> float:
     return float(np.mean(means)) if means else 0.0
 
 
-def divergence(histories: Sequence[Ids], lists: Sequence[Ids], shares: Floats) -> float:
+def divergence(histories: Sequence[Ids], lists: Sequence[Ids], shares: Floats64) -> float:
     """Mean over requests of KL(p || q): p the history's distribution, q the list's with `MIXED_IN` p in it.
 
     `shares` is float64[items, classes]. Requests whose history or list has no known class do not

@@ -22,15 +22,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.domain import Ids
+from recsys.domain import Floats64, Ids
 from recsys.errors import ContractBroken
 
 CUTS = (5, 10, 20, 50, 100)
 LONGEST = max(CUTS)
 NO_ITEM = -1
 """Fills up lists shorter than `LONGEST`."""
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +76,7 @@ def hits_of(lists: Ids, relevant: Relevant) -> NDArray[np.bool_]:
     return hits
 
 
-def per_request(hits: NDArray[np.bool_], relevant_counts: Ids, cuts: Sequence[int] = CUTS) -> dict[str, Floats]:
+def per_request(hits: NDArray[np.bool_], relevant_counts: Ids, cuts: Sequence[int] = CUTS) -> dict[str, Floats64]:
     """Every metric at every cut as `name@K`: float64[requests]. Each request has at least one relevant item."""
     # Cumulated along the list, so that column K - 1 is the value at cut K.
     ranks = np.arange(1, hits.shape[1] + 1)
@@ -88,7 +86,7 @@ def per_request(hits: NDArray[np.bool_], relevant_counts: Ids, cuts: Sequence[in
     ideal = np.concatenate([[0.0], (1.0 / np.log2(ranks + 1.0)).cumsum()])
     precisions = np.where(hits, found / ranks, 0.0).cumsum(axis=1)
     first = np.where(hits.any(axis=1), hits.argmax(axis=1) + 1, np.iinfo(np.int64).max)
-    metrics: dict[str, Floats] = {}
+    metrics: dict[str, Floats64] = {}
     for k in cuts:
         n, best = found[:, k - 1], np.minimum(relevant_counts, k)
         metrics[f"recall@{k}"] = n / relevant_counts
@@ -121,7 +119,7 @@ def mean_popularity(lists: Ids, item_ids: Ids, event_counts: NDArray[np.int64], 
     return float(percentiles[np.searchsorted(item_ids, shown)].mean())
 
 
-def intervals(values: Floats, user_ids: Ids, *, resamples: int, seed: int) -> Floats:
+def intervals(values: Floats64, user_ids: Ids, *, resamples: int, seed: int) -> Floats64:
     """float64[metrics, 2]: 95 % percentile bootstrap intervals of the means of `values`, float64[requests, metrics].
 
     Users are resampled, each with all of their requests, since requests of one user are not independent.
@@ -138,11 +136,11 @@ def intervals(values: Floats, user_ids: Ids, *, resamples: int, seed: int) -> Fl
         # How often each user is drawn in n draws with replacement.
         drawn = np.bincount(rng.integers(0, n, n), minlength=n).astype(np.float64)
         means[i] = drawn @ sums / (drawn @ counts)
-    bounds: Floats = np.quantile(means, [0.025, 0.975], axis=0).T
+    bounds: Floats64 = np.quantile(means, [0.025, 0.975], axis=0).T
     return bounds
 
 
-def paired_interval(ours: Floats, theirs: Floats, user_ids: Ids, *, resamples: int, seed: int) -> Floats:
+def paired_interval(ours: Floats64, theirs: Floats64, user_ids: Ids, *, resamples: int, seed: int) -> Floats64:
     """float64[metrics, 3]: mean of ours - theirs, and the bounds of its 95 % bootstrap interval.
 
     Both are float64[requests, metrics] of the same requests, whose users are `user_ids`. Every resample draws the same

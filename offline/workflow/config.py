@@ -198,13 +198,13 @@ else:
     )
 
 
-Settings = TypeVar("Settings", bound=BaseModel)
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
 
 
 class OfflineConfig(WithChannels):
     """The settings of every verb; each channel of the registry has a section of its own."""
 
-    def settings_of(self, channel: str, kind: type[Settings]) -> Settings:
+    def settings_of(self, channel: str, kind: type[SettingsT]) -> SettingsT:
         """The settings of one channel, which are of the type `kind`."""
         found = getattr(self, CHANNELS[channel].settings_section)
         if not isinstance(found, kind):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ValidationError
 
 from recsys.errors import BundleDamaged, BundleMismatch
 
-Facts = TypeVar("Facts", bound=BaseModel)
+FactsT = TypeVar("FactsT", bound=BaseModel)
 
 
 def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], *, facts: str) -> NDArray[Any]:
@@ -29,7 +29,7 @@ def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], *, facts
     return np.ascontiguousarray(found)
 
 
-def read_facts(path: Path, kind: type[Facts]) -> Facts:
+def read_facts(path: Path, kind: type[FactsT]) -> FactsT:
     """What a channel's facts file says; raises BundleDamaged, which names the first wrong field."""
     try:
         return kind.model_validate_json(path.read_text(encoding="utf-8"))

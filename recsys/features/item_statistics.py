@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.domain import Floats64
 from recsys.features.events import DAY, ItemEvents, count, relative_log
 
 WINDOW_DAYS = (7, 30, 90, 365)
@@ -23,17 +24,15 @@ STAGES = (0, 20, 40, 80, 160, 320)
 """Lower bounds of the stages of users, in earlier events of the same user."""
 STAGE_HALF_LIFE_DAYS = 90.0
 
-Floats = NDArray[np.float64]
-
 
 @dataclass(frozen=True, slots=True)
 class ItemStatistics:
     """Event counts by item: one float64[items] per window of `WINDOW_DAYS`, then one over all time."""
 
-    counts: tuple[Floats, ...]
-    returning: tuple[Floats, ...]
-    decayed: Floats
-    ages: Floats
+    counts: tuple[Floats64, ...]
+    returning: tuple[Floats64, ...]
+    decayed: Floats64
+    ages: Floats64
     """float64[events]: days before the cut-off."""
     positions: NDArray[np.int64]
     """int64[events]: how many events the same user had before."""
@@ -55,15 +54,15 @@ class ItemStatistics:
             events,
         )
 
-    def returning_share(self, window: int) -> Floats:
+    def returning_share(self, window: int) -> Floats64:
         """float64[items]: the share of returning users in each item's events of one window, shrunk to that of all:
         (returning + prior · overall share) / (count + prior)."""
         counts, returning = self.counts[window], self.returning[window]
         mean = returning.sum() / max(counts.sum(), 1.0)
-        share: Floats = (returning + PRIOR_EVENTS * mean) / (counts + PRIOR_EVENTS)
+        share: Floats64 = (returning + PRIOR_EVENTS * mean) / (counts + PRIOR_EVENTS)
         return share
 
-    def experience(self) -> tuple[Floats, Floats]:
+    def experience(self) -> tuple[Floats64, Floats64]:
         """float64[items] each: shrunk means, over the item's events, of log(1 + the user's events before; in all)."""
         users = self.events.user_rows
         totals = np.bincount(users)[users] if len(users) else users
@@ -80,11 +79,11 @@ class ItemStatistics:
             columns.append(relative_log(count(self.events.item_rows[own], n, recency[own])))
         return np.stack(columns, axis=1).astype(np.float32)
 
-    def _shrunk_mean(self, values: Floats) -> Floats:
+    def _shrunk_mean(self, values: Floats64) -> Floats64:
         """float64[items]: (sum of the item's values + prior · overall mean) / (count + prior)."""
         n = len(self.decayed)
         mean = float(values.mean()) if len(values) else 0.0
-        sums: Floats = count(self.events.item_rows, n, values) + PRIOR_EVENTS * mean
+        sums: Floats64 = count(self.events.item_rows, n, values) + PRIOR_EVENTS * mean
         return sums / (self.counts[-1] + PRIOR_EVENTS)
 
 
@@ -93,7 +92,7 @@ def stage_of(events: NDArray[np.int64] | int) -> NDArray[np.int64]:
     return np.searchsorted(np.asarray(STAGES), events, side="right") - 1
 
 
-def _user_progress(events: ItemEvents) -> tuple[NDArray[np.int64], Floats]:
+def _user_progress(events: ItemEvents) -> tuple[NDArray[np.int64], Floats64]:
     """int64[events], float64[events]: the number of the user's earlier events, and the days since the first of them."""
     users = events.user_rows
     if not len(users):

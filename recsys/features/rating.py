@@ -16,22 +16,21 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.domain import Floats32
 from recsys.errors import BundleMismatch
 
 VECTORS_FILE = "rank/rating/vectors.npy"
 BIASES_FILE = "rank/rating/biases.npy"
 FACTS_FILE = "rank/rating/facts.json"
 
-Floats = NDArray[np.float32]
-
 
 @dataclass(frozen=True, slots=True)
 class RatingModel:
     """Item vectors and biases in units of `spread`; safe to use from several threads."""
 
-    vectors: Floats
+    vectors: Floats32
     """float32[items, factors] by catalogue row; zeros for an item nobody rated."""
-    biases: Floats
+    biases: Floats32
     """float32[items]."""
     mean: float
     """Mean of all ratings."""
@@ -63,17 +62,17 @@ class RatingModel:
         facts = {"mean": self.mean, "spread": self.spread, "reg": self.reg, "bias_reg": self.bias_reg, **more}
         (folder / FACTS_FILE).write_text(json.dumps(facts, indent=1) + "\n", "utf-8")
 
-    def predict(self, history_rows: NDArray[np.int64], history_values: Floats, rows: NDArray[np.int64]) -> Floats:
+    def predict(self, history_rows: NDArray[np.int64], history_values: Floats32, rows: NDArray[np.int64]) -> Floats32:
         """float32[len(rows)]: the rating expected for the items at catalogue rows `rows`, not cut to any scale.
 
         `history_rows` and `history_values` are parallel, in any order; events whose value is NaN are ignored.
         """
         user = self.fold_in(history_rows, history_values)
         standard = self.vectors[rows] @ user[:-1] + self.biases[rows] + user[-1]
-        predicted: Floats = (np.float32(self.mean) + np.float32(self.spread) * standard).astype(np.float32)
+        predicted: Floats32 = (np.float32(self.mean) + np.float32(self.spread) * standard).astype(np.float32)
         return predicted
 
-    def fold_in(self, history_rows: NDArray[np.int64], history_values: Floats) -> Floats:
+    def fold_in(self, history_rows: NDArray[np.int64], history_values: Floats32) -> Floats32:
         """float32[factors + 1]: the user's vector and, last, bias; zeros for a user without ratings."""
         rated = np.isfinite(history_values)
         if not rated.any() or self.spread == 0.0:
@@ -83,17 +82,17 @@ class RatingModel:
         return solve(with_one(self.vectors[rows]), wanted.astype(np.float32), self.reg, self.bias_reg)
 
 
-def with_one(vectors: Floats) -> Floats:
+def with_one(vectors: Floats32) -> Floats32:
     """float32[n, factors + 1]: a last column of ones, which stands for the bias."""
     return np.concatenate([vectors, np.ones((len(vectors), 1), np.float32)], axis=1)
 
 
-def solve(design: Floats, wanted: Floats, reg: float, bias_reg: float) -> Floats:
+def solve(design: Floats32, wanted: Floats32, reg: float, bias_reg: float) -> Floats32:
     """float32[columns]: the ridge regression of `wanted` on `design`, whose last column is ones: a ridge of
     reg · (n + 1) on the others, of `bias_reg` on the last."""
     normal = design.T @ design
     ridge = np.full(len(normal), reg * (len(wanted) + 1), np.float32)
     ridge[-1] = bias_reg
     normal[np.diag_indices_from(normal)] += ridge
-    solved: Floats = np.linalg.solve(normal, design.T @ wanted).astype(np.float32)
+    solved: Floats32 = np.linalg.solve(normal, design.T @ wanted).astype(np.float32)
     return solved

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.domain import Floats32
 from recsys.features.events import MISSING
 from recsys.features.user import UserProfile
 
@@ -29,10 +30,10 @@ LAST = 5
 NEAREST_AMONG = 50
 """Number of the latest events that are compared one by one."""
 
-Floats = NDArray[np.float32]
 
-
-def similarities(candidates: Floats, past: Floats, profile: UserProfile, *, in_session: NDArray[np.bool_]) -> Floats:
+def similarities(
+    candidates: Floats32, past: Floats32, profile: UserProfile, *, in_session: NDArray[np.bool_]
+) -> Floats32:
     """float32[n, len(SIMILARITY_NAMES)] of candidates with unit vectors float32[n, d].
 
     `past` is float32[events, d], oldest first: the events that `profile` is made of; `in_session` says which of them

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recsys.catalogue import Catalogue
-from recsys.domain import Ids, RankQuery
+from recsys.domain import Floats32, Ids, RankQuery
 from recsys.errors import BundleMismatch, InvalidRequest
 from recsys.features.credits import PEOPLE_NAMES, PeopleCrosses
 from recsys.features.crosses import CROSS_NAMES, crosses, evidence, evidence_names
@@ -32,19 +32,17 @@ VECTORS_FILE = "rank/features/vectors.npy"
 FACTS_FILE = "rank/features/facts.json"
 RATING_NAME = "cross_svd_rating"
 
-Floats = NDArray[np.float32]
-
 
 @dataclass(frozen=True)
 class FeatureStore:
     """What was known of items at the cut-off, and everything needed to complete it for one query."""
 
     catalogue: Catalogue
-    items: Floats
+    items: Floats32
     """float32[items, len(ITEM_NAMES)] by catalogue row."""
-    stages: Floats
+    stages: Floats32
     """float32[items, len(STAGES)]: see `ItemStatistics.stages`."""
-    vectors: Floats
+    vectors: Floats32
     """float32[items, d]: see `item_vectors`."""
     channels: tuple[str, ...]
     """Channels whose evidence has columns, in order."""
@@ -98,7 +96,7 @@ class FeatureStore:
         """Columns of `features`, in order."""
         return feature_names(self.channels, rated=self.rating is not None)
 
-    def item_column(self, name: str) -> Floats:
+    def item_column(self, name: str) -> Floats32:
         """float32[items]: the column of `items` with this name."""
         return self.items[:, ITEM_NAMES.index(name)]
 
@@ -113,7 +111,7 @@ class FeatureStore:
             days_since_first=self.item_column("item_days_since_first"),
         )
 
-    def features(self, query: RankQuery) -> Floats:
+    def features(self, query: RankQuery) -> Floats32:
         """float32[n, len(feature_names)]: one row per candidate, in their order; every value is finite.
 
         Unknown items of the history are ignored. Raises InvalidRequest for an unknown candidate or genre.
@@ -146,7 +144,7 @@ class FeatureStore:
         among = within_request_ranks(found[:, self._ranked_columns])
         return np.concatenate([found, among, evidence(query.candidates, self.channels)], axis=1)
 
-    def _people(self, rows: NDArray[np.int64], history_rows: NDArray[np.int64], deviations: Floats) -> Floats:
+    def _people(self, rows: NDArray[np.int64], history_rows: NDArray[np.int64], deviations: Floats32) -> Floats32:
         if self._known_people is None:
             return np.full((len(rows), len(PEOPLE_NAMES)), MISSING, np.float32)
         return self._known_people.crosses(rows, history_rows, deviations)
@@ -202,9 +200,9 @@ def check_feature_names(where: str, found: tuple[str, ...], expected: tuple[str,
     raise BundleMismatch(f"{where}: {detail}, this software computes {wanted}; train and publish again")
 
 
-def _array(path: Path, n: int, columns: int | None) -> Floats:
+def _array(path: Path, n: int, columns: int | None) -> Floats32:
     """The array at `path`; raises BundleMismatch unless it is float32[n, columns]."""
-    array: Floats = np.load(path, allow_pickle=False)
+    array: Floats32 = np.load(path, allow_pickle=False)
     if array.ndim != 2 or len(array) != n or (columns is not None and array.shape[1] != columns):
         width = "any" if columns is None else columns
         raise BundleMismatch(f"{path}: shape {array.shape}, expected ({n}, {width}); publish again")

@@ -17,7 +17,7 @@ from offline.ranking.rankers.ranking_dataset import (
 )
 from rank_server.scoring import GRAPH_FILE
 
-Settings = dict[str, int | float]
+TrialSettings = dict[str, int | float]
 
 
 class RankerKind(ABC):
@@ -36,7 +36,7 @@ class RankerKind(ABC):
         what a killed run continues from. Raises DataError where there is nothing to learn from."""
 
     @abstractmethod
-    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:
+    def train(self, dataset: RankingDataset, path: Path, settings: TrialSettings) -> None:
         """Learns from all of `dataset` with the settings that a trial chose, and writes the graph to `path`.
 
         Raises DataError where there is nothing to learn from, ContractBroken where the graph scores otherwise."""
@@ -49,7 +49,7 @@ class RankerKind(ABC):
             self.attempt(dataset, validation.open(), folder).save(folder)
 
     @final
-    def write_graph(self, files: DatasetFiles, settings: Settings, folder: Path) -> None:
+    def write_graph(self, files: DatasetFiles, settings: TrialSettings, folder: Path) -> None:
         """Trains on everything and writes `GRAPH_FILE` below `folder`."""
         (folder / GRAPH_FILE).parent.mkdir(parents=True, exist_ok=True)
         self.train(files.open(), folder / GRAPH_FILE, settings)

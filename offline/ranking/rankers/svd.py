@@ -19,11 +19,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from offline.dataset.interactions import Snapshot
+from recsys.domain import Floats32
 from recsys.features.rating import RatingModel, solve, with_one
 
 log = logging.getLogger(__name__)
-
-Floats = NDArray[np.float32]
 
 
 class RatingConfig(BaseModel):
@@ -47,7 +46,7 @@ class Ratings:
 
     users: NDArray[np.int64]
     items: NDArray[np.int64]
-    values: Floats
+    values: Floats32
 
     def take(self, index: NDArray[np.bool_]) -> Ratings:
         """Those at `index`."""
@@ -133,7 +132,7 @@ class _Groups:
         indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=n))]).astype(np.int64)
         return cls(np.argsort(rows, kind="stable"), indptr)
 
-    def solve(self, others: Floats, columns: NDArray[np.int64], standard: Floats, config: RatingConfig) -> Floats:
+    def solve(self, others: Floats32, columns: NDArray[np.int64], standard: Floats32, config: RatingConfig) -> Floats32:
         """float32[groups, factors + 1]: vectors and, last, biases, with those of the other side (`others`) fixed."""
         solved = np.zeros((len(self.indptr) - 1, others.shape[1]), np.float32)
         # Regress z less the other side's bias on the other side's vectors and a one, whose coefficient is the own bias.
@@ -146,7 +145,7 @@ class _Groups:
         return solved
 
 
-def _shrunk_means(rows: NDArray[np.int64], standard: Floats, n: int, reg: float) -> Floats:
+def _shrunk_means(rows: NDArray[np.int64], standard: Floats32, n: int, reg: float) -> Floats32:
     """float32[n]: sum of the group's values / (count + reg), the bias of a model without vectors."""
     counts, sums = np.bincount(rows, minlength=n), np.bincount(rows, standard, minlength=n)
     return (sums / (counts + reg)).astype(np.float32)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from offline.ranking.rankers.graph import PARITY, export_graph
-from offline.ranking.rankers.kind import RankerKind, Settings
+from offline.ranking.rankers.kind import RankerKind, TrialSettings
 from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, RankingDataset
 from offline.ranking.rankers.svd import RatingConfig
 from offline.ranking.samples import Samples
@@ -145,7 +145,7 @@ class RatingRanker(RankerKind):
         """Nothing is chosen."""
         return RankerTrial({}, scores_of(_rating_of(dataset), held_out.samples), {})
 
-    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:  # noqa: ARG002 - there are none
+    def train(self, dataset: RankingDataset, path: Path, settings: TrialSettings) -> None:  # noqa: ARG002 - there are none
         """Nothing is trained."""
         export_rating(_rating_of(dataset), path)
 

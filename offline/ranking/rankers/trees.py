@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tqdm import tqdm
 
 from offline.ranking.blend import METRIC
-from offline.ranking.rankers.kind import RankerKind, Settings
+from offline.ranking.rankers.kind import RankerKind, TrialSettings
 from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, RankingDataset, quality
 from offline.ranking.rankers.trees_export import Base, export_onnx
 from offline.ranking.samples import Samples
@@ -178,6 +178,6 @@ class TreeRanker(RankerKind):
         """Chooses the number of rounds."""
         return choose_rounds(dataset, held_out.samples, self.config)
 
-    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:
+    def train(self, dataset: RankingDataset, path: Path, settings: TrialSettings) -> None:
         """Trains as many rounds."""
         train(dataset, path, self.config, rounds=int(settings.get("rounds", 1)))

@@ -15,10 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from offline.ranking.samples.config import SamplesConfig
-from recsys.domain import Candidates, Ids, RankQuery
+from recsys.domain import Candidates, Floats32, Ids, RankQuery
 from recsys.features import FeatureStore
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,7 @@ class Mixture:
         weights = np.exp(store.item_column("item_count_all").astype(np.float64))
         return cls(store, config, weights / weights.sum())
 
-    def draw(self, query: RankQuery, features: Floats, relevant: Ids) -> tuple[Ids, Floats]:
+    def draw(self, query: RankQuery, features: Floats32, relevant: Ids) -> tuple[Ids, Floats32]:
         """Item ids and features of the candidates that are kept, in their order, then of those that are added.
 
         Features of what recall returned are those of the whole list, as serving computes them; what is added has no
@@ -68,7 +66,7 @@ class Mixture:
         found: Ids = catalogue.item_ids[np.sort(np.concatenate([first, second]))]
         return found
 
-    def _features(self, query: RankQuery, added: Ids) -> Floats:
+    def _features(self, query: RankQuery, added: Ids) -> Floats32:
         """Features of added items, each as if it followed the list that recall made."""
         longer = replace(query, candidates=_with(query.candidates, added))
         return self.store.features(longer)[len(query.candidates) :]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import optuna
 
 Value = int | float | str | bool
-Settings = dict[str, Value]
+SearchedSettings = dict[str, Value]
 """By dotted key, `section.field` or `section.subsection.field`.
 
 Never null, which a TOML file cannot express and so could not set over another file.
@@ -126,14 +126,14 @@ SPACES: dict[str, Space] = {
 Config = TypeVar("Config", bound=OfflineConfig)
 
 
-def suggested(space: Space, trial: optuna.Trial) -> Settings:
+def suggested(space: Space, trial: optuna.Trial) -> SearchedSettings:
     """A value for every key of the space."""
     return {key: domain.suggest(trial, key) for key, domain in space.items()}
 
 
-def present(space: Space, config: OfflineConfig) -> Settings:
+def present(space: Space, config: OfflineConfig) -> SearchedSettings:
     """What `config` has for the keys of the space, where the space holds it: the first trial, as good as any other."""
-    found: Settings = {}
+    found: SearchedSettings = {}
     for key, domain in space.items():
         value: Any = reduce(getattr, key.split("."), config)
         if value is None and isinstance(domain, Categorical):

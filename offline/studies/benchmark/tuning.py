@@ -21,14 +21,14 @@ from offline.evaluation.evaluate import produce_lists, request_values
 from offline.steps.cost import Meter
 from offline.studies.benchmark.config import TuneConfig
 from offline.studies.benchmark.headlines import chosen_metric, measured_group, special_moment
-from offline.studies.benchmark.spaces import SPACES, Settings, overridden, present, suggested
+from offline.studies.benchmark.spaces import SPACES, SearchedSettings, overridden, present, suggested
 from offline.workflow.workflow import Workflow
 from recsys.errors import CannotStart
 
 log = logging.getLogger(__name__)
 
 RANKER = "ranker"
-Objective = Callable[[Settings], float]
+Objective = Callable[[SearchedSettings], float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class Tuned:
 
     model: str
     metric: str
-    settings: Settings
+    settings: SearchedSettings
     value: float
     cpu_seconds: float
     trials: list[dict[str, Any]]
@@ -131,7 +131,7 @@ def spent(study: optuna.Study) -> float:
     return sum(float(trial.user_attrs["cpu_seconds"]) for trial in finished(study))
 
 
-def toml_of(settings: Settings) -> str:
+def toml_of(settings: SearchedSettings) -> str:
     """Sections and values; JSON's numbers, strings and booleans are TOML's. Spaces have no null, for TOML has none."""
     sections: dict[str, list[str]] = {}
     for key, value in settings.items():
@@ -143,7 +143,7 @@ def toml_of(settings: Settings) -> str:
 def _objective(config: TuneConfig, model: str) -> Objective:
     """Trains with the settings and evaluates on validation; what does not depend on them is not trained again."""
 
-    def evaluate_channel(settings: Settings) -> float:
+    def evaluate_channel(settings: SearchedSettings) -> float:
         workflow = Workflow(_only(overridden(config.offline(), settings), model))
         fold = workflow.plan.validation
         models = workflow.channels_alone(fold.training_view)
@@ -153,7 +153,7 @@ def _objective(config: TuneConfig, model: str) -> Objective:
         values = request_values(produce_lists(models, asked, [model])[model], asked)
         return float(np.mean(values[chosen_metric(config.protocol)][measured]))
 
-    def evaluate_ranker(settings: Settings) -> float:
+    def evaluate_ranker(settings: SearchedSettings) -> float:
         workflow = Workflow(overridden(config.offline(), settings))
         choice = json.loads((workflow.ranking.choice.folder / "choice.json").read_text("utf-8"))
         return float(choice["ranked"])

@@ -11,8 +11,8 @@ from sklearn.decomposition import PCA  # type: ignore[import-untyped]
 from sklearn.manifold import TSNE  # type: ignore[import-untyped]
 from threadpoolctl import threadpool_limits
 
-from offline.studies.report.embeddings import Embeddings, Matrix
-from recsys.domain import Ids
+from offline.studies.report.embeddings import Embeddings
+from recsys.domain import Floats64, Ids
 
 PERPLEXITY = 30.0
 MIN_TSNE_ITEMS = 10
@@ -32,11 +32,11 @@ def nearest(embeddings: Embeddings, row: int, n: int) -> list[tuple[int, float]]
     return [(int(other), float(similarity[other])) for other in best]
 
 
-def flat_map(vectors: Matrix, *, method: str, seed: int) -> Matrix:
+def flat_map(vectors: Floats64, *, method: str, seed: int) -> Floats64:
     """float64[n, 2]: points in which neighbours are near each other (t-SNE, van der Maaten & Hinton 2008), or PCA."""
     if method == "pca" or len(vectors) < MIN_TSNE_ITEMS:
         wide = vectors if vectors.shape[1] > 1 else np.hstack([vectors, np.zeros_like(vectors)])
-        points: Matrix = PCA(2, random_state=seed).fit_transform(wide)
+        points: Floats64 = PCA(2, random_state=seed).fit_transform(wide)
         return points
     perplexity = min(PERPLEXITY, (len(vectors) - 1) / 3)
     model = TSNE(2, perplexity=perplexity, init="pca", learning_rate="auto", random_state=seed)
@@ -62,12 +62,12 @@ def shown_genres(embeddings: Embeddings, rows: Ids) -> tuple[list[str], NDArray[
 class PairSimilarity:
     """Cosines of pairs, by kind of pair."""
 
-    any_items: Matrix
-    genre_items: Matrix
+    any_items: Floats64
+    genre_items: Floats64
     """Pairs of items that share a genre."""
-    nearest_items: Matrix
+    nearest_items: Floats64
     """Of each item, the one most like it."""
-    any_users: Matrix
+    any_users: Floats64
 
 
 def pair_similarity(embeddings: Embeddings, *, seed: int) -> PairSimilarity:
@@ -91,7 +91,7 @@ def _pairs(rng: np.random.Generator, n: int) -> tuple[Ids, Ids]:
     return first, (first + rng.integers(1, n, size=PAIRS)) % n
 
 
-def dimensions_used(vectors: Matrix) -> float:
+def dimensions_used(vectors: Floats64) -> float:
     """The participation ratio (Σλ)²/Σλ² of the covariance's eigenvalues: how many dimensions vary alike.
 
     1 where all vectors lie on a line, d where they fill d dimensions evenly.

@@ -12,12 +12,10 @@ from numpy.typing import NDArray
 from gateway.bundle.state import StoredHistories
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue, ItemTexts
-from recsys.domain import Ids
+from recsys.domain import Floats64, Ids
 from recsys.errors import BundleMismatch
 
 ITEMS_FILE, USERS_FILE = "two_tower/items.parquet", "two_tower/users.parquet"
-
-Matrix = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -26,9 +24,9 @@ class Embeddings:
 
     catalogue: Catalogue
     titles: tuple[str, ...]
-    items: Matrix
+    items: Floats64
     """float64[items, d] by catalogue row."""
-    users: Matrix
+    users: Floats64
     """float64[users, d]."""
     event_users: Ids
     """Row of `users` of each event of the bundle's histories."""
@@ -65,17 +63,17 @@ class Embeddings:
     @cached_property
     def informative(self) -> NDArray[np.bool_]:
         """bool[d]: dimensions in which users differ; the others (a constant, padding) rank nothing differently."""
-        spread: Matrix = self.users.std(axis=0)
+        spread: Floats64 = self.users.std(axis=0)
         return spread > 1e-6 * max(float(spread.max(initial=0.0)), 1e-12)
 
     @cached_property
-    def item_space(self) -> Matrix:
+    def item_space(self) -> Floats64:
         """float64[items, d], rows of length 1: item vectors without their mean, each dimension weighted by how much
         users differ in it. Items are near each other here where the same users score both high."""
         return _directions((self.items - self.items.mean(axis=0)) * self.users.std(axis=0))
 
     @cached_property
-    def user_space(self) -> Matrix:
+    def user_space(self) -> Floats64:
         """float64[users, d], rows of length 1: likewise for users, weighted by how much items differ."""
         return _directions((self.users - self.users.mean(axis=0)) * self.items.std(axis=0))
 
@@ -84,13 +82,13 @@ class Embeddings:
         return np.argsort(-self.item_events, kind="stable")[:n]
 
 
-def _read(bundle: Bundle, file: str, key: str) -> tuple[Ids, Matrix]:
+def _read(bundle: Bundle, file: str, key: str) -> tuple[Ids, Floats64]:
     table = pq.read_table(bundle.path(file))
     flat = table["vector"].combine_chunks().flatten().to_numpy()
     return table[key].to_numpy(), flat.reshape(len(table), -1).astype(np.float64)
 
 
-def _directions(vectors: Matrix) -> Matrix:
+def _directions(vectors: Floats64) -> Floats64:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    directions: Matrix = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    directions: Floats64 = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
     return directions

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from offline.studies.report import analysis, pictures
 from offline.studies.report.config import ReportConfig
-from offline.studies.report.embeddings import Embeddings, Matrix
+from offline.studies.report.embeddings import Embeddings
 from offline.studies.report.page import ReportSection
 from offline.studies.report.sections import cold_items, title_of
-from recsys.domain import Ids
+from recsys.domain import Floats64, Ids
 
 MAP = (
     "Only nearness means something; directions, and distances across the map, do not. An item of several genres has"
@@ -31,7 +31,7 @@ class ItemMap:
     """Items laid out on a plane once, for two pictures."""
 
     rows: Ids
-    points: Matrix
+    points: Floats64
     genres: list[str]
     kinds: Ids
 

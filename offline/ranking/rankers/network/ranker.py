@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from offline.ranking.rankers.kind import RankerKind, Settings
+from offline.ranking.rankers.kind import RankerKind, TrialSettings
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.network.export import ServedNetwork, export_network
 from offline.ranking.rankers.network.inputs import WindowRequests, all_batches
@@ -98,6 +98,6 @@ class NetworkRanker(RankerKind):
         """Chooses the number of epochs and the weights of the tasks."""
         return choose_epochs(dataset, held_out, self.config, folder=folder)
 
-    def train(self, dataset: RankingDataset, path: Path, settings: Settings) -> None:
+    def train(self, dataset: RankingDataset, path: Path, settings: TrialSettings) -> None:
         """Trains as many epochs."""
         train(dataset, path, self.config, settings=settings)

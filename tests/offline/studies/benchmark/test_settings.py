@@ -10,7 +10,7 @@ import pytest
 from offline.studies.benchmark.command import command_of
 from offline.studies.benchmark.config import BenchmarkConfig, TuneConfig
 from offline.studies.benchmark.runs import chosen_models
-from offline.studies.benchmark.spaces import SPACES, Settings, present
+from offline.studies.benchmark.spaces import SPACES, SearchedSettings, present
 from offline.studies.benchmark.tuning import Tuned, toml_of
 from offline.workflow.config import OfflineConfig
 from recall_server.channels.evidence import ValueScale
@@ -68,7 +68,7 @@ def test_a_search_keeps_what_people_chose_within_a_section_of_a_section(tmp_path
     (tmp_path / config.place).mkdir()
     by_hand = "[two_tower]\nhistory_limit = 50\n\n[two_tower.sequence]\nblocks = 3\ndropout = 0.3\n"
     (tmp_path / config.place / "base.toml").write_text(by_hand)
-    chosen: Settings = {"two_tower.tower": "sequence", "two_tower.sequence.dropout": 0.1}
+    chosen: SearchedSettings = {"two_tower.tower": "sequence", "two_tower.sequence.dropout": 0.1}
     assert toml_of(chosen) == '[two_tower]\ntower = "sequence"\n\n[two_tower.sequence]\ndropout = 0.1\n'
     Tuned("vector", "ndcg@10", chosen, 0.1, 3.0, []).save(tmp_path / config.place)
     towers = BenchmarkConfig.from_arguments(common, "test").two_tower

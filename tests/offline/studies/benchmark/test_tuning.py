@@ -12,7 +12,7 @@ from mlflow.entities import Run
 from offline.commands.cli import main
 from offline.studies.benchmark import tuning
 from offline.studies.benchmark.config import TuneConfig
-from offline.studies.benchmark.spaces import SPACES, Integer, Settings, overridden, present
+from offline.studies.benchmark.spaces import SPACES, Integer, SearchedSettings, overridden, present
 from offline.studies.benchmark.tracking import track_result
 from offline.studies.benchmark.tuning import search, study_name, toml_of
 from offline.workflow.config import OfflineConfig
@@ -39,7 +39,7 @@ def test_a_search_finds_the_best_and_goes_on_where_it_stopped(tmp_path: Path, mo
     config = TuneConfig.from_arguments(arguments, "test")
     tried: list[int] = []
 
-    def objective(settings: Settings) -> float:
+    def objective(settings: SearchedSettings) -> float:
         tried.append(int(str(settings["itemcf.n_neighbours"])))
         return -abs(tried[-1] - 100) + 0.0 * sum(range(200_000))
 
@@ -62,7 +62,7 @@ def test_a_search_that_was_killed_in_its_first_trial_begins_with_what_is_configu
         ["--root", str(tmp_path), "--dataset", "shop", "--max-trials", "1", "--settings", str(tmp_path)], "test"
     )
 
-    def killed(settings: Settings) -> float:
+    def killed(settings: SearchedSettings) -> float:
         raise KeyboardInterrupt
 
     for _ in range(2):
