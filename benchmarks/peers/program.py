@@ -18,7 +18,7 @@ from peers.race import run_race
 from peers.rows import Requests, RowsFolder, read_rows
 from peers.trials import Settings, best_of, finished_trials, open_study, seconds_of, table, tune
 
-JUDGED_REQUESTS = 2000
+EVALUATED_REQUESTS = 2000
 
 
 @dataclass(frozen=True)
@@ -41,17 +41,17 @@ class Run:
         """How many rows the refit has for each row of a trial's fit."""
         return len(self.rows.refit.item) / max(len(self.rows.fit.item), 1)
 
-    def judged(self) -> tuple[Requests, np.ndarray]:
+    def evaluated_requests(self) -> tuple[Requests, np.ndarray]:
         """The validation requests that settings are evaluated on, and their positions: all, or a fixed sample of them
         for a peer that is evaluated after every epoch."""
         positions = np.arange(len(self.rows.validation.ids))
-        if self.peer.epochs and len(positions) > JUDGED_REQUESTS:
-            positions = np.sort(np.random.default_rng(self.seed).choice(positions, JUDGED_REQUESTS, replace=False))
+        if self.peer.epochs and len(positions) > EVALUATED_REQUESTS:
+            positions = np.sort(np.random.default_rng(self.seed).choice(positions, EVALUATED_REQUESTS, replace=False))
         return self.rows.validation.part(positions), positions
 
-    def judge(self, scorer: Scorer) -> float:
+    def evaluate(self, scorer: Scorer) -> float:
         """The protocol's metric of a scorer on the validation requests."""
-        requests, positions = self.judged()
+        requests, positions = self.evaluated_requests()
         lists, _ = list_items(scorer, requests, self.rows)
         return measure(lists, self.rows.relevant[positions], str(self.rows.facts["metric"]))
 
@@ -64,7 +64,7 @@ def tune_at_once(run: Run) -> Any:
     fit = run.peer.load()
     tune(
         run.study,
-        lambda settings: run.judge(fit(run.rows.fit, settings, run.seed)),
+        lambda settings: run.evaluate(fit(run.rows.fit, settings, run.seed)),
         published=run.peer.published,
         space=run.peer.space,
         may_continue=lambda longest: (
@@ -82,7 +82,7 @@ def tune_by_epochs(run: Run) -> Any:
         run.study,
         run.meter,
         build=lambda settings: build(run.peer.kind, run.rows.fit, settings, run.seed),
-        judge=run.judge,
+        evaluate=run.evaluate,
         offer=(list(run.peer.published), run.peer.space),
         rows_ratio=run.ratio,
         epochs=run.peer.epochs,

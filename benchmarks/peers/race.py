@@ -43,12 +43,12 @@ class Contestant:
     seconds: float = 0.0
     epoch_seconds: float = 0.0
 
-    def advance(self, judge: Callable[[Any], float]) -> None:
+    def advance(self, evaluate: Callable[[Any], float]) -> None:
         """One epoch and its figure."""
         start = cpu_seconds()
         self.learner.epoch()
         self.epoch_seconds = cpu_seconds() - start
-        self.curve.append(judge(self.learner))
+        self.curve.append(evaluate(self.learner))
         if not self.rested:
             self.learner.keep()
         self.seconds += cpu_seconds() - start
@@ -76,7 +76,7 @@ def qualify(
     meter: BudgetMeter,
     *,
     build: Callable[[Settings], EpochLearner],
-    judge: Callable[[Any], float],
+    evaluate: Callable[[Any], float],
     offer: tuple[list[Settings], Space],
 ) -> Contestant:
     """Lets each contestant learn for the same CPU time, at least one epoch, and returns the best. The others are
@@ -88,7 +88,7 @@ def qualify(
         trial, settings = ask(study, published, space)
         runner = Contestant(trial, settings, build(settings))
         while not runner.curve or runner.seconds < QUALIFYING_SHARE * meter.budget_seconds:
-            runner.advance(judge)
+            runner.advance(evaluate)
         leader, loser = (runner, leader) if leader is None or runner.curve[-1] > leader.curve[-1] else (leader, runner)
         if loser is not None:
             record(study, loser.trial, max(loser.curve), seconds=loser.seconds, pruned=True)
@@ -105,11 +105,11 @@ def may_learn(leader: Contestant, meter: BudgetMeter, rows_ratio: float, *, epoc
 
 
 def train(
-    leader: Contestant, meter: BudgetMeter, judge: Callable[[Any], float], *, rows_ratio: float, epochs: int
+    leader: Contestant, meter: BudgetMeter, evaluate: Callable[[Any], float], *, rows_ratio: float, epochs: int
 ) -> bool:
     """Trains the leader on; True where validation stopped it (or `epochs`), False where the budget did."""
     while may_learn(leader, meter, rows_ratio, epochs=epochs):
-        leader.advance(judge)
+        leader.advance(evaluate)
     return leader.rested >= PATIENCE or len(leader.curve) >= epochs
 
 
@@ -118,7 +118,7 @@ def run_race(
     meter: BudgetMeter,
     *,
     build: Callable[[Settings], EpochLearner],
-    judge: Callable[[Any], float],
+    evaluate: Callable[[Any], float],
     offer: tuple[list[Settings], Space],
     rows_ratio: float,
     epochs: int,
@@ -130,8 +130,8 @@ def run_race(
     """
     if best_of(study) is not None:
         return None
-    leader = qualify(study, meter, build=build, judge=judge, offer=offer)
-    converged = train(leader, meter, judge, rows_ratio=rows_ratio, epochs=epochs)
+    leader = qualify(study, meter, build=build, evaluate=evaluate, offer=offer)
+    converged = train(leader, meter, evaluate, rows_ratio=rows_ratio, epochs=epochs)
     leader.trial.set_user_attr("epochs", leader.best_epoch)
     leader.trial.set_user_attr("converged", converged)
     record(study, leader.trial, max(leader.curve), seconds=leader.seconds)

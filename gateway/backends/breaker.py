@@ -46,7 +46,7 @@ class Breaker:
     def check(self) -> None:
         """Raises Skipped, with the last failure as its cause, while the breaker is open."""
         if self._open:
-            raise Skipped(f"{self._name} was not called, it is being probed in the background: {self._cause}")
+            raise Skipped(f"{self._name} was not called while it is being probed in the background: {self._cause}")
 
     def failed(self, cause: str) -> None:
         """Counts a failure."""

@@ -35,7 +35,7 @@ def connect(
             found = version
     except (sqlite3.Error, OSError) as error:
         raise CannotStart(
-            f"{path}: cannot be opened ({error}); free disk space, fix the rights or name another file"
+            f"{path}: cannot be opened ({error}); free disk space, fix the permissions or name another file"
         ) from error
     if found != version:
         raise CannotStart(f"{path}: schema {found}, this software writes schema {version}; name another file")

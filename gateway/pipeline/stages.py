@@ -135,8 +135,9 @@ class PipelineSource(ABC):
 
     def _check_version(self, found: str) -> None:
         if found != self.bundle_version:
+            answer = f"bundle {found}" if found else "no bundle version"
             raise BundleMismatch(
-                f"{self.name}: version {found!r} answered, {self.bundle_version!r} was asked; restart the process"
+                f"{self.name}: answered with {answer}, expected {self.bundle_version}; restart the process"
             )
 
 

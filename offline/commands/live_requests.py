@@ -42,7 +42,9 @@ def live_requests(bundle: Bundle, folder: Path, n: int, *, count: int) -> list[R
         except sqlite3.Error as error:
             raise DataMalformed(f"{folder}: cannot be read ({error}); name the folder of a gateway's files") from error
     if not asked:
-        raise DataMissing(f"{folder / ANSWERS_FILE}: no answer to a user with bundle {bundle.version}; ask some first")
+        raise DataMissing(
+            f"{folder / ANSWERS_FILE}: no answer to a user with bundle {bundle.version}; send some requests first"
+        )
     requests = []
     for key, moment in asked:
         user = served.user(None, key)

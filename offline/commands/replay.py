@@ -74,7 +74,7 @@ def replay(config: ReplayConfig) -> None:
     if config.compare:
         parity = compare(served_lists(models, targets), result.lists, targets)
         say(
-            f"against the same lists made in this process: {parity.equal_entries:.2%} of the first ten places are "
+            f"against the same lists made in this process: {parity.equal_entries:.2%} of the first ten positions are "
             f"equal, scores differ by {parity.score_difference:.1e} at most, "
             f"NDCG@10 by {parity.ndcg_difference:.1e}"
         )

@@ -129,7 +129,7 @@ def differences(
     expected: Sequence[Floats32],
     names: tuple[str, ...],
 ) -> list[Difference]:
-    """Per feature the place where it differs most, largest difference first.
+    """Per feature the value that differs most, largest difference first.
 
     `served` has names and matrix per query, `expected` float32[candidates, len(names)]. Raises ContractBroken where
     names, their order or the number of rows differ.
@@ -149,10 +149,10 @@ def differences(
     items = np.concatenate([query.candidates.item_ids for query in queries])
     result = []
     for column, (name, row) in enumerate(zip(names, amounts.argmax(axis=0).tolist(), strict=True)):
-        place = (row, column)
+        cell = (row, column)
         result.append(
             Difference(
-                name, float(amounts[place]), float(values[place]), float(truth[place]), askers[row], int(items[row])
+                name, float(amounts[cell]), float(values[cell]), float(truth[cell]), askers[row], int(items[row])
             )
         )
     return sorted(result, key=lambda difference: -difference.amount)
@@ -161,10 +161,10 @@ def differences(
 def _check_columns(found: tuple[str, ...], expected: tuple[str, ...]) -> None:
     if found == expected:
         return
-    for place, (name, wanted) in enumerate(zip(found, expected, strict=False)):
+    for column, (name, wanted) in enumerate(zip(found, expected, strict=False)):
         if name != wanted:
             raise ContractBroken(
-                f"feature {place} of the rank server is {name!r}, training's is {wanted!r}; run the same version of "
-                "the software everywhere, then train and publish again"
+                f"feature column {column} of the rank server is {name!r}, training's is {wanted!r}; run the same "
+                "version of the software everywhere, then train and publish again"
             )
     raise ContractBroken(f"the rank server has {len(found)} features, training {len(expected)}; publish again")

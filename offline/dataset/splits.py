@@ -30,7 +30,7 @@ class SplitConfig(BaseModel):
     )
     validation: float = Field(default=0.8, gt=0, lt=1, description="T1: later events choose every hyper-parameter")
     test: float = Field(default=0.9, gt=0, lt=1, description="T2: later events test; nothing is chosen on them")
-    core: int = Field(default=5, ge=1, description="fewest events per user and per item, for time-to-split")
+    core: int = Field(default=5, ge=1, description="minimum number of events per user and per item, for time-to-split")
     labels: Literal["all", "successive", "last"] = Field(
         default="all", description="targets of the windows that label the ranker and of validation, where time is cut"
     )
@@ -47,7 +47,7 @@ class SplitConfig(BaseModel):
         "all that models without time can know, or at that of the target, as for a server",
     )
     seed: int = Field(
-        default=1, ge=0, description="of what a protocol draws: ratings, users that the ranker is selected on"
+        default=1, ge=0, description="seed of a protocol's random draws: ratings, users that the ranker is selected on"
     )
 
     @model_validator(mode="after")
@@ -128,13 +128,13 @@ def keep(dataset: Dataset, events: Interactions) -> Dataset:
     )
 
 
-def iterative_core(events: Interactions, least: int) -> Interactions:
-    """Drops users and items with fewer than `least` events, again and again until none is left."""
+def iterative_core(events: Interactions, min_events: int) -> Interactions:
+    """Drops users and items with fewer than `min_events` events, again and again until none is left."""
     while len(events):
         kept = np.ones(len(events), np.bool_)
         for ids in (events.user_ids, events.item_ids):
             _, rows, counts = np.unique(ids, return_inverse=True, return_counts=True)
-            kept &= counts[rows] >= least
+            kept &= counts[rows] >= min_events
         if kept.all():
             break
         events = events.take(kept)

@@ -37,7 +37,7 @@ BLENDED, RANKED, RERANKED = "blended", "ranked", "reranked"
 
 
 class BootstrapConfig(BaseModel):
-    """How intervals are made."""
+    """Confidence intervals by the bootstrap."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -34,11 +34,11 @@ NO_ANSWER = RecommendResponse()
 
 
 class PacingConfig(BaseModel):
-    """How the gateway is asked."""
+    """Requests in flight and deadline of a replay through the gateway."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    in_flight: int = Field(default=4, ge=1, description="most requests under way at a time")
+    in_flight: int = Field(default=4, ge=1, description="maximum number of requests in flight")
     deadline_seconds: float = Field(default=5.0, gt=0, description="longest wait for one answer")
 
 
@@ -74,8 +74,8 @@ def check_cutoff(bundle: Bundle, first_event: int) -> None:
     cutoff = bundle.manifest.cutoff
     if cutoff >= first_event:
         raise BundleMismatch(
-            f"bundle {bundle.version} ({bundle.manifest.purpose}) has seen everything up to {cutoff}, the first event "
-            f"to replay is of {first_event}: it would be asked what it has learned; serve the evaluation bundle"
+            f"bundle {bundle.version} ({bundle.manifest.purpose}) has seen everything up to {cutoff}, and the first "
+            f"event to replay is of {first_event}: it was trained on the events to replay; serve the evaluation bundle"
         )
 
 

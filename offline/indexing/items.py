@@ -54,8 +54,8 @@ def warn_of_undescribed(items: Items) -> Ids:
         shown = ", ".join(map(str, items.keys[silent[:SHOWN]].tolist()))
         more = ", …" if len(silent) > SHOWN else ""
         log.warning(
-            "index: %d new items have neither a genre nor a year (%s%s): they stand where an item of which nothing is "
-            "known stands; describe them and index again",
+            "index: %d new items have neither a genre nor a year (%s%s): they are treated as unknown items; "
+            "describe them and index again",
             len(silent),
             shown,
             more,

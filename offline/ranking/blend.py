@@ -29,7 +29,7 @@ MIN_WARM_REQUESTS = 50
 
 
 class BlendConfig(BaseModel):
-    """What is tried."""
+    """Blend weights and rank counts that are tried on validation."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -38,9 +38,11 @@ class BlendConfig(BaseModel):
     sweeps: int = Field(default=2, ge=1, description="passes over the channels")
     rank_counts: tuple[int, ...] = Field(default=(200,), description="numbers of ranked candidates tried")
     retained: float = Field(
-        default=0.97, gt=0, le=1, description="least share of the relevant candidates that the ranked ones must hold"
+        default=0.97, gt=0, le=1, description="minimum share of the relevant candidates that must be ranked"
     )
-    max_users: int = Field(default=2_000, ge=1, description="most users that the choice looks at, drawn with a seed")
+    max_users: int = Field(
+        default=2_000, ge=1, description="maximum number of users that settings are tried on, drawn with a seed"
+    )
 
 
 def pool_policy(policy: ServingPolicy) -> ServingPolicy:

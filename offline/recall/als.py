@@ -52,7 +52,7 @@ class ALSConfig(BaseModel):
         default=30, gt=0, description="an event of the history loses half its weight in this time; null: never"
     )
     threads: int = Field(default=0, ge=0, description="threads that train; 0: all cores. The outcome is the same")
-    seed: int = Field(default=1, ge=0, description="of the first factors")
+    seed: int = Field(default=1, ge=0, description="seed of the initial factors")
 
 
 def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:

@@ -39,7 +39,7 @@ class ContentConfig(BaseModel):
     half_life_days: float | None = Field(
         default=30, gt=0, description="an event of the history loses half its weight in this time; null: never"
     )
-    seed: int = Field(default=1, ge=0, description="of the decomposition into components")
+    seed: int = Field(default=1, ge=0, description="seed of the truncated SVD")
 
 
 def train(snapshot: Snapshot, config: ContentConfig, folder: Path, *, tables: Path | None = None) -> None:

@@ -68,7 +68,7 @@ class ReturningConfig(BaseModel):
 
 
 class PopularityConfig(BaseModel):
-    """How popular an item is at the cut-off."""
+    """Which events count towards an item's popularity at the cut-off, and how much."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -81,7 +81,7 @@ class PopularityConfig(BaseModel):
         description="what is counted, and how much each count weighs",
     )
     returning: ReturningConfig | None = Field(
-        default=ReturningConfig(), description="a list of their own for returning users; null: the same for all"
+        default=ReturningConfig(), description="popularity as shown to returning users; null: the same as for all"
     )
     prior_events: float = Field(
         default=5_000,

@@ -51,8 +51,8 @@ def source_file(work: Callable[..., Any]) -> Path:
     file = getattr(sys.modules.get(defined.__module__), "__file__", None)
     if file is None:
         raise ContractBroken(
-            f"{defined.__module__}.{defined.__qualname__} is in no file, so a change of it would go unseen; a step "
-            "needs a function of a module"
+            f"{defined.__module__}.{defined.__qualname__} is in no file, so a change to it would not be noticed; "
+            "a step needs a function of a module"
         )
     return Path(file).resolve()
 

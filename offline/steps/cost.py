@@ -69,7 +69,7 @@ def peak_memory() -> int:
 
 
 def _note_peak() -> None:
-    """Tells the open meters of the peak so far and begins a new one."""
+    """Passes the peak so far to the open meters and begins a new one."""
     peak = peak_memory()
     for meter in _OPEN:
         meter.saw(peak)

@@ -37,7 +37,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 class ServingConfig(BaseModel):
-    """What the pipeline asks of the channels; validation chooses the rest of the policy."""
+    """Channels, candidates per channel and clock of the served policy; validation chooses the rest of it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -60,7 +60,7 @@ class ServingConfig(BaseModel):
         """Each once, in the order of `CHANNELS`, so that the order of a list changes nothing."""
         unknown = [name for name in channels if name not in CHANNELS]
         if unknown:
-            raise ValueError(f"no recall channel {unknown[0]!r}; choose of {', '.join(CHANNELS)}")
+            raise ValueError(f"no recall channel {unknown[0]!r}; choose from {', '.join(CHANNELS)}")
         return tuple(name for name in CHANNELS if name in channels)
 
     def policy(self, dataset: str) -> ServingPolicy:

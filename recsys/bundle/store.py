@@ -66,14 +66,15 @@ class Bundle:
         expected, path = self.manifest.files[relative], self.folder / relative
         remedy = "publish a new bundle or roll back with `python -m offline rollback`"
         if not path.is_file():
-            raise BundleDamaged(f"{path}: missing, the manifest lists it; {remedy}")
+            raise BundleDamaged(f"{path}: missing, although the manifest lists it; {remedy}")
         size = path.stat().st_size
         if size != expected.bytes:
-            raise BundleDamaged(f"{path}: {size} bytes, the manifest says {expected.bytes}; {remedy}")
+            raise BundleDamaged(f"{path}: {size} bytes, but the manifest says {expected.bytes}; {remedy}")
         found = sha256_of(path)
         if found != expected.sha256:
             raise BundleDamaged(
-                f"{path}: sha256 {found[:12]}…, the manifest says {expected.sha256[:12]}…: it was changed; {remedy}"
+                f"{path}: sha256 {found[:12]}…, but the manifest says {expected.sha256[:12]}…, "
+                f"so the file was changed; {remedy}"
             )
 
 
@@ -149,7 +150,7 @@ def parse_manifest(text: str, folder: Path, version: str) -> Manifest:
         raise BundleDamaged(f"{path}: not a JSON object ({error}); publish again") from error
     if found != FORMAT_VERSION:
         raise BundleMismatch(
-            f"{path}: bundle format {found}, this software reads format {FORMAT_VERSION}; "
+            f"{path}: bundle format {found}, but this software reads format {FORMAT_VERSION}; "
             "publish again with this version, or run the version that wrote it"
         )
     try:
@@ -159,7 +160,9 @@ def parse_manifest(text: str, folder: Path, version: str) -> Manifest:
         where = ".".join(str(part) for part in first["loc"])
         raise BundleDamaged(f"{path}: {where}: {first['msg']}; publish again") from error
     if manifest.bundle_version != version:
-        raise BundleMismatch(f"{path}: says version {manifest.bundle_version}, its folder {version}; publish again")
+        raise BundleMismatch(
+            f"{path}: the manifest of {manifest.bundle_version}, in the folder of {version}; publish again"
+        )
     return manifest
 
 

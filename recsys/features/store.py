@@ -197,7 +197,7 @@ def check_feature_names(where: str, found: tuple[str, ...], expected: tuple[str,
         wanted = f"{len(expected)}"
     else:
         detail, wanted = f"feature {position} is {found[position]!r}", f"{expected[position]!r}"
-    raise BundleMismatch(f"{where}: {detail}, this software computes {wanted}; train and publish again")
+    raise BundleMismatch(f"{where}: {detail}, but this software computes {wanted}; train and publish again")
 
 
 def _array(path: Path, n: int, columns: int | None) -> Floats32:

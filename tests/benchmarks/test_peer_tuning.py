@@ -128,7 +128,7 @@ def race_on(study: optuna.Study, budget: ScriptedBudget, clock: StepClock, top: 
         study,
         budget,
         build=lambda settings: Toy(settings, clock),
-        judge=lambda toy: toy.rate * min(toy.passes, top),
+        evaluate=lambda toy: toy.rate * min(toy.passes, top),
         offer=(list(PUBLISHED), SPACE),
         rows_ratio=1.0,
         epochs=100,

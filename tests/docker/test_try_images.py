@@ -128,10 +128,10 @@ def test_every_entry_point_serves_its_part_and_is_called(
     publish_checkerboard(tmp_path / "bundles", channels=CHANNELS)
     manifest = trial.released(tmp_path / "bundles")
     trial.serve_all(trial.serving(local_programs, manifest), tmp_path / "bundles", manifest.cutoff)
-    told = capsys.readouterr().out
+    output = capsys.readouterr().out
     for role in (*CHANNELS, "rank"):
         assert re.search(
-            rf"^{role}: healthy after .* s more, 20 \w+ of bundle {manifest.bundle_version} in", told, re.M
+            rf"^{role}: healthy after .* s more, 20 \w+ of bundle {manifest.bundle_version} in", output, re.M
         )
-    assert re.search(r"^gateway: healthy after .*, 10 recommendations, the first 'Film \d+' in", told, re.MULTILINE)
-    assert "gateway, rank, content, als, vector, itemcf, popularity: stopped by SIGTERM with exit code 0" in told
+    assert re.search(r"^gateway: healthy after .*, 10 recommendations, the first 'Film \d+' in", output, re.MULTILINE)
+    assert "gateway, rank, content, als, vector, itemcf, popularity: stopped by SIGTERM with exit code 0" in output

@@ -195,7 +195,7 @@ def half_a_manifest(folder: Path) -> None:
     [
         (flipped("catalogue/years.npy"), ROLES, "catalogue/years.npy: sha256"),
         (flipped("gateway/popular_item_ids.npy"), ("gateway",), "gateway/popular_item_ids.npy: sha256"),
-        (another_format, ROLES, f"bundle format 99, this software reads format {FORMAT_VERSION}; publish again"),
+        (another_format, ROLES, f"bundle format 99, but this software reads format {FORMAT_VERSION}; publish again"),
         (no_manifest, ROLES, "on disk, only"),
         (half_a_manifest, ROLES, "manifest.json: not a JSON object"),
     ],

@@ -188,7 +188,7 @@ def test_other_names_another_order_and_nan_are_differences(trained: Workflow) ->
     n = len(query.candidates)
     expected, names = np.full((n, 2), 4.0, np.float32), ("a", "b")
     for other, message in (
-        (("b", "a"), "feature 0 of the rank server is 'b', training's is 'a'"),
+        (("b", "a"), "feature column 0 of the rank server is 'b', training's is 'a'"),
         (("a",), "has 1 features, training 2"),
     ):
         with pytest.raises(ContractBroken, match=message):

@@ -44,7 +44,7 @@ def test_only_listed_files_can_be_opened(store: BundleStore) -> None:
 def test_a_role_hashes_its_own_files_only(store: BundleStore) -> None:
     (store.root / "v1" / "rank" / "scale.npy").write_bytes(b"broken")
     store.open("v1").verify("popularity")
-    with pytest.raises(BundleDamaged, match=r"rank/scale\.npy: 6 bytes, the manifest says 136"):
+    with pytest.raises(BundleDamaged, match=r"rank/scale\.npy: 6 bytes, but the manifest says 136"):
         store.open("v1").verify("rank")
 
 
@@ -76,7 +76,9 @@ def test_an_unknown_role_is_refused_with_the_known_ones(store: BundleStore) -> N
 @pytest.mark.parametrize("found", [0, FORMAT_VERSION + 1, None, "1"])
 def test_another_format_version_is_named_before_anything_else(store: BundleStore, found: object) -> None:
     edit_manifest(store, format_version=found, from_the_future={"x": 1})
-    with pytest.raises(BundleMismatch, match=rf"bundle format {found}, this software reads format {FORMAT_VERSION}"):
+    with pytest.raises(
+        BundleMismatch, match=rf"bundle format {found}, but this software reads format {FORMAT_VERSION}"
+    ):
         store.open("v1")
 
 
@@ -101,7 +103,7 @@ def test_a_manifest_that_is_no_text_is_refused(store: BundleStore) -> None:
 
 def test_a_renamed_bundle_is_refused(store: BundleStore) -> None:
     (store.root / "v1").rename(store.root / "v2")
-    with pytest.raises(BundleMismatch, match="says version v1, its folder v2"):
+    with pytest.raises(BundleMismatch, match="the manifest of v1, in the folder of v2"):
         store.open("v2")
 
 

@@ -244,5 +244,5 @@ def test_features_of_other_software_are_refused(store: FeatureStore, tmp_path: P
     store.save(tmp_path)
     facts = tmp_path / FACTS_FILE
     facts.write_text(facts.read_text().replace("item_year", "item_decade"))
-    with pytest.raises(BundleMismatch, match="'item_decade', this software computes 'item_year'"):
+    with pytest.raises(BundleMismatch, match="'item_decade', but this software computes 'item_year'"):
         FeatureStore.open(tmp_path)

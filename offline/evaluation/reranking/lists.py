@@ -24,7 +24,7 @@ from recsys.domain import History, Ids
 
 
 class RerankConfig(BaseModel):
-    """How the served order is changed after ranking; all weights 0: not at all.
+    """Re-ranking for exposure, calibration and diversity; with all weights 0 it is off.
 
     Weights are in the unit of relevance, -log2(1 + position): 1 makes up for twice the position.
     """
@@ -35,10 +35,10 @@ class RerankConfig(BaseModel):
         default=0.0, ge=0, description="largest bonus of items that lists would not show: coverage for accuracy"
     )
     floor: float = Field(
-        default=0.0025, gt=0, le=1, description="share of lists in which an item should be, for its bonus not to grow"
+        default=0.0025, gt=0, le=1, description="target share of lists per item; below it the item's bonus grows"
     )
-    genre_calibration: float = Field(default=0.0, ge=0, description="weight of having the user's shares of genres")
-    decade_calibration: float = Field(default=0.0, ge=0, description="weight of having the user's shares of decades")
+    genre_calibration: float = Field(default=0.0, ge=0, description="weight of matching the user's shares of genres")
+    decade_calibration: float = Field(default=0.0, ge=0, description="weight of matching the user's shares of decades")
     diversity: float = Field(default=0.0, ge=0, description="weight of an item's similarity to those further up (MMR)")
     depth: int = Field(
         default=100, ge=1, le=500, description="candidates that calibration and diversity choose from, best first"

@@ -31,12 +31,12 @@ class RankerConfig(BaseModel):
     blend_gain: float = Field(
         default=0.002,
         ge=0,
-        description="least NDCG@10 by which a blend must lead the best candidate to be published",
+        description="minimum lead in NDCG@10 over the best candidate for a blend to be published",
     )
     cold_share: float = Field(
-        default=0.3, ge=0, description="most requests without a history, per request with one, that are learned from"
+        default=0.3, ge=0, description="maximum number of requests without a history per request with one, in training"
     )
-    seed: int = Field(default=1, ge=0, description="of the draw of requests without a history")
+    seed: int = Field(default=1, ge=0, description="seed of the random sample of requests without a history")
 
     @model_validator(mode="after")
     def _possible(self) -> Self:

@@ -33,7 +33,9 @@ class RatingConfig(BaseModel):
     factors: int = Field(default=16, ge=1, description="length of the item vectors")
     reg: float = Field(default=0.08, gt=0, description="ridge per rating, of the vectors of users and of items")
     bias_reg: float = Field(default=3.0, gt=0, description="ridge of the biases of users and of items, in ratings")
-    max_sweeps: int = Field(default=12, ge=1, description="most passes over users and items; validation chooses")
+    max_sweeps: int = Field(
+        default=12, ge=1, description="maximum number of passes over users and items; validation chooses"
+    )
     validation_fraction: float = Field(
         default=0.1, gt=0, lt=1, description="share of the ratings, the latest, that choose the number of passes"
     )

@@ -37,11 +37,11 @@ class LightGBMConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    max_rounds: int = Field(default=120, ge=1, description="most boosting rounds")
+    max_rounds: int = Field(default=120, ge=1, description="maximum number of boosting rounds")
     round_step: int = Field(default=10, ge=1, description="rounds between two looks at validation")
     learning_rate: float = Field(default=0.05, gt=0, description="shrinkage of each tree")
-    leaves: int = Field(default=4, ge=2, description="most leaves of a tree")
-    min_leaf_rows: int = Field(default=300, ge=1, description="fewest candidates in a leaf")
+    leaves: int = Field(default=4, ge=2, description="maximum number of leaves per tree")
+    min_leaf_rows: int = Field(default=300, ge=1, description="minimum number of candidates in a leaf")
     feature_share: float = Field(default=0.5, gt=0, le=1, description="share of the features that each tree sees")
     truncation: int = Field(default=60, ge=1, description="positions from the top that pairs are made of")
     fused_weight: float = Field(
@@ -160,7 +160,7 @@ def _curve(booster: lgb.Booster, held_out: Samples, config: LightGBMConfig) -> d
 
 
 def _best_rounds(curve: dict[int, float]) -> int:
-    """The rounds whose figure, averaged with its neighbours', is best; of equals the fewest."""
+    """The rounds whose figure, averaged with its neighbours', is best; the smallest number among equals."""
     rounds, values = list(curve), np.asarray(list(curve.values()))
     edged = np.pad(values, 1, mode="edge")
     smooth = (edged[:-2] + edged[1:-1] + edged[2:]) / 3

@@ -56,7 +56,7 @@ class ItemCFConfig(BaseModel):
     ease_items: int = Field(
         default=20_000,
         ge=0,
-        description="most items with EASE; its time grows with their third power; 0: none",
+        description="maximum number of items with EASE; its time grows with their third power; 0: none",
     )
     training_value_floor: float = Field(
         default=0.2, ge=0, le=1, description="what the lowest rating counts in training; the highest counts 1"

@@ -27,7 +27,7 @@ class TextConfig(BaseModel):
     max_characters: int = Field(
         default=6_000, ge=100, le=100_000, description="longest text; the rest of a longer one is left out"
     )
-    seed: int = Field(default=1, ge=0, description="local: of the truncated SVD")
+    seed: int = Field(default=1, ge=0, description="local: seed of the truncated SVD")
 
     url: str = Field(
         default="https://api.openai.com/v1",

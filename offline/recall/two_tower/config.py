@@ -40,8 +40,12 @@ class PooledConfig(BaseModel):
     )
 
     examples_per_user: int = Field(default=2, ge=1, description="examples drawn per user and epoch, on average")
-    min_examples: int = Field(default=4_000, ge=1, description="fewest examples per epoch, for small data sets")
-    max_examples: int = Field(default=100_000, ge=1, description="most examples per epoch, for large data sets")
+    min_examples: int = Field(
+        default=4_000, ge=1, description="minimum number of examples per epoch, for small data sets"
+    )
+    max_examples: int = Field(
+        default=100_000, ge=1, description="maximum number of examples per epoch, for large data sets"
+    )
     targets: int = Field(default=16, ge=1, description="later items sampled per example")
     batch_size: int = Field(default=128, ge=1, description="examples per step")
     sampled_negatives: int = Field(
@@ -57,7 +61,7 @@ class PooledConfig(BaseModel):
         description="decay per step of the averaged weights, which are validated and exported",
     )
     reg: float = Field(default=1.0, ge=0, description="AdamW's weight decay")
-    epochs: int = Field(default=10, ge=1, description="most epochs from scratch")
+    epochs: int = Field(default=10, ge=1, description="maximum number of epochs from scratch")
     patience: int = Field(default=3, ge=1, description="epochs without a better validation NDCG before stopping")
     refit_epochs: int = Field(default=1, ge=0, description="further epochs on everything, validation window included")
     continue_epochs: int = Field(default=1, ge=1, description="epochs when an earlier cut-off's towers are continued")
@@ -98,7 +102,9 @@ class SequenceConfig(BaseModel):
         lt=1,
         description="decay per step of the averaged weights, which are validated and exported",
     )
-    epochs: int = Field(default=10, ge=1, description="most epochs from scratch; the step size falls to 0 over them")
+    epochs: int = Field(
+        default=10, ge=1, description="maximum number of epochs from scratch; the step size falls to 0 over them"
+    )
     patience: int = Field(default=3, ge=1, description="epochs without a better validation NDCG before stopping")
     refit_epochs: int = Field(
         default=1, ge=0, description="further epochs on everything, each user's latest event included"
@@ -119,9 +125,9 @@ class TwoTowerConfig(BaseModel):
         description="user tower: pooled ranks what a user takes some day and knows trends, sequence what comes next",
     )
     history_limit: int = Field(default=200, ge=1, le=200, description="latest events the user tower reads")
-    validation_users: int = Field(default=2_000, ge=1, description="most users in the validation")
+    validation_users: int = Field(default=2_000, ge=1, description="maximum number of users in validation")
 
-    seed: int = Field(default=1, ge=0, description="of every random draw")
+    seed: int = Field(default=1, ge=0, description="seed of all random draws")
     device: Literal["auto", "cpu", "cuda", "mps"] = Field(default="auto", description="auto: the fastest one present")
     threads: int = Field(
         default=1, ge=1, description="CPU threads of PyTorch; more are slower where other processes share the cores"

@@ -60,7 +60,7 @@ class LossResult:
     versions: dict[str, str]
 
     def save(self, path: Path) -> Path:
-        """Writes the file; figures are rounded to six places."""
+        """Writes the file; figures are rounded to six decimal places."""
         return save_result(path, asdict(self), number=FORMAT)
 
     @classmethod

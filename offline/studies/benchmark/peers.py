@@ -159,7 +159,7 @@ def _keep_record(model: str, place: PeerPlace, facts: Mapping[str, Any]) -> None
 def read_lists(path: Path, targets: Targets, catalogue_ids: Ids) -> Lists:
     """The lists in a file, by request.
 
-    Raises ContractBroken where a request or item is unknown, a place or item comes twice, or a seen item is listed.
+    Raises ContractBroken where a request or item is unknown, a rank or item comes twice, or a seen item is listed.
     """
     table = pq.read_table(path)
     requests, ranks, items = (table[name].to_numpy().astype(np.int64) for name in ("request", "rank", "item_id"))
@@ -175,7 +175,7 @@ def read_lists(path: Path, targets: Targets, catalogue_ids: Ids) -> Lists:
     item_ids, values = np.full((n, LONGEST), NO_ITEM, np.int64), np.zeros((n, LONGEST), np.float32)
     item_ids[requests, ranks], values[requests, ranks] = items, scores
     if np.count_nonzero(item_ids != NO_ITEM) != len(items):
-        raise ContractBroken(f"{path}: a place is given twice; run the peer again")
+        raise ContractBroken(f"{path}: a rank is given twice; run the peer again")
     for row, request in enumerate(targets.requests):
         listed = item_ids[row][item_ids[row] != NO_ITEM]
         if len(np.unique(listed)) != len(listed) or np.isin(listed, request.history.seen_item_ids()).any():

@@ -120,7 +120,7 @@ class BenchmarkResult:
         raise KeyError(f"{system}: not among {[row.system for row in self.rows]}")
 
     def save(self, folder: Path) -> Path:
-        """Writes `<name>.json` below `folder`; figures are rounded to six places.
+        """Writes `<name>.json` below `folder`; figures are rounded to six decimal places.
 
         Raises DataError where a result is there that has figures of systems which this one has none of.
         """

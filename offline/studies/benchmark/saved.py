@@ -1,4 +1,4 @@
-"""Results as files: JSON with the format's number, figures rounded to six places."""
+"""Results as files: JSON with the format's number, figures rounded to six decimal places."""
 
 from __future__ import annotations
 

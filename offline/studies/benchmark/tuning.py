@@ -63,7 +63,7 @@ def tune(config: TuneConfig, model: str) -> Tuned:
             "without --split.moment, and give it to `benchmark`, which takes the settings over"
         )
     if model not in SPACES:
-        raise CannotStart(f"models: nothing is searched for {model!r}; choose of {', '.join(SPACES)}")
+        raise CannotStart(f"models: nothing is searched for {model!r}; choose from {', '.join(SPACES)}")
     return search(config, model, _objective(config, model), rows=Workflow(config.offline()).tables.key)
 
 

@@ -68,7 +68,7 @@ class RerankResult:
         return f"rerank-{self.protocol}-{self.dataset}-{self.targets}{moment_suffix(self.moment)}"
 
     def save(self, folder: Path) -> Path:
-        """Writes `<name>.json` below `folder`; figures are rounded to six places."""
+        """Writes `<name>.json` below `folder`; figures are rounded to six decimal places."""
         return save_result(folder / f"{self.name}.json", asdict(self), number=FORMAT)
 
     @classmethod

@@ -37,7 +37,7 @@ MOMENTS = {
 """The later of the cut-off and the user's last event."""
 
 
-async def said(world: World, wall: int, **fields: Any) -> tuple[bytes, dict[str, bytes]]:
+async def answer_bytes(world: World, wall: int, **fields: Any) -> tuple[bytes, dict[str, bytes]]:
     """The bytes of an answer under a wall clock, and of what each process was asked for it."""
     world.clock.now = float(wall)
     response = await recommend(world, count=4, **fields)
@@ -45,8 +45,8 @@ async def said(world: World, wall: int, **fields: Any) -> tuple[bytes, dict[str,
     asked = {name: process.requests[-1] for name, process in world.processes.items()}
     for message in (response, *asked.values()):
         message.ClearField("request_id")
-    told = {name: request.SerializeToString(deterministic=True) for name, request in asked.items()}
-    return response.SerializeToString(deterministic=True), told
+    sent = {name: request.SerializeToString(deterministic=True) for name, request in asked.items()}
+    return response.SerializeToString(deterministic=True), sent
 
 
 async def moment(world: World, wall: int, **fields: Any) -> int:
@@ -68,8 +68,8 @@ async def record_later(world: World) -> None:
 @pytest.mark.parametrize("who", REQUESTS)
 async def test_the_cutoff_clock_gives_the_same_bytes_under_every_wall_clock(world: World, who: str) -> None:
     await record_later(world)
-    told = [await said(world, wall, **REQUESTS[who]) for wall in WALLS]
-    assert told == [told[0]] * len(WALLS)
+    answers = [await answer_bytes(world, wall, **REQUESTS[who]) for wall in WALLS]
+    assert answers == [answers[0]] * len(WALLS)
     assert [await moment(world, wall, **REQUESTS[who]) for wall in WALLS] == [MOMENTS[who]] * len(WALLS)
 
 
@@ -79,8 +79,8 @@ async def test_a_time_that_is_sent_holds_under_every_wall_clock(tmp_path: Path, 
     async with gateway(tmp_path, policy(clock=clock)) as world:
         await record_later(world)
         for fields in REQUESTS.values():
-            told = [await said(world, wall, as_of=as_of, **fields) for wall in WALLS]
-            assert told == [told[0]] * len(WALLS)
+            answers = [await answer_bytes(world, wall, as_of=as_of, **fields) for wall in WALLS]
+            assert answers == [answers[0]] * len(WALLS)
             assert {await moment(world, wall, as_of=as_of, **fields) for wall in WALLS} == {as_of}
 
 
@@ -106,14 +106,14 @@ async def test_under_the_wall_policy_only_what_happened_by_now_is_known(tmp_path
 
 @pytest.mark.parametrize("clock", ["cutoff", "wall"])
 async def test_similar_items_are_those_at_the_same_time(tmp_path: Path, clock: Any) -> None:
-    moments, told = [], []
+    moments, answers = [], []
     async with gateway(tmp_path, policy(clock=clock)) as world:
         for wall in WALLS:
             world.clock.now = float(wall)
             message = recommend_pb2.SimilarItemsRequest(item_id=1, count=3)
             response = await world.stub.SimilarItems(message, timeout=PATIENCE_SECONDS)
             response.ClearField("request_id")
-            told.append(response.SerializeToString(deterministic=True))
+            answers.append(response.SerializeToString(deterministic=True))
             moments.append(world.processes["itemcf"].requests[-1].queries[0].as_of)
     assert moments == (list(WALLS) if clock == "wall" else [CUTOFF] * len(WALLS))
-    assert told == [told[0]] * len(WALLS), "channels of this world know no moment"
+    assert answers == [answers[0]] * len(WALLS), "channels of this world know no moment"

@@ -40,7 +40,7 @@ async def test_scores_of_another_version_are_not_used_and_the_stage_names_that_v
     assert (response.degraded, response.bundle_version) == (True, "v1")
     refused = stages(response)["rank"]
     assert (refused.status, refused.bundle_version) == (types_pb2.STAGE_STATUS_REFUSED, "v0")
-    assert refused.cause == "rank: version 'v0' answered, 'v1' was asked; restart the process"
+    assert refused.cause == "rank: answered with bundle v0, expected v1; restart the process"
     assert ids(response) == [6, 5, 4], "the blended order"
     assert stages(response)["recall:itemcf"].bundle_version == "v1"
     assert world.metric("recsys_degraded_total", stage="rank", cause="refused") == 1

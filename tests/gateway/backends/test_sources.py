@@ -118,7 +118,7 @@ async def test_an_answer_of_another_version_is_refused(stack: AsyncExitStack) ->
     _, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], version="v0"))
     outcome = await source.recall([QUERY], LONG)
     assert (outcome.status, outcome.results, outcome.bundle_version) == (Status.REFUSED, None, "v0")
-    assert "version 'v0' answered, 'v1' was asked" in outcome.cause
+    assert "answered with bundle v0, expected v1" in outcome.cause
 
 
 async def test_a_version_that_is_not_held_is_refused_and_does_not_open_the_breaker(stack: AsyncExitStack) -> None:
@@ -269,7 +269,7 @@ async def test_scores_that_break_the_contract_are_refused(
 async def test_scores_of_another_version_are_refused(stack: AsyncExitStack) -> None:
     outcome = await rank(stack, FakeProcess("rank", version="v7"))
     assert (outcome.status, outcome.results, outcome.bundle_version) == (Status.REFUSED, None, "v7")
-    assert "version 'v7' answered, 'v1' was asked" in outcome.cause
+    assert "answered with bundle v7, expected v1" in outcome.cause
 
 
 def anonymous(response: Any) -> None:
@@ -280,7 +280,7 @@ async def test_an_answer_that_does_not_say_its_version_is_refused(stack: AsyncEx
     _, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], tamper=anonymous))
     for outcome in (await source.recall([QUERY], LONG), await rank(stack, FakeProcess("rank", tamper=anonymous))):
         assert (outcome.status, outcome.results, outcome.bundle_version) == (Status.REFUSED, None, "")
-        assert "version '' answered, 'v1' was asked" in outcome.cause
+        assert "answered with no bundle version, expected v1" in outcome.cause
 
 
 async def test_the_time_of_a_call_is_split(stack: AsyncExitStack) -> None:

@@ -45,7 +45,7 @@ def targets() -> Targets:
     return targets_of("all", DATASET, SNAPSHOT, WINDOW)
 
 
-def test_each_channel_is_judged_alone_and_all_of_them_together(targets: Targets) -> None:
+def test_each_channel_is_evaluated_alone_and_all_of_them_together(targets: Targets) -> None:
     lists = produce_lists(models(), targets)
     assert list(lists) == ["noise", "taste", "blended"]
     for system, made in lists.items():

@@ -130,7 +130,7 @@ def test_each_role_gets_the_catalogue_its_own_files_and_its_golden_requests(
     for role in ROLE_FOLDERS:
         bundle.verify(role)
     (bundle.folder / "vector/model").write_text("vector b")
-    with pytest.raises(BundleDamaged, match=r"vector/model: sha256 .* it was changed"):
+    with pytest.raises(BundleDamaged, match=r"vector/model: sha256 .* the file was changed"):
         bundle.verify("vector")
     bundle.verify("itemcf")
 
@@ -363,7 +363,7 @@ def test_rollback_refuses_a_version_of_another_format(store: BundleStore, parts:
     second = publish(store, parts("b"), FACTS, golden=golden)
     path = store.root / first / "manifest.json"
     path.write_text(path.read_text().replace(f'"format_version": {FORMAT_VERSION}', '"format_version": 99'))
-    with pytest.raises(BundleMismatch, match=f"bundle format 99, this software reads format {FORMAT_VERSION}"):
+    with pytest.raises(BundleMismatch, match=f"bundle format 99, but this software reads format {FORMAT_VERSION}"):
         rollback(store)
     assert store.release() == Release(second, first)
 

@@ -184,7 +184,7 @@ def test_channels_are_chosen_by_name_and_asked_in_one_order() -> None:
     assert serving.channels == ("popularity", "als", "content")
     assert [channel.name for channel in serving.policy("demo").channels] == ["popularity", "als", "content"]
     assert parse("--serving.channels", "als").recall.channels == ("als",)
-    with pytest.raises(CannotStart, match="no recall channel 'magic'; choose of popularity, itemcf, vector, als"):
+    with pytest.raises(CannotStart, match="no recall channel 'magic'; choose from popularity, itemcf, vector, als"):
         parse("--serving.channels", "popularity,magic")
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class NetworkConfig(BaseModel):
-    """Shape and training of DIN + DCN-V2 + MMoE."""
+    """Shape and training of the network ranker: DIN, DCN-V2 and MMoE."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -22,16 +22,18 @@ class NetworkConfig(BaseModel):
     hidden: int = Field(default=64, ge=2, description="width of the deep layers and of an expert")
     dropout: float = Field(default=0.2, ge=0, lt=1, description="dropout of inputs of the deep layers and experts")
 
-    epochs: int = Field(default=6, ge=1, description="most passes over the requests; validation chooses")
+    epochs: int = Field(default=6, ge=1, description="maximum number of passes over the requests; validation chooses")
     patience: int = Field(default=2, ge=1, description="passes without a better validation before training stops")
     batch_size: int = Field(default=16, ge=1, description="requests per step")
     candidates: int = Field(
-        default=60, ge=2, description="most candidates of a request in a step, drawn again each time"
+        default=60, ge=2, description="maximum number of candidates per request in a step, drawn again each time"
     )
-    learning_rate: float = Field(default=1e-3, gt=0, description="of Adam; falls to a tenth along a cosine")
+    learning_rate: float = Field(
+        default=1e-3, gt=0, description="Adam's learning rate, decayed to a tenth on a cosine schedule"
+    )
     weight_decay: float = Field(default=1e-4, ge=0, description="decoupled weight decay of all but item vectors")
     fused_weight: float = Field(default=50.0, ge=0, description="weight of the fused order that training starts from")
-    liked: float = Field(default=4.0, description="least rating that is a like")
+    liked: float = Field(default=4.0, description="minimum rating that counts as a like")
     like_weight: float = Field(default=0.3, ge=0, description="weight of the task 'will like' in the loss")
     rating_weight: float = Field(default=0.1, ge=0, description="weight of the task 'rating' in the loss")
     threads: int = Field(default=2, ge=1, description="threads of PyTorch")

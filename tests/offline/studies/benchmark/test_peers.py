@@ -154,7 +154,7 @@ def test_a_peer_that_did_not_fit_the_budget_says_what_it_needs(
     [
         ({"request": [0, 999]}, "requests must be 0 to"),
         ({"rank": [0, 1]}, "ranks count from 1"),
-        ({"rank": [1, 1]}, "a place is given twice"),
+        ({"rank": [1, 1]}, "a rank is given twice"),
         ({"item_id": [10_000, 1]}, "item 10000 is not in the catalogue"),
         ({"item_id": [-5, -5]}, "lists an item twice, or one that was seen"),
     ],

@@ -68,7 +68,7 @@ def test_equal_rows_have_an_equal_digest(leave_one_out: tuple[Plan, Targets], tm
     assert (tmp_path / "2" / DIGEST_FILE).read_text().strip() == digests[2]
 
 
-def test_peers_are_judged_on_the_validation_requests_that_ours_are(tmp_path: Path) -> None:
+def test_peers_are_evaluated_on_the_validation_requests_that_ours_are(tmp_path: Path) -> None:
     """Where time is cut ours are chosen on warm users; users 1 to 20 have no event before the cut-off."""
     whole = dataset_of_tastes()
     events = whole.interactions

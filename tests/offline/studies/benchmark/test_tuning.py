@@ -83,8 +83,8 @@ def test_trials_of_other_rows_or_other_fixed_settings_do_not_count(tmp_path: Pat
     assert name() != name(itemcf={"ease_items": 7})
     assert name() != name(split={"test": 0.95})
     assert name() == name(itemcf={"reg": 7.0}), "what an earlier search chose is searched again"
-    assert name() == name(als={"reg": 7.0}), "ItemCF is judged alone"
-    assert name("ranker") != name("ranker", als={"reg": 7.0}), "a ranker is judged on what all channels give"
+    assert name() == name(als={"reg": 7.0}), "ItemCF is evaluated alone"
+    assert name("ranker") != name("ranker", als={"reg": 7.0}), "a ranker is evaluated on what all channels give"
     assert name("ranker") == name("ranker", lightgbm={"leaves": 7})
 
 
@@ -157,9 +157,9 @@ def test_settings_of_a_protocol_are_not_chosen_at_a_moment_that_is_not_its_own(
     with pytest.raises(SystemExit) as stopped:
         main(["tune", *arguments])
     assert stopped.value.code == 2
-    said = capsys.readouterr().err
-    assert "requests at the time of the target know what peers of leave-one-out do not" in said
-    assert "tune without --split.moment, and give it to `benchmark`" in said
+    message = capsys.readouterr().err
+    assert "requests at the time of the target know what peers of leave-one-out do not" in message
+    assert "tune without --split.moment, and give it to `benchmark`" in message
     assert not (tmp_path / "settings").exists()
     assert not (tmp_path / "data").exists(), "before anything is read or trained"
 
