@@ -14,8 +14,8 @@ RANKER = "rank"
 """Name of the rank server among the backends, and its role in the bundle."""
 
 
-Target = Annotated[str, Field(pattern=r"^\S+:[0-9]+$")]
-"""HOST:PORT."""
+Target = Annotated[str, Field(pattern=r"^\S+:[0-9]+$", title="HOST:PORT")]
+"""Where a process listens; `--help` shows the title."""
 
 
 def _local(role: str) -> str:
@@ -47,8 +47,8 @@ class GatewayConfig(ServerConfig):
     )
     recall: dict[str, Target] = Field(
         default={name: _local(name) for name in CHANNELS},
-        description="where each recall channel listens: NAME=HOST:PORT, separated by commas; a JSON object in "
-        "the environment, a table in the file; those that the bundle's policy does not name are not called",
+        description="where each recall channel listens: NAME=HOST:PORT, separated by commas; a JSON object in the "
+        "environment, a table in the file; those that the bundle's policy does not name are not called",
     )
     rank: Target = Field(default=_local(RANKER), description="where the rank server listens: HOST:PORT")
     events_file: Path = Field(

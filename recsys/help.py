@@ -21,6 +21,8 @@ MIN_WIDTH = 60
 INDENT = "  "
 GLUE = "\N{NO-BREAK SPACE}"
 """Between words that stay in one line; written as a space."""
+BREAK = " \N{ZERO WIDTH SPACE}"
+"""Where a line may end within a value; written as nothing."""
 
 METAVARS: dict[Any, str] = {bool: "", int: "INT", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
@@ -123,13 +125,19 @@ def _setting(name: str, info: FieldInfo, default: Any) -> Setting:
     many = get_origin(annotation) in (tuple, list)
     kind = _without_none(get_args(annotation)[0]) if many else annotation
     choices = _choices(kind)
-    metavar = METAVARS.get(kind, "CHOICE" if choices else "JSON")
+    metavar = info.title or METAVARS.get(kind, "CHOICE" if choices else "JSON")
     if get_origin(annotation) is dict:
-        metavar = "NAME=VALUE,…"
+        metavar = f"NAME={_title(get_args(annotation)[1])},…"
     elif many and metavar != "JSON":
         metavar = f"{metavar},…"
     required = info.is_required()
     return Setting(name, metavar, info.description or "", "" if required else _typed(default), choices, required)
+
+
+def _title(annotation: Any) -> str:
+    """What an entry of a map is, as the title of its type says; VALUE where it has none."""
+    checks = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    return next((check.title for check in checks if isinstance(check, FieldInfo) and check.title), "VALUE")
 
 
 def _without_none(annotation: Any) -> Any:
@@ -153,7 +161,7 @@ def _typed(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, dict):
-        return ", ".join(f"{key}={_typed(entry)}" for key, entry in value.items())
+        return f",{BREAK}".join(f"{key}={_typed(entry)}" for key, entry in value.items())
     if isinstance(value, (list, tuple)):
         if any(isinstance(entry, BaseModel) for entry in value):
             return json.dumps([entry.model_dump(mode="json", exclude_defaults=True) for entry in value])
@@ -185,7 +193,7 @@ def _block(title: str, settings: Sequence[Setting], width: int) -> str:
 
 def _wrapped(text: str, width: int, *, hanging: str = "") -> list[str]:
     lines = textwrap.wrap(text, width, subsequent_indent=hanging, break_on_hyphens=False)
-    return [line.replace(GLUE, " ") for line in lines]
+    return [line.replace(GLUE, " ").replace(f",{BREAK}", ",").replace(BREAK[-1], "") for line in lines]
 
 
 def _sources(prefix: str, sections: Sequence[Section], width: int) -> str:

@@ -74,7 +74,7 @@ def metrics() -> str:
             rows.append([quoted(name), family.type, ", ".join(map(quoted, labels)) or "–", family.documentation])
     bounds = {"Seconds": telemetry.SECONDS, "Candidates": telemetry.CANDIDATES}
     buckets = [f"{name}: {', '.join(f'{bound:g}' for bound in values)}." for name, values in bounds.items()]
-    return table(["name", "type", "labels", "what it counts"], rows) + "\nBuckets. " + " ".join(buckets) + "\n"
+    return table(["name", "type", "labels", "what it counts"], rows) + "\nBuckets.\n" + "\n".join(buckets) + "\n"
 
 
 def process_metrics() -> str:

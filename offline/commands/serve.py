@@ -13,9 +13,9 @@ class ServeConfig(RunConfig):
     """Run, then serve all processes until Ctrl-C."""
 
     main_settings = (
-        "port_offset",
         "dataset",
         "data_dir",
+        "port_offset",
         "metadata_file",
         "root",
         "config",

@@ -44,8 +44,9 @@ def test_what_matters_most_comes_first(program: str) -> None:
     assert flags_shown(shown)[: len(main)] == [name.replace("_", "-") for name in main]
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "serve"])
 def test_settings_of_a_verb_itself_come_before_those_of_all(verb: str) -> None:
+    """Not of `serve`: what its one own setting moves, the ports, is chosen more seldom than the data set."""
     config = VERBS[verb].config
     own = [name in config.model_fields and name not in OfflineConfig.model_fields for name in config.main_settings]
     assert own == sorted(own, reverse=True)

@@ -45,6 +45,9 @@ class Program(BaseModel):
     quick: bool = Field(default=True, description="a switch")
     sizes: tuple[int, ...] = Field(default=(1, 2), description="numbers")
     places: dict[str, int] = Field(default={"a": 1, "b": 2}, description="a map")
+    servers: dict[str, Annotated[str, Field(title="HOST:PORT")]] = Field(
+        default={"first": "127.0.0.1:50051", "second": "127.0.0.1:50052"}, description="a map of titled entries"
+    )
     parts: tuple[Deep, ...] = Field(default=(Deep(rate=0.5),), description="objects")
     needed: int = Field(description="no default")
 
@@ -73,7 +76,11 @@ Other settings:
   --kinds CHOICE,…          choices (a | b; default: a,b)
   --quick, --no-quick       a switch (default: on)
   --sizes INT,…             numbers (default: 1,2)
-  --places NAME=VALUE,…     a map (default: a=1, b=2)
+  --places NAME=VALUE,…     a map (default: a=1,b=2)
+  --servers NAME=HOST:PORT,…
+                            a map of titled entries
+                            (default: first=127.0.0.1:50051,
+                            second=127.0.0.1:50052)
   --parts JSON              objects (default: [{"rate": 0.5}])
 
 [inner] Second level, with a long text so that its title is wrapped where the
