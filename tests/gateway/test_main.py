@@ -122,7 +122,7 @@ def no_database(folder: Path, taken: int) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (lambda folder, taken: ("--port", str(taken)), "taken"),
+        (lambda folder, taken: ("--port", str(taken)), "in use"),
         (no_database, "cannot be opened"),
         (lambda folder, taken: ("--hidden-items", str(folder / "absent.txt")), "no file of hidden items"),
         (lambda folder, taken: ("--rank", "nowhere"), "rank: "),

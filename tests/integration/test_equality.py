@@ -114,7 +114,7 @@ def test_one_broken_feature_is_seen(trained: Workflow, gateway: str, models: Mod
     items = store.items.copy()
     items[:, column] = np.roll(items[:, column], 1)
     wrong = replace(models, ranker=Ranker(replace(store, items=items), open_session(folder / GRAPH_FILE)))
-    assert trained.policy.ranking == "ranked"
+    assert trained.ranking.policy.ranking == "ranked"
     assert parity(wrong, answers, targets).equal_entries < 0.99
 
 

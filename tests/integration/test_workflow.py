@@ -124,7 +124,7 @@ def test_the_policy_of_the_manifest_is_what_validation_chose(trained: Workflow) 
     assert choice["ranking"] == ("ranked" if choice["ranked"] > choice["blended"] else "blended")
     for purpose in PURPOSES:
         policy = _bundle(trained, purpose).manifest.policy
-        assert policy == trained.policy
+        assert policy == trained.ranking.policy
         assert policy.ranking == choice["ranking"]
         assert [channel.name for channel in policy.channels] == ["popularity", "itemcf", "vector"]
         assert sum(channel.weight for channel in policy.channels) > 0
