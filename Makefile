@@ -45,12 +45,12 @@ $(VENV)/.torch: | $(BIN)/python
 
 $(VENV)/.serve: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo "installing the project"
-	@$(PIP_INSTALL) -c constraints.txt -e '.[itemcf,vector,rank,offline]'
+	@$(PIP_INSTALL) -c constraints.txt -e '.[vector,rank,offline]'
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
 	@echo "installing the project and the development tools"
-	@$(PIP_INSTALL) -c constraints.txt -e '.[itemcf,vector,rank,offline,bench,docs,dev]'
+	@$(PIP_INSTALL) -c constraints.txt -e '.[vector,rank,offline,bench,docs,dev]'
 	@touch $(VENV)/.serve $@
 
 setup: $(VENV)/.serve ## Creates the environment and installs the project.

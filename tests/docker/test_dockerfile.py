@@ -58,7 +58,6 @@ def test_stopping_is_by_the_signal_that_servers_drain_on(stages: dict[str, str])
 def test_only_the_offline_image_installs_the_offline_extra(stages: dict[str, str]) -> None:
     extras = {name: re.findall(r"recsys-serving\[(\w+)\]", text) for name, text in stages.items()}
     assert {name: found for name, found in extras.items() if found} == {
-        "recall-itemcf": ["itemcf"],
         "recall-vector": ["vector"],
         "rank": ["rank"],
         "offline": ["offline"],
