@@ -125,7 +125,7 @@ def test_a_broken_seen_filter_is_seen(models: Models, asked: Asked, monkeypatch:
     assert parity(models, answers, targets).equal_entries < 0.99
 
 
-def test_the_verb_says_that_all_places_are_equal(
+def test_the_verb_says_that_all_positions_are_equal(
     trained: Workflow, gateway: str, arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["replay", "--target", gateway, *arguments])
@@ -133,7 +133,7 @@ def test_the_verb_says_that_all_places_are_equal(
     assert f"bundle {active_version(gateway)}, through {gateway}\nsmall, targets all, " in printed
     assert f"\n{len(trained.test_targets('all'))} requests, " in printed
     assert "0 failed, 0 degraded" in printed
-    assert "100.00% of the first ten places are equal" in printed
+    assert "100.00% of the first ten positions are equal" in printed
 
 
 def test_the_verb_refuses_a_gateway_that_knows_the_future(
