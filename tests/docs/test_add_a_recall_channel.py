@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from textwrap import indent
 
@@ -22,10 +22,12 @@ from recsys.channels import CHANNELS
 from recsys.config import METRICS_PORTS, PORTS
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc
 from tests.docs.pages import ROOT, blocks, commands
+from tests.waiting import eventually
 
 PAGE = "docs/how-to/add-a-recall-channel.md"
 REGISTRY = "recsys/channels.py"
 COPIED = ("recsys", "recall_server", "rank_server", "gateway", "offline", "docs", "docker", "benchmarks", "tests")
+NEWEST = 50057
 OFFSET = 300
 """Added to the ports of the page, where another system may listen."""
 READY = "serving; Ctrl-C stops"
@@ -129,6 +131,33 @@ def test_it_is_trained_published_and_answers_through_the_gateway(project: Path, 
     of_newest = [item for item in answer.items if any(reason.channel == "newest" for reason in item.reasons)]
     assert of_newest
     assert "all servers exited 0" in (tmp_path / "log").read_text("utf-8")
+    backend = status_of_the_channel_alone(project, tmp_path)
+    assert (backend.name, backend.reachable, backend.cause) == ("newest", True, "")
+
+
+def status_of_the_channel_alone(project: Path, root: Path) -> recommend_pb2.BackendStatus:
+    """What a gateway says of a server of the channel alone, both started with the last commands of the page."""
+    bundles = ["--bundle-root", str(root / "demo/bundles/production"), "--metrics-port", "0"]
+    files = ["--events-file", str(root / "alone.sqlite"), "--answers-file", str(root / "answers.sqlite")]
+    port = PORTS["gateway"] + OFFSET
+    moved = [
+        re.sub(r":(\d{5})", lambda found: f":{int(found[1]) + OFFSET}", word) for word in command("python -m gateway")
+    ]
+    server = [*command("python -m recall_server"), *bundles, "--port", str(NEWEST + OFFSET)]
+    gateway = [*moved, *bundles, *files, "--port", str(port)]
+    with ExitStack() as running, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+        for words in (server, gateway):
+            process = subprocess.Popen(words, cwd=project, env=environment(project), stderr=subprocess.DEVNULL)
+            running.callback(process.wait, 60)
+            running.callback(process.terminate)
+        stub = recommend_pb2_grpc.RecommendationServiceStub(channel)
+
+        def status() -> recommend_pb2.BackendStatus:
+            answer = stub.Status(recommend_pb2.StatusRequest(), timeout=30, wait_for_ready=True)
+            return next(backend for backend in answer.backends if backend.name == "newest")
+
+        eventually(lambda: status().reachable and not status().cause, "the gateway uses the channel")
+        return status()
 
 
 @contextmanager
