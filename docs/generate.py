@@ -21,7 +21,10 @@ FOLDER = Path(__file__).resolve().parent
 DOCKER = FOLDER.parent / "docker"
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
-from tables import code, processes, protos, quality, settings  # noqa: E402 - found next to this script
+try:
+    from tables import code, processes, protos, quality, settings  # found next to this script
+except ModuleNotFoundError as missing:
+    sys.exit(f"docs/generate.py: {missing.name} is not installed; install the development tools with `make setup-dev`")
 
 SECTION = re.compile(r"(<!-- generated: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

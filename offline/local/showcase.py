@@ -8,7 +8,7 @@ from pathlib import Path
 import grpc
 import numpy as np
 
-from gateway.bundle.state import StoredHistories
+from gateway.bundle.state import StoredHistories, read_users
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.domain import History
 from recsys.v1.recommend_pb2 import Reason, RecommendedItem, RecommendRequest, RecommendResponse
@@ -23,6 +23,7 @@ MIN_EVENTS = 10
 def demonstrate(target: str, bundle: Path) -> Iterator[str]:
     """Lines about `USERS` users of the bundle in the folder `bundle`, answered by the gateway at `target`."""
     histories, titles = StoredHistories.open(bundle), _Titles(bundle)
+    keys = {number: key for key, number in read_users(bundle).items()}
     with grpc.insecure_channel(target) as channel:
         stub = RecommendationServiceStub(channel)
         users = latest_users(histories)
@@ -30,7 +31,7 @@ def demonstrate(target: str, bundle: Path) -> Iterator[str]:
             stub.Recommend(RecommendRequest(user_id=user_id, count=COUNT), timeout=5)
         for user_id in users:
             response = stub.Recommend(RecommendRequest(user_id=user_id, count=COUNT, debug=True), timeout=5)
-            yield from _described(user_id, titles.recent(histories.of(user_id)), response)
+            yield from _described(keys.get(user_id, str(user_id)), titles.recent(histories.of(user_id)), response)
 
 
 def latest_users(histories: StoredHistories) -> list[int]:
@@ -59,8 +60,8 @@ class _Titles:
         return described[::-1]
 
 
-def _described(user_id: int, recent: Sequence[str], response: RecommendResponse) -> Iterator[str]:
-    yield f"\nuser {user_id}, lately: {' · '.join(recent)}"
+def _described(user_key: str, recent: Sequence[str], response: RecommendResponse) -> Iterator[str]:
+    yield f"\nuser {user_key}, lately: {' · '.join(recent)}"
     for position, item in enumerate(response.items, start=1):
         yield f"  {position}. {item.title:<44.44} {item.score:8.3f}  {_reasons(item)}"
     times = " · ".join(f"{stage.name} {stage.microseconds / 1e3:.1f}" for stage in response.stages)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gateway.bundle.state import StoredHistories
+from gateway.bundle.state import StoredHistories, write_users
 from offline.local.showcase import demonstrate, latest_users
 from recsys.catalogue import Catalogue, ItemTexts
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
@@ -37,11 +37,12 @@ def histories_of(lengths: dict[int, int]) -> StoredHistories:
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """What the demonstration reads of a bundle: item 11 is not in its catalogue."""
+    """What the demonstration reads of a bundle: item 11 is not in its catalogue, and user 4 has a key of their own."""
     ids = np.array([*range(1, 11), 12, 13], np.int64)
     Catalogue(ids, np.full(len(ids), 2000, np.int16), np.zeros((len(ids), 0), np.bool_), ()).save(tmp_path)
     ItemTexts([str(item) for item in ids], [f"Film {item}" for item in ids]).save(tmp_path)
     histories_of(LENGTHS).save(tmp_path)
+    write_users(tmp_path, np.array([4]), ["ann@example.com"])
     return tmp_path
 
 
@@ -81,7 +82,7 @@ def test_three_users_are_shown_with_history_recommendations_reasons_and_times(bu
         *recommended,
         "\nuser 3, lately: Film 10 (5) · Film 9 (4.5) · Film 8 (4) · Film 7 (3.5)",
         *recommended,
-        "\nuser 4, lately: Film 10 · Film 9 (4.5) · Film 8 (4) · Film 7 (3.5) · Film 6 (3)",
+        "\nuser ann@example.com, lately: Film 10 · Film 9 (4.5) · Film 8 (4) · Film 7 (3.5) · Film 6 (3)",
         *recommended,
     ]
 
