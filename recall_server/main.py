@@ -12,7 +12,7 @@ from recall_server.channels.base import Channel
 from recall_server.channels.registry import channel_class
 from recall_server.servicer import SERVICE_NAME, RecallServicer, stage_name
 from recsys.bundle import Bundle, BundleStore, golden
-from recsys.channels import CHANNELS, FALLBACK
+from recsys.channels import CHANNELS, FALLBACK_CHANNEL
 from recsys.config import METRICS_PORTS, PORTS, ServerConfig
 from recsys.errors import CannotStart
 from recsys.server.compute import Compute
@@ -44,13 +44,13 @@ class RecallServerConfig(ServerConfig):
 
     channel: str = Field(description=f"which channel to serve: {', '.join(CHANNELS)}")
     port: int = Field(
-        default=PORTS[FALLBACK],
+        default=PORTS[FALLBACK_CHANNEL],
         ge=0,
         le=65_535,
         description=f"gRPC port; {_by_channel(PORTS)}; 0 picks a free one",
     )
     metrics_port: int = Field(
-        default=METRICS_PORTS[FALLBACK],
+        default=METRICS_PORTS[FALLBACK_CHANNEL],
         ge=0,
         le=65_535,
         description=f"port of /metrics, on the same host; {_by_channel(METRICS_PORTS)}; 0 picks a free one",

@@ -124,7 +124,7 @@ CHANNELS: Mapping[str, ChannelSpec] = MappingProxyType({spec.name: spec for spec
 DEFAULT_CHANNELS = tuple(name for name, spec in CHANNELS.items() if spec.default)
 """What is trained and served where the configuration names nothing else."""
 
-FALLBACK = "popularity"
+FALLBACK_CHANNEL = "popularity"
 """Trained in any case: the gateway's own list, for the case that everything else is lost, comes from it."""
 
 

@@ -27,7 +27,7 @@ from offline.publish.publish import INDEX_FILE
 from offline.ranking.in_process import ChannelSource, RecordingSource, run_pipeline
 from offline.ranking.samples import feature_store
 from offline.workflow.config import OfflineConfig
-from recall_server.channels.registry import channel_class
+from recall_server.channels.registry import open_channels
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
 from recsys.domain import Floats32, History, RankQuery
@@ -79,7 +79,7 @@ def record_queries(bundle: Bundle, requests: Sequence[Request]) -> list[RankQuer
     pipeline = Pipeline(
         catalogue,
         policy.model_copy(update={"ranking": "ranked"}),
-        [ChannelSource(channel_class(channel.name).open(folder)) for channel in policy.channels],
+        [ChannelSource(channel) for channel in open_channels(policy, folder)],
         recorder,
         Fallback.open(folder, catalogue),
     )

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 from offline.dataset.interactions import Snapshot
-from offline.recall.text.vectors import text_vectors
 from offline.recall.two_tower.checkpoint import WEIGHTS_FILE
 from offline.steps.workspace import RECEIPT, Step, Workspace
 from offline.workflow.config import OfflineConfig
+from offline.workflow.recall_steps import TEXT, text_step
 from recsys.bundle import Bundle
 from recsys.bundle.store import sha256_of
 from recsys.errors import DataMissing
-
-TEXT = "text"
-"""Step of the text vectors."""
 
 
 def index_texts(
@@ -29,20 +25,8 @@ def index_texts(
     if not config.recall.reads_text or not bundle.has(WEIGHTS_FILE):
         return None
     before = _texts_of_training(workspace.root, bundle)
-    return workspace.run(
-        TEXT,
-        partial(
-            text_vectors,
-            tables.folder,
-            snapshot.catalogue,
-            config=config.text,
-            cache=workspace.root.with_name("text-vectors.sqlite"),
-            earlier=before.folder,
-        ),
-        config=config.text,
-        facts=["index", bundle.version, snapshot.items.item_ids.tolist()],
-        inputs=[tables, before],
-    )
+    facts = ["index", bundle.version, snapshot.items.item_ids.tolist()]
+    return text_step(workspace, snapshot, config.recall, inputs=[tables], before=before, facts=facts)
 
 
 def _texts_of_training(root: Path, bundle: Bundle) -> Step:

@@ -10,7 +10,7 @@ import ast
 import hashlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,13 @@ def code_digest(work: Iterable[Callable[..., Any]]) -> str:
 
     Raises ContractBroken for a function whose source is in no file.
     """
-    return files_digest(closure(map(source_file, work)))
+    return _digest_from(frozenset(map(source_file, work)))
+
+
+@cache
+def _digest_from(files: frozenset[Path]) -> str:
+    """Once per process and set of files: a step that is run for many cut-offs has the same code each time."""
+    return files_digest(closure(files))
 
 
 def files_digest(files: Iterable[Path], root: Path = ROOT) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,10 @@ from offline.recall.text.vectors import text_vectors
 from offline.steps.linking import link_folders
 from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import RecallConfig
-from recsys.channels import CHANNELS, FALLBACK, ChannelSpec
+from recsys.channels import CHANNELS, FALLBACK_CHANNEL, ChannelSpec
+
+TEXT = "text"
+"""Step of the text vectors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def folder_of(step: Step | None) -> Path | None:
 
 
 def _trained(config: RecallConfig) -> Iterator[ChannelSpec]:
-    return (spec for spec in CHANNELS.values() if spec.name in config.channels or spec.name == FALLBACK)
+    return (spec for spec in CHANNELS.values() if spec.name in config.channels or spec.name == FALLBACK_CHANNEL)
 
 
 def _text_step(
@@ -116,8 +119,24 @@ def _text_step(
     if not config.reads_text:
         return None
     before = earlier.text if earlier else None
+    return text_step(workspace, snapshot, config, inputs=inputs, before=before)
+
+
+def text_step(
+    workspace: Workspace,
+    snapshot: Snapshot,
+    config: RecallConfig,
+    *,
+    inputs: Sequence[Step],
+    before: Step | None,
+    facts: object = None,
+) -> Step:
+    """Text vectors of the snapshot's items, in the space of `before` where there is such a step.
+
+    The first of `inputs` are the tables; `facts` are what the step depends on besides.
+    """
     return workspace.run(
-        "text",
+        TEXT,
         partial(
             text_vectors,
             inputs[0].folder,
@@ -127,5 +146,6 @@ def _text_step(
             earlier=folder_of(before),
         ),
         config=config.text,
+        facts=facts,
         inputs=[*inputs, *([before] if before else [])],
     )

@@ -85,6 +85,17 @@ def test_a_changed_file_is_read_again(inputs: IngestInputs) -> None:
     assert prepare_tables(inputs).reused is True
 
 
+def test_files_are_read_again_when_the_code_that_reads_them_changes(
+    inputs: IngestInputs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = prepare_tables(inputs)
+    monkeypatch.setattr("offline.ingest.prepare._code", lambda: "edited")
+    changed = prepare_tables(inputs)
+    assert changed.reused is False
+    assert changed.key != first.key
+    assert prepare_tables(inputs).reused is True
+
+
 def test_an_added_file_is_read(inputs: IngestInputs) -> None:
     assert inputs.data_dir is not None
     (inputs.data_dir / "items.csv").unlink()
