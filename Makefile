@@ -28,7 +28,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Two targets that install would be in each other's way.
 .NOTPARALLEL:
 
-.PHONY: help setup setup-dev serve run replay test lint types imports protos proto-check proto-baseline docs site check images bench peers clean
+.PHONY: help setup setup-dev serve run replay test test-long lint types imports protos proto-check proto-baseline docs site check images bench peers clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -72,12 +72,18 @@ replay: setup ## Serves the evaluation bundle and replays held-out requests thro
 # commands that they start it would double what those cost.
 test: export OMP_THREAD_LIMIT ?= 1
 test: export OPENBLAS_NUM_THREADS ?= 1
-test: setup-dev ## Runs the whole test suite with coverage. PYTEST_ARGS adds arguments.
+test: setup-dev ## Runs the test suite with coverage, without the long tests. PYTEST_ARGS adds arguments.
 	@rm -f .coverage .coverage.*
 	@small=$$(mktemp -d) && trap 'rm -rf "$$small"' EXIT && \
 	  $(PYTEST) --small-system="$$small" -n 2 --dist loadfile --no-loadscope-reorder -m "not alone" $(PYTEST_ARGS) && \
 	  $(PYTEST) --small-system="$$small" --cov-append -m alone $(PYTEST_ARGS)
 	@$(BIN)/python -m coverage report
+
+# One at a time: some fill the memory or measure.
+test-long: export OMP_THREAD_LIMIT ?= 1
+test-long: export OPENBLAS_NUM_THREADS ?= 1
+test-long: setup-dev ## Runs the tests that take minutes, which `make test` leaves out. PYTEST_ARGS adds arguments.
+	@$(BIN)/python -P -m pytest --long --timeout 7200 $(PYTEST_ARGS)
 
 lint: setup-dev ## Style of the code.
 	$(BIN)/ruff check .

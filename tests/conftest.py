@@ -14,7 +14,8 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """The one option of this suite."""
+    """The options of this suite."""
+    parser.addoption("--long", action="store_true", help="run the tests marked long, and no others")
     parser.addoption(
         "--small-system",
         metavar="FOLDER",
@@ -56,8 +57,17 @@ SHARED = Path(__file__).parents[2] / "shared"
 """What is next to the checkout on some machines only."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files that take long come first, so that no process is left with one of them when the others have finished."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselects the long tests, or with `--long` all others.
+
+    Files that take long come first, so that no process is left with one of them when the others have finished.
+    """
+    kept, left_out = [], []
+    for item in items:
+        (kept if (item.get_closest_marker("long") is not None) == config.option.long else left_out).append(item)
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = kept
     of_marker = {
         marker: {item.path for item in items if item.get_closest_marker(marker)} for marker in ("slow", "integration")
     }
