@@ -28,10 +28,18 @@ class RankRequest(_message.Message):
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     QUERIES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PACKED_RESULTS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MICROSECONDS_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
     """The bundle version that must answer. Empty: the server's active one."""
     request_id: _builtins.str
     """For the log: the request that caused this call."""
+    packed_results: _builtins.bool
+    """The caller reads packed results. The server then answers with them; otherwise it must not."""
+    timeout_microseconds: _builtins.int
+    """The time that the caller gave this call when it sent it; less what remains of the deadline, it is the time spent so
+    far on the way and in queues. 0: not stated.
+    """
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankQuery]:
         """At most 256 queries. A single query is a batch of one."""
@@ -42,10 +50,12 @@ class RankRequest(_message.Message):
         bundle_version: _builtins.str = ...,
         queries: _abc.Iterable[Global___RankQuery] | None = ...,
         request_id: _builtins.str = ...,
+        packed_results: _builtins.bool = ...,
+        timeout_microseconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "queries", b"queries", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "packed_results", b"packed_results", "queries", b"queries", "request_id", b"request_id", "timeout_microseconds", b"timeout_microseconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -64,12 +74,25 @@ class RankQuery(_message.Message):
     CHANNELS_FIELD_NUMBER: _builtins.int
     PREFERRED_GENRES_FIELD_NUMBER: _builtins.int
     RETURN_FEATURES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PACKED_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    PACKED_CHANNELS_FIELD_NUMBER: _builtins.int
+    PACKED_SCORES_FIELD_NUMBER: _builtins.int
+    PACKED_RANKS_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
     """The requesting user, for the log. Features are computed from the history only."""
     as_of: _builtins.int
     """The moment of the request in Unix seconds."""
     return_features: _builtins.bool
     """Return the feature matrix as well, for the skew check."""
+    request_id: _builtins.str
+    """For the log: the request that this query belongs to."""
+    packed_item_ids: _builtins.bytes
+    """item_ids as packed little-endian int64. A sender fills in item_ids and channels, or the four packed fields."""
+    packed_scores: _builtins.bytes
+    """What the channels' scores say in ChannelEvidence, as little-endian float32, row-major [candidates, channels]."""
+    packed_ranks: _builtins.bytes
+    """What the channels' ranks say in ChannelEvidence, as little-endian int32, row-major [candidates, channels]."""
     @_builtins.property
     def history(self) -> _types_pb2.History:
         """What the user did, oldest first. Absent or empty: a user without a history."""
@@ -86,6 +109,10 @@ class RankQuery(_message.Message):
     def preferred_genres(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Genres that a user without a history says they like."""
 
+    @_builtins.property
+    def packed_channels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The channels that answered: the columns of packed_scores and packed_ranks."""
+
     def __init__(
         self,
         *,
@@ -96,10 +123,15 @@ class RankQuery(_message.Message):
         channels: _abc.Iterable[Global___ChannelEvidence] | None = ...,
         preferred_genres: _abc.Iterable[_builtins.str] | None = ...,
         return_features: _builtins.bool = ...,
+        request_id: _builtins.str = ...,
+        packed_item_ids: _builtins.bytes = ...,
+        packed_channels: _abc.Iterable[_builtins.str] | None = ...,
+        packed_scores: _builtins.bytes = ...,
+        packed_ranks: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "history", b"history", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "as_of", b"as_of", "channels", b"channels", "history", b"history", "item_ids", b"item_ids", "preferred_genres", b"preferred_genres", "return_features", b"return_features", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "as_of", b"as_of", "channels", b"channels", "history", b"history", "item_ids", b"item_ids", "packed_channels", b"packed_channels", "packed_item_ids", b"packed_item_ids", "packed_ranks", b"packed_ranks", "packed_scores", b"packed_scores", "preferred_genres", b"preferred_genres", "request_id", b"request_id", "return_features", b"return_features", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
@@ -186,6 +218,12 @@ class RankResult(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
     FEATURE_NAMES_FIELD_NUMBER: _builtins.int
+    PACKED_SCORES_FIELD_NUMBER: _builtins.int
+    PACKED_FEATURES_FIELD_NUMBER: _builtins.int
+    packed_scores: _builtins.bytes
+    """scores as packed little-endian float32. A server fills in the packed fields or the repeated ones."""
+    packed_features: _builtins.bytes
+    """features as packed little-endian float32."""
     @_builtins.property
     def scores(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """One finite score per candidate, in the order of the candidates. Higher is better."""
@@ -204,10 +242,12 @@ class RankResult(_message.Message):
         scores: _abc.Iterable[_builtins.float] | None = ...,
         features: _abc.Iterable[_builtins.float] | None = ...,
         feature_names: _abc.Iterable[_builtins.str] | None = ...,
+        packed_scores: _builtins.bytes = ...,
+        packed_features: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_names", b"feature_names", "features", b"features", "scores", b"scores"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["feature_names", b"feature_names", "features", b"features", "packed_features", b"packed_features", "packed_scores", b"packed_scores", "scores", b"scores"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

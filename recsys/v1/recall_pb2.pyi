@@ -28,10 +28,18 @@ class RecallRequest(_message.Message):
     BUNDLE_VERSION_FIELD_NUMBER: _builtins.int
     QUERIES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PACKED_RESULTS_FIELD_NUMBER: _builtins.int
+    TIMEOUT_MICROSECONDS_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
     """The bundle version that must answer. Empty: the channel's active one."""
     request_id: _builtins.str
     """For the log: the request that caused this call."""
+    packed_results: _builtins.bool
+    """The caller reads packed results. The server then answers with them; otherwise it must not."""
+    timeout_microseconds: _builtins.int
+    """The time that the caller gave this call when it sent it; less what remains of the deadline, it is the time spent so
+    far on the way and in queues. 0: not stated.
+    """
     @_builtins.property
     def queries(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecallQuery]:
         """At most 256 queries. A single query is a batch of one."""
@@ -42,10 +50,12 @@ class RecallRequest(_message.Message):
         bundle_version: _builtins.str = ...,
         queries: _abc.Iterable[Global___RecallQuery] | None = ...,
         request_id: _builtins.str = ...,
+        packed_results: _builtins.bool = ...,
+        timeout_microseconds: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "queries", b"queries", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "packed_results", b"packed_results", "queries", b"queries", "request_id", b"request_id", "timeout_microseconds", b"timeout_microseconds"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -64,12 +74,23 @@ class RecallQuery(_message.Message):
     EXCLUDE_ITEM_IDS_FIELD_NUMBER: _builtins.int
     FILTER_FIELD_NUMBER: _builtins.int
     PREFERRED_GENRES_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    PACKED_EXCLUDE_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    EXCLUDE_SEEN_FIELD_NUMBER: _builtins.int
     user_id: _builtins.int
     """The requesting user, for the log. Channels infer taste from the history only."""
     as_of: _builtins.int
     """The moment of the request in Unix seconds."""
     count: _builtins.int
     """Number of candidates wanted: 1 to 2,000."""
+    request_id: _builtins.str
+    """For the log: the request that this query belongs to."""
+    packed_exclude_item_ids: _builtins.bytes
+    """exclude_item_ids as packed little-endian int64. A sender fills in one of the two."""
+    exclude_seen: _builtins.bool
+    """The items of the history that its user has seen or excluded must not be returned either. With it, exclude_item_ids
+    need not repeat them.
+    """
     @_builtins.property
     def history(self) -> _types_pb2.History:
         """What the user did, oldest first, as much of it as the channel declares that it
@@ -98,10 +119,13 @@ class RecallQuery(_message.Message):
         exclude_item_ids: _abc.Iterable[_builtins.int] | None = ...,
         filter: _types_pb2.ItemFilter | None = ...,
         preferred_genres: _abc.Iterable[_builtins.str] | None = ...,
+        request_id: _builtins.str = ...,
+        packed_exclude_item_ids: _builtins.bytes = ...,
+        exclude_seen: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "filter", b"filter", "history", b"history", "user_id", b"user_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "as_of", b"as_of", "count", b"count", "exclude_item_ids", b"exclude_item_ids", "filter", b"filter", "history", b"history", "preferred_genres", b"preferred_genres", "user_id", b"user_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_user_id", b"_user_id", "as_of", b"as_of", "count", b"count", "exclude_item_ids", b"exclude_item_ids", "exclude_seen", b"exclude_seen", "filter", b"filter", "history", b"history", "packed_exclude_item_ids", b"packed_exclude_item_ids", "preferred_genres", b"preferred_genres", "request_id", b"request_id", "user_id", b"user_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__user_id: _TypeAlias = _typing.Literal["user_id"]  # noqa: Y015
     _WhichOneofArgType__user_id: _TypeAlias = _typing.Literal["_user_id", b"_user_id"]  # noqa: Y015
@@ -159,6 +183,18 @@ class RecallResult(_message.Message):
     SCORES_FIELD_NUMBER: _builtins.int
     SEED_ITEM_IDS_FIELD_NUMBER: _builtins.int
     SEED_PRESENT_FIELD_NUMBER: _builtins.int
+    PACKED_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    PACKED_SCORES_FIELD_NUMBER: _builtins.int
+    PACKED_SEED_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    PACKED_SEED_PRESENT_FIELD_NUMBER: _builtins.int
+    packed_item_ids: _builtins.bytes
+    """item_ids as packed little-endian int64. A server fills in the packed fields or the repeated ones."""
+    packed_scores: _builtins.bytes
+    """scores as packed little-endian float32."""
+    packed_seed_item_ids: _builtins.bytes
+    """seed_item_ids as packed little-endian int64."""
+    packed_seed_present: _builtins.bytes
+    """seed_present as one byte per item, 0 or 1."""
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Item ids, best first, each once."""
@@ -184,10 +220,14 @@ class RecallResult(_message.Message):
         scores: _abc.Iterable[_builtins.float] | None = ...,
         seed_item_ids: _abc.Iterable[_builtins.int] | None = ...,
         seed_present: _abc.Iterable[_builtins.bool] | None = ...,
+        packed_item_ids: _builtins.bytes = ...,
+        packed_scores: _builtins.bytes = ...,
+        packed_seed_item_ids: _builtins.bytes = ...,
+        packed_seed_present: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids", "scores", b"scores", "seed_item_ids", b"seed_item_ids", "seed_present", b"seed_present"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids", "packed_item_ids", b"packed_item_ids", "packed_scores", b"packed_scores", "packed_seed_item_ids", b"packed_seed_item_ids", "packed_seed_present", b"packed_seed_present", "scores", b"scores", "seed_item_ids", b"seed_item_ids", "seed_present", b"seed_present"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,25 +24,25 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15recsys/v1/types.proto\x12\trecsys.v1\"d\n\x07History\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x12\n\ntimestamps\x18\x02 \x03(\x03\x12#\n\x05types\x18\x03 \x03(\x0e\x32\x14.recsys.v1.EventType\x12\x0e\n\x06values\x18\x04 \x03(\x02\"}\n\nItemFilter\x12\x12\n\ngenres_any\x18\x01 \x03(\t\x12\x13\n\x0bgenres_none\x18\x02 \x03(\t\x12\x15\n\x08min_year\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08max_year\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x0b\n\t_min_yearB\x0b\n\t_max_year\"\xa9\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0e\x32\x16.recsys.v1.StageStatus\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x14\n\x0cmicroseconds\x18\x04 \x01(\x03\x12\x15\n\rcandidates_in\x18\x05 \x01(\x05\x12\x16\n\x0e\x63\x61ndidates_out\x18\x06 \x01(\x05\x12\x16\n\x0e\x62undle_version\x18\x07 \x01(\t\"8\n\x0eRefusedVersion\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x9c\x01\n\rServingStatus\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x16\n\x0eready_versions\x18\x02 \x03(\t\x12\x33\n\x10refused_versions\x18\x03 \x03(\x0b\x32\x19.recsys.v1.RefusedVersion\x12\x16\n\x0e\x61\x63tive_version\x18\x04 \x01(\t\x12\x18\n\x10software_version\x18\x05 \x01(\t*\xc6\x01\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45VENT_TYPE_RATING\x10\x01\x12\x13\n\x0f\x45VENT_TYPE_VIEW\x10\x02\x12\x14\n\x10\x45VENT_TYPE_CLICK\x10\x03\x12\x13\n\x0f\x45VENT_TYPE_LIKE\x10\x04\x12\x16\n\x12\x45VENT_TYPE_DISLIKE\x10\x05\x12\x13\n\x0f\x45VENT_TYPE_SAVE\x10\x06\x12\x19\n\x15\x45VENT_TYPE_IMPRESSION\x10\x07*\xa7\x01\n\x0bStageStatus\x12\x1c\n\x18STAGE_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_STATUS_OK\x10\x01\x12\x18\n\x14STAGE_STATUS_TIMEOUT\x10\x02\x12\x17\n\x13STAGE_STATUS_FAILED\x10\x03\x12\x18\n\x14STAGE_STATUS_SKIPPED\x10\x04\x12\x18\n\x14STAGE_STATUS_REFUSED\x10\x05\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15recsys/v1/types.proto\x12\trecsys.v1\"\xc5\x01\n\x07History\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x12\n\ntimestamps\x18\x02 \x03(\x03\x12#\n\x05types\x18\x03 \x03(\x0e\x32\x14.recsys.v1.EventType\x12\x0e\n\x06values\x18\x04 \x03(\x02\x12\x17\n\x0fpacked_item_ids\x18\x05 \x01(\x0c\x12\x19\n\x11packed_timestamps\x18\x06 \x01(\x0c\x12\x14\n\x0cpacked_types\x18\x07 \x01(\x0c\x12\x15\n\rpacked_values\x18\x08 \x01(\x0c\"}\n\nItemFilter\x12\x12\n\ngenres_any\x18\x01 \x03(\t\x12\x13\n\x0bgenres_none\x18\x02 \x03(\t\x12\x15\n\x08min_year\x18\x03 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\x08max_year\x18\x04 \x01(\x05H\x01\x88\x01\x01\x42\x0b\n\t_min_yearB\x0b\n\t_max_year\"\xa9\x01\n\x05Stage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12&\n\x06status\x18\x02 \x01(\x0e\x32\x16.recsys.v1.StageStatus\x12\r\n\x05\x63\x61use\x18\x03 \x01(\t\x12\x14\n\x0cmicroseconds\x18\x04 \x01(\x03\x12\x15\n\rcandidates_in\x18\x05 \x01(\x05\x12\x16\n\x0e\x63\x61ndidates_out\x18\x06 \x01(\x05\x12\x16\n\x0e\x62undle_version\x18\x07 \x01(\t\"8\n\x0eRefusedVersion\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\xb2\x01\n\rServingStatus\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x16\n\x0eready_versions\x18\x02 \x03(\t\x12\x33\n\x10refused_versions\x18\x03 \x03(\x0b\x32\x19.recsys.v1.RefusedVersion\x12\x16\n\x0e\x61\x63tive_version\x18\x04 \x01(\t\x12\x18\n\x10software_version\x18\x05 \x01(\t\x12\x14\n\x0creads_packed\x18\x06 \x01(\x08*\xc6\x01\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45VENT_TYPE_RATING\x10\x01\x12\x13\n\x0f\x45VENT_TYPE_VIEW\x10\x02\x12\x14\n\x10\x45VENT_TYPE_CLICK\x10\x03\x12\x13\n\x0f\x45VENT_TYPE_LIKE\x10\x04\x12\x16\n\x12\x45VENT_TYPE_DISLIKE\x10\x05\x12\x13\n\x0f\x45VENT_TYPE_SAVE\x10\x06\x12\x19\n\x15\x45VENT_TYPE_IMPRESSION\x10\x07*\xa7\x01\n\x0bStageStatus\x12\x1c\n\x18STAGE_STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTAGE_STATUS_OK\x10\x01\x12\x18\n\x14STAGE_STATUS_TIMEOUT\x10\x02\x12\x17\n\x13STAGE_STATUS_FAILED\x10\x03\x12\x18\n\x14STAGE_STATUS_SKIPPED\x10\x04\x12\x18\n\x14STAGE_STATUS_REFUSED\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'recsys.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTTYPE']._serialized_start=655
-  _globals['_EVENTTYPE']._serialized_end=853
-  _globals['_STAGESTATUS']._serialized_start=856
-  _globals['_STAGESTATUS']._serialized_end=1023
-  _globals['_HISTORY']._serialized_start=36
-  _globals['_HISTORY']._serialized_end=136
-  _globals['_ITEMFILTER']._serialized_start=138
-  _globals['_ITEMFILTER']._serialized_end=263
-  _globals['_STAGE']._serialized_start=266
-  _globals['_STAGE']._serialized_end=435
-  _globals['_REFUSEDVERSION']._serialized_start=437
-  _globals['_REFUSEDVERSION']._serialized_end=493
-  _globals['_SERVINGSTATUS']._serialized_start=496
-  _globals['_SERVINGSTATUS']._serialized_end=652
+  _globals['_EVENTTYPE']._serialized_start=775
+  _globals['_EVENTTYPE']._serialized_end=973
+  _globals['_STAGESTATUS']._serialized_start=976
+  _globals['_STAGESTATUS']._serialized_end=1143
+  _globals['_HISTORY']._serialized_start=37
+  _globals['_HISTORY']._serialized_end=234
+  _globals['_ITEMFILTER']._serialized_start=236
+  _globals['_ITEMFILTER']._serialized_end=361
+  _globals['_STAGE']._serialized_start=364
+  _globals['_STAGE']._serialized_end=533
+  _globals['_REFUSEDVERSION']._serialized_start=535
+  _globals['_REFUSEDVERSION']._serialized_end=591
+  _globals['_SERVINGSTATUS']._serialized_start=594
+  _globals['_SERVINGSTATUS']._serialized_end=772
 # @@protoc_insertion_point(module_scope)

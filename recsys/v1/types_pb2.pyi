@@ -106,6 +106,7 @@ Global___StageStatus: _TypeAlias = StageStatus  # noqa: Y015
 class History(_message.Message):
     """What a user did, oldest event first. The four lists are parallel:
     timestamps, types and values are either empty or as long as item_ids.
+    A sender fills in the repeated fields or the packed ones, never some of each.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -114,6 +115,18 @@ class History(_message.Message):
     TIMESTAMPS_FIELD_NUMBER: _builtins.int
     TYPES_FIELD_NUMBER: _builtins.int
     VALUES_FIELD_NUMBER: _builtins.int
+    PACKED_ITEM_IDS_FIELD_NUMBER: _builtins.int
+    PACKED_TIMESTAMPS_FIELD_NUMBER: _builtins.int
+    PACKED_TYPES_FIELD_NUMBER: _builtins.int
+    PACKED_VALUES_FIELD_NUMBER: _builtins.int
+    packed_item_ids: _builtins.bytes
+    """item_ids as packed little-endian int64: 8 bytes per event."""
+    packed_timestamps: _builtins.bytes
+    """timestamps as packed little-endian int64."""
+    packed_types: _builtins.bytes
+    """types as packed int8: the number of the EventType, one byte per event."""
+    packed_values: _builtins.bytes
+    """values as packed little-endian float32: 4 bytes per event."""
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Item ids, oldest event first. Unknown ids are ignored."""
@@ -137,10 +150,14 @@ class History(_message.Message):
         timestamps: _abc.Iterable[_builtins.int] | None = ...,
         types: _abc.Iterable[Global___EventType.ValueType] | None = ...,
         values: _abc.Iterable[_builtins.float] | None = ...,
+        packed_item_ids: _builtins.bytes = ...,
+        packed_timestamps: _builtins.bytes = ...,
+        packed_types: _builtins.bytes = ...,
+        packed_values: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids", "timestamps", b"timestamps", "types", b"types", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["item_ids", b"item_ids", "packed_item_ids", b"packed_item_ids", "packed_timestamps", b"packed_timestamps", "packed_types", b"packed_types", "packed_values", b"packed_values", "timestamps", b"timestamps", "types", b"types", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -278,12 +295,17 @@ class ServingStatus(_message.Message):
     REFUSED_VERSIONS_FIELD_NUMBER: _builtins.int
     ACTIVE_VERSION_FIELD_NUMBER: _builtins.int
     SOFTWARE_VERSION_FIELD_NUMBER: _builtins.int
+    READS_PACKED_FIELD_NUMBER: _builtins.int
     role: _builtins.str
     """"gateway", "rank" or the name of the recall channel."""
     active_version: _builtins.str
     """The version that new work uses; empty if there is none."""
     software_version: _builtins.str
     """Version of the software."""
+    reads_packed: _builtins.bool
+    """Whether the process reads the packed fields of its requests, and RecallQuery.exclude_seen. A process that
+    does not would read nothing there, so whoever calls it must use the repeated fields.
+    """
     @_builtins.property
     def ready_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Versions that are loaded and checked, newest first."""
@@ -300,10 +322,11 @@ class ServingStatus(_message.Message):
         refused_versions: _abc.Iterable[Global___RefusedVersion] | None = ...,
         active_version: _builtins.str = ...,
         software_version: _builtins.str = ...,
+        reads_packed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_version", b"active_version", "ready_versions", b"ready_versions", "refused_versions", b"refused_versions", "role", b"role", "software_version", b"software_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_version", b"active_version", "reads_packed", b"reads_packed", "ready_versions", b"ready_versions", "refused_versions", b"refused_versions", "role", b"role", "software_version", b"software_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
