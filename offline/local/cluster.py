@@ -203,14 +203,12 @@ class LocalCluster:
             hang_seconds=self._hang_seconds,
         )
         file.write_text(text, encoding="utf-8")
-        single = {name: os.environ.get(name, "1") for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
         with (self.folder / "supervisor.out").open("wb") as output:
             self._supervisor = subprocess.Popen(  # noqa: S603 - our own module
                 [sys.executable, "-m", "offline.local.supervision", str(file)],
                 stdin=subprocess.PIPE,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **single},
                 start_new_session=True,
             )
 
