@@ -68,7 +68,16 @@ class GatewayConfig(ServerConfig):
         default=0.01, ge=0, description="part of the caller's deadline that is reserved for sending the answer"
     )
     recall_share: float = Field(default=0.5, gt=0, lt=1, description="share of the budget that recall may use")
+    channel_shares: dict[str, Annotated[float, Field(gt=0, lt=1)]] = Field(
+        default_factory=dict,
+        description="the same for single channels, where it differs: NAME=SHARE, separated by commas; a slow channel "
+        "with a smaller share costs the others no time",
+    )
     rank_share: float = Field(default=0.8, gt=0, lt=1, description="share of the remaining budget that ranking may use")
+    batch_size: int = Field(default=16, ge=1, le=256, description="most requests that are sent on in one batch")
+    batches_in_flight: int = Field(
+        default=2, ge=1, description="batches in progress at a time; further requests wait for the next one"
+    )
     similar_channels: tuple[str, ...] = Field(
         default=tuple(name for name, spec in CHANNELS.items() if spec.similar),
         description="channels that SimilarItems queries",

@@ -11,6 +11,7 @@ from gateway.backends.sources import GrpcRankSource, GrpcRecallSource
 from gateway.bundle.hidden import HiddenIds, HiddenItems
 from gateway.bundle.served import ServedBundle
 from gateway.config import GatewayConfig
+from gateway.pipeline.batching import Batcher, BatchLimits
 from gateway.pipeline.pipeline import Pipeline
 from recsys.bundle import Bundle, ChannelPolicy, ServingPolicy
 from recsys.server.telemetry import Telemetry
@@ -23,8 +24,8 @@ class Serving:
     """What requests are pinned to."""
 
     bundle: ServedBundle
-    recommend: Pipeline
-    similar: Pipeline
+    recommend: Batcher
+    similar: Batcher
     """Queries the item-to-item channels and serves the blended order: no validation has chosen a policy for it."""
 
     @property
@@ -35,18 +36,18 @@ class Serving:
     @property
     def ranker_name(self) -> str:
         """Name of the ranker if this version's policy uses it; empty if the blended order is served."""
-        ranker = self.recommend.ranker
-        return ranker.name if ranker is not None and self.recommend.policy.ranking == "ranked" else ""
+        pipeline = self.recommend.pipeline
+        return pipeline.ranker.name if pipeline.ranker is not None and pipeline.policy.ranking == "ranked" else ""
 
     @property
     def backend_names(self) -> frozenset[str]:
         """Names of the processes that this version's policy uses."""
-        return frozenset({*(channel.name for channel in self.recommend.policy.channels), self.ranker_name})
+        return frozenset({*(channel.name for channel in self.recommend.pipeline.policy.channels), self.ranker_name})
 
     @property
     def known_names(self) -> frozenset[str]:
         """Names of all processes that this version may use, including those for similar items and for ranking."""
-        pipelines = (self.recommend, self.similar)
+        pipelines = (self.recommend.pipeline, self.similar.pipeline)
         rankers = (pipeline.ranker.name for pipeline in pipelines if pipeline.ranker is not None)
         return frozenset({*rankers, *(channel.name for pipeline in pipelines for channel in pipeline.policy.channels)})
 
@@ -76,7 +77,12 @@ class ServingFactory:
                     channel.name,
                 )
         recommend = replace(self._pipeline(served, policy), reranker=served.reranker)
-        return Serving(served, recommend, self._pipeline(served, self._similar(policy)))
+        similar = self._pipeline(served, self._similar(policy))
+        return Serving(served, self._batched(recommend), self._batched(similar))
+
+    def _batched(self, pipeline: Pipeline) -> Batcher:
+        limits = BatchLimits(self.config.batch_size, self.config.batches_in_flight)
+        return Batcher(pipeline, limits, observe=self.telemetry.batch_size.observe)
 
     def _compare_logs(self, served: ServedBundle) -> None:
         """Warns if the bundle holds events, but none of this gateway's log: it was recreated, or never ingested."""
@@ -101,6 +107,7 @@ class ServingFactory:
             served.fallback,
             HiddenIds(self.hidden, served.identities),
             self.config.recall_share,
+            self.config.channel_shares,
             self.config.rank_share,
         )
 

@@ -187,6 +187,8 @@ class RecallQuery:
     item_filter: ItemFilter = NO_FILTER
     preferred_genres: tuple[str, ...] = ()
     user_id: int | None = None
+    request_id: str = ""
+    """Of the request that caused the query, for the logs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,3 +253,5 @@ class RankQuery:
     candidates: Candidates
     preferred_genres: tuple[str, ...] = ()
     user_id: int | None = None
+    request_id: str = ""
+    """Of the request that caused the query, for the logs."""

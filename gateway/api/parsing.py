@@ -15,6 +15,7 @@ from gateway.pipeline.stages import StageReport, Status
 from recsys import convert
 from recsys.domain import MAX_REQUEST_HISTORY, History
 from recsys.errors import NotFound, RecsysError
+from recsys.logs import request_id_of_call
 from recsys.v1 import recommend_pb2
 
 
@@ -52,7 +53,14 @@ async def parse_recommend(
     if as_of is None:
         as_of = bundle.as_of(history, now)
     request = Request(
-        history.until(as_of), as_of, count, excluded, item_filter, preferred_genres, None if user is None else user.id
+        history.until(as_of),
+        as_of,
+        count,
+        excluded,
+        item_filter,
+        preferred_genres,
+        None if user is None else user.id,
+        request_id_of_call.get(),
     )
     unresolved_key = "" if user_id is None else str(user_id)
     return ParsedRequest(request, unresolved_key if user is None else user.key, stages, message.debug)
@@ -72,7 +80,10 @@ def parse_similar(message: recommend_pb2.SimilarItemsRequest, bundle: ServedBund
         name = message.item_key if item_id is None else item_id
         raise NotFound(f"item {name!r}: bundle {bundle.version} does not know it; check the id, or publish again")
     as_of = bundle.as_of(History.empty(), now)
-    return ParsedRequest(Request(History.of([item_id], [as_of]), as_of, count, excluded, item_filter), "")
+    request = Request(
+        History.of([item_id], [as_of]), as_of, count, excluded, item_filter, request_id=request_id_of_call.get()
+    )
+    return ParsedRequest(request, "")
 
 
 def parse_events(message: recommend_pb2.RecordEventsRequest, identities: Identities, received: int) -> list[Event]:

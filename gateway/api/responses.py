@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gateway.bundle.served import ServedBundle
-from gateway.pipeline.pipeline import Answer
 from gateway.pipeline.stages import StageReport, Status
+from gateway.pipeline.work import Answer
 from recsys.domain import Candidates
 from recsys.v1 import recommend_pb2, types_pb2
 

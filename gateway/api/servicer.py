@@ -18,9 +18,10 @@ from gateway.bundle.resolve import EMPTY_IDENTITIES
 from gateway.config import GatewayConfig
 from gateway.events.answers import AnswerLog, LoggedAnswer, served_order
 from gateway.events.recorder import EventRecorder
+from gateway.pipeline.batching import Batcher
 from gateway.pipeline.measure import observe_stages
-from gateway.pipeline.pipeline import Answer, Pipeline
 from gateway.pipeline.stages import Budget, Status
+from gateway.pipeline.work import Answer
 from gateway.rollout import Rollout
 from gateway.serving import Serving
 from recsys.errors import InvalidRequest, NotFound
@@ -104,12 +105,12 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         status.active_version = self.rollout.active.version if self.rollout.active is not None else ""
         return recommend_pb2.StatusResponse(gateway=status, backends=backends)
 
-    async def _answer(self, pipeline: Pipeline, parsed: ParsedRequest, context: Context) -> Answer:
+    async def _answer(self, batcher: Batcher, parsed: ParsedRequest, context: Context) -> Answer:
         left = remaining_seconds(context)
         seconds = self.config.budget_seconds
         if left is not None:
             seconds = min(seconds, left - self.config.deadline_margin_seconds)
-        (answer,) = await pipeline.run([parsed.request], Budget.of(seconds))
+        answer = await batcher.answer(parsed.request, Budget.of(seconds))
         return replace(answer, stages=(*parsed.stages, *answer.stages))
 
     def _finish(

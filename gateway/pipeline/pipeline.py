@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,15 +16,15 @@ import numpy as np
 from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.filters import apply_filters
 from gateway.pipeline.merge import FALLBACK, best_first, blended_scores, merge
-from gateway.pipeline.post_ranking import HiddenItemsCut, OrderedCandidates, PostRankingStage, PreferredGenresFirst
+from gateway.pipeline.post_ranking import HiddenItemsCut, PostRankingStage, PreferredGenresFirst
 from gateway.pipeline.request import Request, RequestContext
 from gateway.pipeline.rerank import Reranker
-from gateway.pipeline.stages import Budget, Outcome, RankSource, RecallSource, StageReport, Status
+from gateway.pipeline.stages import Budget, Outcome, RankSource, RecallSource, Status
+from gateway.pipeline.work import Answer, Job, Work, each, in_time, limit
 from recsys.bundle import ChannelPolicy, ServingPolicy
 from recsys.catalogue import Catalogue
 from recsys.domain import (
     NO_IDS,
-    Candidates,
     Ids,
     RankQuery,
     RecallQuery,
@@ -39,46 +39,13 @@ _NOT_CONFIGURED: Outcome[RecallResult] = Outcome(
     Status.FAILED, None, 0, "no such channel is configured; add it to --recall"
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """Items, best first, with the evidence that reasons are built from, and a report per stage."""
-
-    candidates: Candidates
-    scores: Scores
-    stages: tuple[StageReport, ...]
-
-    @property
-    def degraded(self) -> bool:
-        """Whether some stage did not do all of its work."""
-        return any(stage.status is not Status.OK for stage in self.stages)
-
-
-@dataclass(slots=True)
-class _Work:
-    """A request in progress: what the stages so far have produced."""
-
-    context: RequestContext
-    candidates: Candidates
-    scores: Scores
-    stages: list[StageReport]
-
-    def report(self, name: str, started: float, candidates_in: int) -> None:
-        """Reports a stage of the gateway itself."""
-        microseconds = int((time.perf_counter() - started) * 1e6)
-        self.stages.append(StageReport(name, Status.OK, microseconds, candidates_in, len(self.candidates)))
-
-    def apply(self, stage: PostRankingStage) -> None:
-        """Runs one stage after ranking."""
-        ordered, report = stage.run(OrderedCandidates(self.candidates, self.scores), self.context)
-        self.candidates, self.scores = ordered.candidates, ordered.scores
-        if report is not None:
-            self.stages.append(report)
+RecallCalls = dict[str, asyncio.Task[list[Outcome[RecallResult]]]]
+"""The calls to the channels by name; each has one outcome per job that was asked for."""
 
 
 @dataclass(frozen=True)
 class Pipeline:
-    """The stages of one bundle version. `run` takes a batch; one request is a batch of one."""
+    """The stages of one bundle version. They take a batch; one request is a batch of one."""
 
     catalogue: Catalogue
     policy: ServingPolicy
@@ -88,7 +55,9 @@ class Pipeline:
     hidden: Callable[[], Ids] = lambda: NO_IDS
     """What must not be shown now; the same array while the list is the same. Called before recall and at the end."""
     recall_share: float = 0.5
-    """The part of the remaining budget that recall may use."""
+    """The part of the remaining budget that a recall channel may use."""
+    channel_shares: Mapping[str, float] = field(default_factory=dict)
+    """The same for single channels, by name."""
     rank_share: float = 0.9
     """The part of what recall leaves that ranking may use."""
     reranker: Reranker | None = None
@@ -101,54 +70,81 @@ class Pipeline:
         return (*rerank, PreferredGenresFirst(self.catalogue), HiddenItemsCut(self.hidden))
 
     async def run(self, requests: Sequence[Request], budget: Budget) -> list[Answer]:
-        """Answers a batch, in order. What goes wrong in a source is never raised: its stage reports it."""
-        hidden = self.hidden()
-        batch = [self._begin(request, hidden) for request in requests]
-        await self._recall(batch, budget)
-        for work in batch:
-            self._filter(work)
-            self._blend(work)
-        if self.ranker is not None and self.policy.ranking == "ranked":
-            await self._rank(batch, self.ranker, budget)
-        for stage in self.post_ranking:
-            for work in batch:
-                work.apply(stage)
-        return [self._finish(work) for work in batch]
+        """Answers requests that share one budget, in order. See `answer`."""
+        loop = asyncio.get_running_loop()
+        jobs = [Job(request, budget, loop.create_future()) for request in requests]
+        await self.answer(jobs)
+        return [job.answer.result() for job in jobs]
 
-    def _begin(self, request: Request, hidden: Ids) -> _Work:
+    async def answer(self, jobs: Sequence[Job]) -> None:
+        """Answers a batch with one call per source, and each job as soon as its own work is done.
+
+        The batch goes on together when all sources have answered. A job whose time is up before that goes on without
+        the others, with what is there, and is degraded; a job whose caller has gone is dropped. What goes wrong in a
+        source is never raised: its stage reports it. What goes wrong with one job is set as that job's exception.
+        """
+        hidden = self.hidden()
+        batch = [self._begin(job, hidden) for job in jobs]
+        try:
+            async with asyncio.TaskGroup() as group:
+                calls = await self._query_channels(batch, group)
+                await in_time(batch, list(calls.values()), group, lambda part: self._after_recall(part, calls, group))
+        except BaseExceptionGroup as errors:
+            raise errors.exceptions[0] from None
+
+    def _begin(self, job: Job, hidden: Ids) -> Work:
+        request = job.request
         forbidden = request.history.seen_item_ids()
         if len(request.exclude_item_ids) or len(hidden):
             forbidden = distinct(np.concatenate([forbidden, request.exclude_item_ids, hidden]))
         context = RequestContext(request, request.history.sequence(), hidden, forbidden)
-        return _Work(context, _NO_CANDIDATES, np.empty(0, np.float32), [])
+        return Work(job, context, _NO_CANDIDATES, np.empty(0, np.float32))
 
-    async def _recall(self, batch: Sequence[_Work], budget: Budget) -> None:
-        allowed = Budget.of(budget.share(self.recall_share))
+    async def _query_channels(self, batch: Sequence[Work], group: asyncio.TaskGroup) -> RecallCalls:
+        """Sends each channel the queries of all jobs that have time left; the slowest channel is queried first."""
         by_name = {source.name: source for source in self.sources}
         queried = [(policy, by_name[policy.name]) for policy in self.policy.channels if policy.name in by_name]
         queried.sort(key=lambda pair: -pair[1].latency_ewma)
-        calls: dict[str, asyncio.Task[Outcome[RecallResult]]] = {}
-        try:
-            async with asyncio.TaskGroup() as group:
-                for policy, source in queried:
-                    if calls:
-                        await asyncio.sleep(0)  # let the previous query be sent before this one is serialised
-                    queries = [channel_query(work, policy) for work in batch]
-                    calls[policy.name] = group.create_task(source.recall(queries, allowed.remaining()))
-        except BaseExceptionGroup as errors:
-            raise errors.exceptions[0] from None
-        outcomes = {
-            policy.name: calls[policy.name].result() if policy.name in calls else _NOT_CONFIGURED
-            for policy in self.policy.channels
-        }
-        for position, work in enumerate(batch):
-            self._merge(work, outcomes, position)
+        share = max((self._share(policy) for policy, _ in queried), default=0.0)
+        asking = limit(batch, share)
+        begun, longest = time.perf_counter(), max((work.job.budget.remaining() for work in asking), default=0.0)
+        calls: RecallCalls = {}
+        for policy, source in queried if asking else ():
+            if calls:
+                await asyncio.sleep(0)  # let the previous query be sent before this one is serialised
+            queries = [channel_query(work, policy) for work in asking]
+            left = self._share(policy) * longest - (time.perf_counter() - begun)
+            calls[policy.name] = group.create_task(source.recall(queries, left))
+        return calls
 
-    def _merge(self, work: _Work, outcomes: dict[str, Outcome[RecallResult]], position: int) -> None:
+    def _share(self, policy: ChannelPolicy) -> float:
+        return self.channel_shares.get(policy.name, self.recall_share)
+
+    async def _after_recall(self, part: Sequence[Work], calls: RecallCalls, group: asyncio.TaskGroup) -> None:
+        """Merges, filters, ranks and finishes jobs for which recall is over."""
+        part = each(part, lambda work: self._order(work, calls))
+        if self.ranker is not None and self.policy.ranking == "ranked":
+            await self._rank(part, self.ranker, group)
+        else:
+            self._finish(part)
+
+    def _order(self, work: Work, calls: RecallCalls) -> None:
+        """From the answers of the channels to one list in blended order."""
+        self._merge(work, {policy.name: self._outcome(work, policy, calls) for policy in self.policy.channels})
+        self._filter(work)
+        self._blend(work)
+
+    def _outcome(self, work: Work, policy: ChannelPolicy, calls: RecallCalls) -> Outcome[RecallResult]:
+        if policy.name in calls:
+            return work.outcome(calls[policy.name])
+        configured = any(source.name == policy.name for source in self.sources)
+        return work.too_late() if configured else _NOT_CONFIGURED
+
+    def _merge(self, work: Work, outcomes: dict[str, Outcome[RecallResult]]) -> None:
         results: dict[str, RecallResult] = {}
         for name, outcome in outcomes.items():
-            if outcome.results is not None:
-                results[name] = outcome.results[position]
+            if outcome.result is not None:
+                results[name] = outcome.result
             found = len(results[name]) if name in results else 0
             work.stages.append(outcome.report(f"recall:{name}", candidates_in=0, candidates_out=found))
         started = time.perf_counter()
@@ -160,7 +156,7 @@ class Pipeline:
             candidates_in += len(results[FALLBACK])
         work.report("merge", started, candidates_in)
 
-    def _filter(self, work: _Work) -> None:
+    def _filter(self, work: Work) -> None:
         started, candidates_in = time.perf_counter(), len(work.candidates)
         work.candidates = apply_filters(
             work.candidates,
@@ -171,27 +167,47 @@ class Pipeline:
         ).kept
         work.report("filter", started, candidates_in)
 
-    def _blend(self, work: _Work) -> None:
+    def _blend(self, work: Work) -> None:
         work.candidates, work.scores = best_first(work.candidates, blended_scores(work.candidates, self.policy))
 
-    async def _rank(self, batch: Sequence[_Work], ranker: RankSource, budget: Budget) -> None:
-        for work in batch:
+    async def _rank(self, part: Sequence[Work], ranker: RankSource, group: asyncio.TaskGroup) -> None:
+        for work in part:
             n = max(self.policy.rank_count, work.context.request.count)
             work.candidates, work.scores = work.candidates.take(slice(0, n)), work.scores[:n]
-        outcome = await ranker.rank([rank_query(work, self.policy) for work in batch], budget.share(self.rank_share))
-        for position, work in enumerate(batch):
-            candidates_in = len(work.candidates)
-            if outcome.results is not None:
-                work.candidates, work.scores = best_first(work.candidates, outcome.results[position])
-            scored = candidates_in if outcome.results is not None else 0
-            work.stages.append(outcome.report("rank", candidates_in=candidates_in, candidates_out=scored))
+        asking = limit(part, self.rank_share)
+        calls = []
+        if asking:
+            queries = [rank_query(work, self.policy) for work in asking]
+            left = max(work.deadline for work in asking) - time.perf_counter()
+            calls.append(group.create_task(ranker.rank(queries, left)))
 
-    def _finish(self, work: _Work) -> Answer:
+        async def finish(ready: Sequence[Work]) -> None:
+            self._finish(each(ready, lambda work: _take_scores(work, calls)))
+
+        await in_time(part, calls, group, finish)
+
+    def _finish(self, part: Sequence[Work]) -> None:
+        """Runs the stages after ranking, and answers."""
+        each(part, self._answer)
+
+    def _answer(self, work: Work) -> None:
+        for stage in self.post_ranking:
+            work.apply(stage)
         n = work.context.request.count
-        return Answer(work.candidates.take(slice(0, n)), work.scores[:n], tuple(work.stages))
+        work.job.answer.set_result(Answer(work.candidates.take(slice(0, n)), work.scores[:n], tuple(work.stages)))
 
 
-def channel_query(work: _Work, policy: ChannelPolicy) -> RecallQuery:
+def _take_scores(work: Work, calls: Sequence[asyncio.Task[list[Outcome[Scores]]]]) -> None:
+    """The ranker's order; the blended one stays if the ranker has not answered in time."""
+    outcome = work.outcome(calls[0]) if calls else work.too_late()
+    candidates_in, scored = len(work.candidates), 0
+    if outcome.result is not None:
+        work.candidates, work.scores = best_first(work.candidates, outcome.result)
+        scored = candidates_in
+    work.stages.append(outcome.report("rank", candidates_in=candidates_in, candidates_out=scored))
+
+
+def channel_query(work: Work, policy: ChannelPolicy) -> RecallQuery:
     """The query to one channel: as much history as it needs, and at least as many candidates as are wanted."""
     request = work.context.request
     return RecallQuery(
@@ -202,11 +218,14 @@ def channel_query(work: _Work, policy: ChannelPolicy) -> RecallQuery:
         request.item_filter,
         request.preferred_genres,
         request.user_id,
+        request.request_id,
     )
 
 
-def rank_query(work: _Work, policy: ServingPolicy) -> RankQuery:
+def rank_query(work: Work, policy: ServingPolicy) -> RankQuery:
     """The query to the ranker."""
     request = work.context.request
     history = work.context.sequence.last(policy.rank_history_limit)
-    return RankQuery(history, request.as_of, work.candidates, request.preferred_genres, request.user_id)
+    return RankQuery(
+        history, request.as_of, work.candidates, request.preferred_genres, request.user_id, request.request_id
+    )

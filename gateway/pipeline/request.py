@@ -18,6 +18,8 @@ class Request:
     item_filter: ItemFilter = NO_FILTER
     preferred_genres: tuple[str, ...] = ()
     user_id: int | None = None
+    request_id: str = ""
+    """For the logs of all processes that work on it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ Whoever adds a source writes `fetch` (or `score`) and nothing about time, errors
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 from recsys.contracts import check_recall_result, check_scores
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
@@ -70,17 +71,18 @@ class SourceAnswer(Generic[Result]):
 
 @dataclass(frozen=True, slots=True)
 class Outcome(Generic[Result]):
-    """What a source returned for a batch: one result per query, or None and the cause."""
+    """What a source returned for one query of a batch: a result, or None and the cause."""
 
     status: Status
-    results: Sequence[Result] | None
+    result: Result | None
     microseconds: int
+    """Wall time of the call that carried the query."""
     cause: str = ""
     bundle_version: str = ""
     """Of the answer, whether it was used or refused; empty where none could be read."""
 
     def report(self, name: str, *, candidates_in: int, candidates_out: int) -> StageReport:
-        """The report of one request's part in this outcome."""
+        """The report of the stage."""
         return StageReport(
             name, self.status, self.microseconds, candidates_in, candidates_out, self.cause, self.bundle_version
         )
@@ -114,24 +116,40 @@ class PipelineSource(ABC):
     bundle_version: str = ""
     """The bundle version that is asked and must answer; empty for a source without one."""
 
-    async def _outcome(
+    async def _outcomes(
         self,
-        asked: Awaitable[SourceAnswer[Result]],
-        queries: Sequence[Query],
+        ask: Callable[[Sequence[Query], float], Awaitable[SourceAnswer[Result]]],
         check: Callable[[str, Query, Result], None],
-    ) -> Outcome[Result]:
-        """What came of asking: an answer of another version, or one that `check` refuses, is as good as none."""
+        queries: Sequence[Query],
+        timeout: float,  # noqa: ASYNC109
+    ) -> list[Outcome[Result]]:
+        """What came of each query: an answer of another version, or one that `check` refuses, is as good as none.
+
+        An error that one query may have caused must not cost the others their answers: each is then asked by itself.
+        """
         started, answered_by = time.perf_counter(), ""
         try:
-            answer = await asked
+            answer = await ask(queries, timeout)
             answered_by = answer.bundle_version
             self._check_version(answered_by)
-            for query, result in _paired(self.name, queries, answer.results):
-                check(self.name, query, result)
+            if len(answer.results) != len(queries):
+                raise ContractBroken(f"{self.name}: {len(answer.results)} results for {len(queries)} queries")
         except RecsysError as error:
-            status = next((status for kind, status in _STATUS_OF.items() if isinstance(error, kind)), Status.FAILED)
-            return Outcome(status, None, _microseconds(started), str(error), answered_by)
-        return Outcome(Status.OK, answer.results, _microseconds(started), bundle_version=answered_by)
+            if len(queries) > 1 and type(error) in _OF_ONE_QUERY:
+                left = timeout - (time.perf_counter() - started)
+                each = await asyncio.gather(*(self._outcomes(ask, check, [query], left) for query in queries))
+                return [outcome for outcomes in each for outcome in outcomes]
+            return [_failed(error, started, answered_by)] * len(queries)
+        microseconds = _microseconds(started)
+        outcomes = []
+        for query, result in zip(queries, answer.results, strict=True):
+            outcome = Outcome(Status.OK, result, microseconds, "", answered_by)
+            try:
+                check(self.name, query, result)
+            except ContractBroken as error:
+                outcome = replace(outcome, status=Status.REFUSED, result=None, cause=str(error))
+            outcomes.append(outcome)
+        return outcomes
 
     def _check_version(self, found: str) -> None:
         if found != self.bundle_version:
@@ -152,12 +170,12 @@ class RecallSource(PipelineSource):
         """One result per query, in order, within `timeout` seconds; raises a RecsysError otherwise."""
 
     @final
-    async def recall(self, queries: Sequence[RecallQuery], timeout: float) -> Outcome[RecallResult]:  # noqa: ASYNC109
-        """Like `fetch`, but never raises a RecsysError: it becomes the outcome."""
-        outcome = await self._outcome(self.fetch(queries, timeout), queries, check_recall_result)
-        if outcome.status is Status.OK:
-            self.latency_ewma += EWMA_ALPHA * (outcome.microseconds / 1e6 - self.latency_ewma)
-        return outcome
+    async def recall(self, queries: Sequence[RecallQuery], timeout: float) -> list[Outcome[RecallResult]]:  # noqa: ASYNC109
+        """Like `fetch`, but never raises a RecsysError: it becomes the outcome of the queries that it concerns."""
+        outcomes = await self._outcomes(self.fetch, check_recall_result, queries, timeout)
+        if outcomes and outcomes[0].status is Status.OK:
+            self.latency_ewma += EWMA_ALPHA * (outcomes[0].microseconds / 1e6 - self.latency_ewma)
+        return outcomes
 
 
 class RankSource(PipelineSource):
@@ -168,20 +186,22 @@ class RankSource(PipelineSource):
         """One float32 array per query, parallel to its candidates; raises a RecsysError otherwise."""
 
     @final
-    async def rank(self, queries: Sequence[RankQuery], timeout: float) -> Outcome[Scores]:  # noqa: ASYNC109
-        """Like `score`, but never raises a RecsysError: it becomes the outcome."""
-        return await self._outcome(self.score(queries, timeout), queries, check_scores)
+    async def rank(self, queries: Sequence[RankQuery], timeout: float) -> list[Outcome[Scores]]:  # noqa: ASYNC109
+        """Like `score`, but never raises a RecsysError: it becomes the outcome of the queries that it concerns."""
+        return await self._outcomes(self.score, check_scores, queries, timeout)
 
 
-def _paired(name: str, queries: Sequence[Query], results: Sequence[Result]) -> zip[tuple[Query, Result]]:
-    if len(queries) != len(results):
-        raise ContractBroken(f"{name}: {len(results)} results for {len(queries)} queries")
-    return zip(queries, results, strict=True)
+def _failed(error: RecsysError, started: float, answered_by: str) -> Outcome[Any]:
+    status = next((status for kind, status in _STATUS_OF.items() if isinstance(error, kind)), Status.FAILED)
+    return Outcome(status, None, _microseconds(started), str(error), answered_by)
 
 
 def _microseconds(started: float) -> int:
     return int((time.perf_counter() - started) * 1e6)
 
+
+_OF_ONE_QUERY = (InvalidRequest, ContractBroken, RecsysError)
+"""Errors of a batch that one of its queries may have caused; RecsysError itself stands for gRPC's INTERNAL."""
 
 _STATUS_OF: dict[type[RecsysError], Status] = {
     DeadlinePassed: Status.TIMEOUT,

@@ -9,9 +9,10 @@ import numpy as np
 from tqdm import tqdm
 
 from gateway.pipeline.fallback import Fallback
-from gateway.pipeline.pipeline import Answer, Pipeline
+from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
 from gateway.pipeline.stages import Budget, RankSource, RecallSource, SourceAnswer
+from gateway.pipeline.work import Answer
 from rank_server.scoring import Ranker
 from recall_server.channels.base import Channel
 from recsys.catalogue import Catalogue

@@ -24,6 +24,9 @@ SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05,
 CANDIDATES = (0, 1, 10, 25, 50, 100, 150, 200, 250, 300, 400, 500, 750, 1_000, 2_000)
 """Upper bounds of the candidate buckets."""
 
+BATCH_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 64, 128, 256)
+"""Upper bounds of the buckets of batch sizes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Telemetry:
@@ -34,6 +37,7 @@ class Telemetry:
     rpc_in_flight: Gauge
     stage_seconds: Histogram
     stage_candidates: Histogram
+    batch_size: Histogram
     bundle_info: Gauge
     bundle_loads: Counter
     degraded: Counter
@@ -71,6 +75,12 @@ class Telemetry:
                 "Candidates per request that went into or came out of a stage.",
                 ("stage", "direction"),
                 buckets=CANDIDATES,
+                registry=registry,
+            ),
+            batch_size=Histogram(
+                "recsys_batch_size",
+                "Requests that the gateway sent on in one batch.",
+                buckets=BATCH_SIZES,
                 registry=registry,
             ),
             bundle_info=Gauge(

@@ -42,7 +42,7 @@ async def test_while_a_new_version_is_released_the_stages_name_the_versions_that
         ranker.version, ranker.delay, ranker.requests = answering, 0.5, []
         world.publish("v1", policy())
         earlier = [asyncio.create_task(recommend(world, user_id=4, debug=True)) for _ in range(3)]
-        await soon(lambda: len(ranker.requests) == 3, "the ranker is asked for v1")
+        await soon(lambda: sum(len(asked.queries) for asked in ranker.requests) == 3, "the ranker is asked for v1")
         world.publish("v2", policy())
         later = [asyncio.create_task(recommend(world, user_id=4, debug=True)) for _ in range(3)]
         for asked, tasks in (("v1", earlier), ("v2", later)):

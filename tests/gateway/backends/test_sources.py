@@ -46,10 +46,12 @@ async def channel(
 async def test_a_good_answer_comes_through(stack: AsyncExitStack) -> None:
     process = FakeProcess("itemcf", item_ids=[5, 3], seed=1)
     _, source = await channel(stack, process)
-    outcome = await source.recall([QUERY, QUERY], LONG)
-    assert (outcome.status, outcome.cause, outcome.bundle_version) == (Status.OK, "", "v1")
-    assert outcome.results is not None
-    for result in outcome.results:
+    outcomes = await source.recall([QUERY, QUERY], LONG)
+    assert len(outcomes) == 2
+    for outcome in outcomes:
+        assert (outcome.status, outcome.cause, outcome.bundle_version) == (Status.OK, "", "v1")
+        result = outcome.result
+        assert result is not None
         assert result.item_ids.tolist() == [5, 3]
         assert result.scores.tolist() == pytest.approx([1.0, 0.99])
         assert result.seed_item_ids is not None
@@ -93,14 +95,14 @@ async def test_an_answer_that_breaks_the_contract_is_refused(
     stack: AsyncExitStack, tamper: Callable[[Any], None], cause: str
 ) -> None:
     _, source = await channel(stack, FakeProcess("itemcf", item_ids=[5, 3], tamper=tamper))
-    outcome = await source.recall([QUERY], LONG)
-    assert (outcome.status, outcome.results) == (Status.REFUSED, None)
+    (outcome,) = await source.recall([QUERY], LONG)
+    assert (outcome.status, outcome.result) == (Status.REFUSED, None)
     assert cause in outcome.cause
 
 
 async def test_a_gateway_pointed_at_the_wrong_channel_says_so(stack: AsyncExitStack) -> None:
     backend, source = await channel(stack, FakeProcess("vector", item_ids=[5]), name="itemcf")
-    outcome = await source.recall([QUERY], LONG)
+    (outcome,) = await source.recall([QUERY], LONG)
     assert outcome.status is Status.REFUSED
     assert "is channel 'vector', expected 'itemcf': check the ports" in outcome.cause
     await backend.probe()
@@ -109,22 +111,22 @@ async def test_a_gateway_pointed_at_the_wrong_channel_says_so(stack: AsyncExitSt
 
 async def test_a_gateway_pointed_at_another_service_says_so(stack: AsyncExitStack) -> None:
     _, source = await channel(stack, FakeProcess("rank"), name="itemcf")
-    outcome = await source.recall([QUERY], LONG)
+    (outcome,) = await source.recall([QUERY], LONG)
     assert outcome.status is Status.FAILED
     assert "itemcf: UNIMPLEMENTED" in outcome.cause
 
 
 async def test_an_answer_of_another_version_is_refused(stack: AsyncExitStack) -> None:
     _, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], version="v0"))
-    outcome = await source.recall([QUERY], LONG)
-    assert (outcome.status, outcome.results, outcome.bundle_version) == (Status.REFUSED, None, "v0")
+    (outcome,) = await source.recall([QUERY], LONG)
+    assert (outcome.status, outcome.result, outcome.bundle_version) == (Status.REFUSED, None, "v0")
     assert "answered with bundle v0, expected v1" in outcome.cause
 
 
 async def test_a_version_that_is_not_held_is_refused_and_does_not_open_the_breaker(stack: AsyncExitStack) -> None:
     backend, source = await channel(stack, FakeProcess("itemcf", ready=["v0"]))
     for _ in range(4):
-        outcome = await source.recall([QUERY], LONG)
+        (outcome,) = await source.recall([QUERY], LONG)
         assert (outcome.status, outcome.bundle_version) == (Status.REFUSED, ""), "no version answered"
         assert "FAILED_PRECONDITION: holds only ['v0']" in outcome.cause
     assert not backend.breaker.is_open
@@ -135,18 +137,18 @@ async def test_late_ones_time_out_then_are_skipped_then_come_back_after_a_probe(
     backend, source = await channel(stack, process)
     await backend.probe()
     for _ in range(2):
-        outcome = await source.recall([QUERY], 0.5)
+        (outcome,) = await source.recall([QUERY], 0.5)
         assert outcome.status is Status.TIMEOUT
         assert outcome.microseconds < LONG * 1e6
     asked = len(process.requests)
-    outcome = await source.recall([QUERY], 0.5)
+    (outcome,) = await source.recall([QUERY], 0.5)
     assert outcome.status is Status.SKIPPED
     assert "itemcf was not called" in outcome.cause
     assert "DEADLINE_EXCEEDED" in outcome.cause
     assert len(process.requests) == asked
     process.delay = 0.0
     await backend.probe()
-    assert (await source.recall([QUERY], LONG)).status is Status.OK
+    assert (await source.recall([QUERY], LONG))[0].status is Status.OK
 
 
 async def test_a_process_that_is_gone_is_skipped_and_used_again_when_it_is_back(stack: AsyncExitStack) -> None:
@@ -155,10 +157,10 @@ async def test_a_process_that_is_gone_is_skipped_and_used_again_when_it_is_back(
         backend = RecallBackend("itemcf", process.target, CONFIG)
         stack.push_async_callback(backend.close)
         source = GrpcRecallSource(backend, "v1", Telemetry.create())
-        assert (await source.recall([QUERY], LONG)).status is Status.OK
+        assert (await source.recall([QUERY], LONG))[0].status is Status.OK
         await backend.probe()
         assert backend.reachable
-    outcomes = [(await source.recall([QUERY], LONG)).status for _ in range(4)]
+    outcomes = [(await source.recall([QUERY], LONG))[0].status for _ in range(4)]
     assert outcomes == [Status.FAILED, Status.FAILED, Status.SKIPPED, Status.SKIPPED]
     await backend.probe()
     assert not backend.reachable
@@ -172,14 +174,14 @@ async def test_a_process_that_is_gone_is_skipped_and_used_again_when_it_is_back(
                 await asyncio.sleep(0.05)
 
         await asyncio.wait_for(probe(), PATIENCE_SECONDS)
-        assert (await source.recall([QUERY], LONG)).status is Status.OK
+        assert (await source.recall([QUERY], LONG))[0].status is Status.OK
 
 
 async def test_a_client_in_a_hurry_does_not_open_the_breaker_for_everybody(stack: AsyncExitStack) -> None:
     backend, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], delay=600.0))
     for _ in range(5):
-        assert (await source.recall([QUERY], 0.01)).status is Status.TIMEOUT
-    assert (await source.recall([QUERY], 0.0)).status is Status.TIMEOUT
+        assert (await source.recall([QUERY], 0.01))[0].status is Status.TIMEOUT
+    assert (await source.recall([QUERY], 0.0))[0].status is Status.TIMEOUT
     assert not backend.breaker.is_open
 
 
@@ -208,7 +210,7 @@ async def test_errors_become_statuses_with_their_cause(
     stack: AsyncExitStack, code: grpc.StatusCode, status: Status
 ) -> None:
     _, source = await channel(stack, FakeProcess("itemcf", failure=code))
-    outcome = await source.recall([QUERY], LONG)
+    (outcome,) = await source.recall([QUERY], LONG)
     assert outcome.status is status
     assert outcome.cause == f"itemcf: {code.name}: as the test wants it"
 
@@ -241,15 +243,16 @@ async def rank(stack: AsyncExitStack, process: FakeProcess) -> Outcome[Any]:
     await stack.enter_async_context(running(process))
     backend = RankBackend("rank", process.target, CONFIG)
     stack.push_async_callback(backend.close)
-    return await GrpcRankSource(backend, "v1", Telemetry.create()).rank([candidates()], LONG)
+    (outcome,) = await GrpcRankSource(backend, "v1", Telemetry.create()).rank([candidates()], LONG)
+    return outcome
 
 
 async def test_scores_come_back_in_the_order_of_the_candidates(stack: AsyncExitStack) -> None:
     process = FakeProcess("rank")
     outcome = await rank(stack, process)
     assert outcome.status is Status.OK
-    assert outcome.results is not None
-    assert outcome.results[0].tolist() == [3.0, 5.0]
+    assert outcome.result is not None
+    assert outcome.result.tolist() == [3.0, 5.0]
     query = process.requests[0].queries[0]
     assert list(query.item_ids) == [3, 5]
     assert (query.channels[0].channel, list(query.channels[0].ranks)) == ("itemcf", [2, 1])
@@ -268,7 +271,7 @@ async def test_scores_that_break_the_contract_are_refused(
 
 async def test_scores_of_another_version_are_refused(stack: AsyncExitStack) -> None:
     outcome = await rank(stack, FakeProcess("rank", version="v7"))
-    assert (outcome.status, outcome.results, outcome.bundle_version) == (Status.REFUSED, None, "v7")
+    assert (outcome.status, outcome.result, outcome.bundle_version) == (Status.REFUSED, None, "v7")
     assert "answered with bundle v7, expected v1" in outcome.cause
 
 
@@ -278,8 +281,8 @@ def anonymous(response: Any) -> None:
 
 async def test_an_answer_that_does_not_say_its_version_is_refused(stack: AsyncExitStack) -> None:
     _, source = await channel(stack, FakeProcess("itemcf", item_ids=[5], tamper=anonymous))
-    for outcome in (await source.recall([QUERY], LONG), await rank(stack, FakeProcess("rank", tamper=anonymous))):
-        assert (outcome.status, outcome.results, outcome.bundle_version) == (Status.REFUSED, None, "")
+    for outcome in (*await source.recall([QUERY], LONG), await rank(stack, FakeProcess("rank", tamper=anonymous))):
+        assert (outcome.status, outcome.result, outcome.bundle_version) == (Status.REFUSED, None, "")
         assert "answered with no bundle version, expected v1" in outcome.cause
 
 

@@ -14,9 +14,10 @@ import pytest
 from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.filters import apply_filters
 from gateway.pipeline.merge import FALLBACK, merge
-from gateway.pipeline.pipeline import Answer, Pipeline
+from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
 from gateway.pipeline.stages import Budget, RankSource, RecallSource, SourceAnswer, Status
+from gateway.pipeline.work import Answer
 from recsys.bundle import ServingPolicy
 from recsys.domain import EventType, History, Ids, ItemFilter, RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import DeadlinePassed, Unreachable

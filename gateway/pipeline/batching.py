@@ -1,0 +1,125 @@
+"""Micro-batching: requests that arrive while the pipeline is busy are answered together. Nothing waits for a timer.
+
+A request that finds a free slot leaves at once, alone or with those that arrived in the same turn of the event loop.
+While all slots are taken, requests wait; those that have waited longest leave as a batch when a slot frees. So batches
+grow with the load, and the busier the gateway is, the more requests share the cost of a call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.request import Request
+from gateway.pipeline.stages import EWMA_ALPHA, Budget
+from gateway.pipeline.work import Answer, Job
+
+_PATIENCE = 4.0
+"""A batch that takes this many times as long as usual is stuck: it does not hold up the requests behind it."""
+_LEAST_PATIENCE_SECONDS = 0.025
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """How many requests are in one pipeline at a time."""
+
+    size: int = 16
+    """Most requests in a batch."""
+    slots: int = 2
+    """Most batches at a time: while the other processes compute one, the gateway works on the next."""
+
+
+class Batcher:
+    """The queue in front of one pipeline. It lives on the event loop."""
+
+    def __init__(self, pipeline: Pipeline, limits: BatchLimits, *, observe: Callable[[int], object]):
+        """`observe` is called with the size of every batch."""
+        self.pipeline = pipeline
+        self._limits = limits
+        self._observe = observe
+        self._free = limits.slots
+        self._waiting: deque[Job] = deque()
+        self._running: set[asyncio.Task[None]] = set()
+        self._usual_seconds = 0.0
+        """Exponentially weighted moving average of the time that a batch takes."""
+
+    async def answer(self, request: Request, budget: Budget) -> Answer:
+        """The pipeline's answer. A caller who goes away costs the others nothing.
+
+        Raises what goes wrong with this request and is not the failure of a source.
+        """
+        loop = asyncio.get_running_loop()
+        job = Job(request, budget, loop.create_future())
+        self._waiting.append(job)
+        if len(self._waiting) == 1:
+            loop.call_soon(self._leave)  # with the others that arrive in this turn of the loop
+        return await job.answer
+
+    def _leave(self) -> None:
+        """Sends batches off while there are slots, and requests whose callers still wait."""
+        while self._free > 0 and self._waiting:
+            batch: list[Job] = []
+            while self._waiting and len(batch) < self._limits.size:
+                job = self._waiting.popleft()
+                if not job.answer.done():
+                    batch.append(job)
+            if batch:
+                self._free -= 1
+                # In a context of its own, because a batch is nobody's call.
+                task = asyncio.get_running_loop().create_task(self._run(batch), context=contextvars.Context())
+                self._running.add(task)
+                task.add_done_callback(self._running.discard)
+                _stop_when_all_have_gone(batch, task)
+
+    async def _run(self, batch: Sequence[Job]) -> None:
+        self._observe(len(batch))
+        started, slot = time.perf_counter(), _Slot(self._give_back)
+        patience = max(_LEAST_PATIENCE_SECONDS, _PATIENCE * self._usual_seconds)
+        stuck = asyncio.get_running_loop().call_later(patience, slot.give_back)
+        try:
+            await self.pipeline.answer(batch)
+        except Exception as error:  # noqa: BLE001 - raised where the answers are awaited
+            for job in batch:
+                if not job.answer.done():
+                    job.answer.set_exception(error)
+        finally:
+            for job in batch:
+                job.answer.cancel()  # has no effect on an answer
+            stuck.cancel()
+            self._usual_seconds += EWMA_ALPHA * (time.perf_counter() - started - self._usual_seconds)
+            slot.give_back()
+
+    def _give_back(self) -> None:
+        self._free += 1
+        self._leave()
+
+
+class _Slot:
+    """A slot of the pipeline, which is given back once: at the end of its batch, or when the batch is stuck."""
+
+    def __init__(self, give_back: Callable[[], None]) -> None:
+        self._give_back: Callable[[], None] | None = give_back
+
+    def give_back(self) -> None:
+        give_back, self._give_back = self._give_back, None
+        if give_back is not None:
+            give_back()
+
+
+def _stop_when_all_have_gone(batch: Sequence[Job], task: asyncio.Task[None]) -> None:
+    """Stops the work on a batch once none of its callers is left."""
+    left = len(batch)
+
+    def one_less(answer: asyncio.Future[Answer]) -> None:
+        nonlocal left
+        left -= answer.cancelled()
+        if not left:
+            task.cancel()
+
+    for job in batch:
+        job.answer.add_done_callback(one_less)

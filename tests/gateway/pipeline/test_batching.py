@@ -1,0 +1,314 @@
+"""Requests that share batches: nobody's time, errors or answer depend on who else is in the batch."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from gateway.pipeline.batching import Batcher, BatchLimits
+from gateway.pipeline.fallback import Fallback
+from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.post_ranking import PostRankingStage
+from gateway.pipeline.request import Request
+from gateway.pipeline.stages import Budget, RankSource, RecallSource, SourceAnswer, Status
+from gateway.pipeline.work import Answer
+from recsys.domain import History, RankQuery, RecallQuery, RecallResult, Scores
+from recsys.errors import DeadlinePassed, InvalidRequest, RecsysError
+from tests.gateway.toy import POPULAR, catalogue, policy
+from tests.waiting import soon
+
+PATIENT = 60.0
+IMPATIENT = 0.2
+
+
+@dataclass
+class Gate:
+    """Lets calls through when it is open, and remembers the sizes of the batches that came to it."""
+
+    open: asyncio.Event = field(default_factory=asyncio.Event)
+    batches: list[int] = field(default_factory=list)
+    stopped: int = 0
+
+    async def pass_through(self, queries: Sequence[object]) -> None:
+        self.batches.append(len(queries))
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.stopped += 1
+            raise
+
+
+class Channel(RecallSource):
+    """Answers with the item after the user's last one, behind a gate; `refuses` makes it refuse queries."""
+
+    def __init__(
+        self, name: str, gate: Gate, *, refuses: Callable[[RecallQuery], RecsysError | None] = lambda _: None
+    ) -> None:
+        self.name, self._gate, self._refuses = name, gate, refuses
+
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
+        try:
+            async with asyncio.timeout(timeout):
+                await self._gate.pass_through(queries)
+        except TimeoutError:
+            raise DeadlinePassed(f"{self.name}: late") from None
+        for query in queries:
+            if (error := self._refuses(query)) is not None:
+                raise error
+        return SourceAnswer([self._result(query) for query in queries])
+
+    def _result(self, query: RecallQuery) -> RecallResult:
+        last = int(query.history.item_ids[-1]) if len(query.history) else 0
+        return RecallResult(np.asarray([last + 1], np.int64), np.ones(1, np.float32))
+
+
+class ByIdRanker(RankSource):
+    """The score is the id, behind a gate."""
+
+    name = "rank"
+
+    def __init__(self, gate: Gate) -> None:
+        self._gate = gate
+
+    async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ASYNC109
+        del timeout
+        await self._gate.pass_through(queries)
+        return SourceAnswer([query.candidates.item_ids.astype(np.float32) for query in queries])
+
+
+@dataclass
+class Served:
+    """A batcher and the gates of what it calls, all open."""
+
+    slow: Gate = field(default_factory=Gate)
+    fast: Gate = field(default_factory=Gate)
+    rank: Gate = field(default_factory=Gate)
+    refuses: Callable[[RecallQuery], RecsysError | None] = lambda _: None
+    extra: tuple[PostRankingStage, ...] = ()
+    limits: BatchLimits = field(default_factory=lambda: BatchLimits(size=4, slots=1))
+    sizes: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for gate in (self.slow, self.fast, self.rank):
+            gate.open.set()
+        items = catalogue()
+        channels = [
+            Channel("itemcf", self.slow, refuses=self.refuses),
+            Channel("vector", self.fast),
+            Channel("popularity", self.fast),
+        ]
+        fallback = Fallback(items, np.asarray(POPULAR, np.int64))
+        pipeline = Pipeline(items, policy(), channels, ByIdRanker(self.rank), fallback)
+        pipeline.__dict__["post_ranking"] = (*pipeline.post_ranking, *self.extra)
+        self.batcher = Batcher(pipeline, self.limits, observe=self.sizes.append)
+
+    def ask(self, item: int, seconds: float = PATIENT) -> asyncio.Task[Answer]:
+        """A request of a user who has seen `item`."""
+        request = Request(History.of([item], [0]), 0, 1)
+        return asyncio.create_task(self.batcher.answer(request, Budget.of(seconds)))
+
+
+def status(answer: Answer, stage: str) -> Status:
+    return next(report.status for report in answer.stages if report.name == stage)
+
+
+async def asked(gate: Gate, batches: int) -> None:
+    await soon(lambda: len(gate.batches) >= batches, f"{batches} batches are on their way")
+
+
+async def test_a_lone_request_leaves_at_once_and_those_behind_it_leave_together_in_order() -> None:
+    served = Served()
+    served.slow.open.clear()
+    alone = served.ask(1)
+    await asked(served.slow, 1)
+    behind = [served.ask(item) for item in (2, 3, 4, 5, 6)]
+    await asyncio.sleep(0)
+    served.slow.open.set()
+    answers = await asyncio.gather(alone, *behind)
+    assert [answer.candidates.item_ids.tolist() for answer in answers] == [[2], [3], [4], [5], [6], [7]]
+    assert served.sizes == served.slow.batches == [1, 4, 1]
+    assert served.rank.batches == [1, 4, 1]
+
+
+async def test_requests_of_the_same_moment_share_a_batch_and_slots_limit_the_batches_in_progress() -> None:
+    served = Served(limits=BatchLimits(size=2, slots=2))
+    served.slow.open.clear()
+    tasks = [served.ask(item) for item in (1, 2, 3, 4, 5)]
+    await asked(served.slow, 2)
+    await asyncio.sleep(0)
+    assert served.sizes == [2, 2]
+    served.slow.open.set()
+    await asyncio.gather(*tasks)
+    assert served.sizes == [2, 2, 1]
+
+
+async def test_one_impatient_caller_is_degraded_in_time_and_costs_the_patient_ones_nothing() -> None:
+    served = Served()
+    served.slow.open.clear()
+    started = time.perf_counter()
+    impatient, *patient = [served.ask(1, IMPATIENT), *(served.ask(item) for item in (2, 3, 4))]
+    answer = await impatient
+    assert time.perf_counter() - started < IMPATIENT + 1.0
+    assert status(answer, "recall:itemcf") is Status.TIMEOUT
+    assert status(answer, "recall:vector") is status(answer, "rank") is Status.OK
+    assert not any(task.done() for task in patient)
+    served.slow.open.set()
+    for task in patient:
+        assert not (await task).degraded
+    assert served.sizes == [4], "all of them were in one batch"
+    assert served.slow.batches == [4]
+
+
+async def test_an_impatient_caller_is_served_the_blended_order_if_ranking_is_late() -> None:
+    served = Served()
+    served.rank.open.clear()
+    impatient, patient = served.ask(1, IMPATIENT), served.ask(2)
+    answer = await impatient
+    assert status(answer, "rank") is Status.TIMEOUT
+    assert "no answer within the" in answer.stages[-1].cause
+    assert answer.candidates.item_ids.tolist() == [2]
+    served.rank.open.set()
+    assert not (await patient).degraded
+    assert served.rank.batches == [2]
+
+
+async def test_a_request_without_time_is_not_sent_on_and_is_answered_all_the_same() -> None:
+    served = Served()
+    late, patient = served.ask(1, 0.0), served.ask(2)
+    answer = await late
+    assert {report.status for report in answer.stages if report.name.startswith(("recall", "rank"))} == {Status.TIMEOUT}
+    assert {report.cause for report in answer.stages if report.cause} == {"no time was left to call it"}
+    assert answer.candidates.channels == ("fallback",)
+    assert not (await patient).degraded
+    assert (served.sizes, served.slow.batches, served.rank.batches) == ([2], [1], [1])
+
+
+async def test_callers_who_go_away_cost_the_others_nothing() -> None:
+    served = Served()
+    served.slow.open.clear()
+    gone, staying = [served.ask(1), served.ask(2)], served.ask(3)
+    await asked(served.slow, 1)
+    for task in gone:
+        task.cancel()
+    await asyncio.sleep(0)
+    served.slow.open.set()
+    assert (await staying).candidates.item_ids.tolist() == [4]
+    assert (served.slow.stopped, served.rank.batches) == (0, [1]), "the ranker is asked for the one who stayed"
+
+
+async def test_the_work_on_a_batch_stops_once_all_of_its_callers_have_gone() -> None:
+    served = Served()
+    served.slow.open.clear()
+    others = asyncio.all_tasks()
+    gone = [served.ask(1), served.ask(2)]
+    await asked(served.slow, 1)
+    waiting = served.ask(3)
+    for task in gone:
+        task.cancel()
+    await soon(lambda: served.slow.stopped == 1, "the call is given up")
+    served.slow.open.set()
+    assert (await waiting).candidates.item_ids.tolist() == [4], "the slot is free again"
+    assert asyncio.all_tasks() == others
+    assert served.sizes == [2, 1]
+
+
+async def test_a_request_whose_caller_went_away_while_it_waited_is_not_sent_on() -> None:
+    served = Served()
+    served.slow.open.clear()
+    first = served.ask(1)
+    await asked(served.slow, 1)
+    gone, staying = served.ask(2), served.ask(3)
+    await asyncio.sleep(0)
+    gone.cancel()
+    await asyncio.sleep(0)
+    served.slow.open.set()
+    await asyncio.gather(first, staying)
+    assert served.sizes == [1, 1]
+
+
+@pytest.mark.parametrize("error", [InvalidRequest("no such thing"), RecsysError("itemcf: INTERNAL: a traceback")])
+async def test_a_query_that_a_source_refuses_costs_only_its_own_request(error: RecsysError) -> None:
+    served = Served(refuses=lambda query: error if query.history.item_ids[-1] == 2 else None)
+    answers = await asyncio.gather(*(served.ask(item) for item in (1, 2, 3)))
+    assert [answer.degraded for answer in answers] == [False, True, False]
+    assert [report.cause for report in answers[1].stages if report.cause] == [str(error)]
+    assert [answer.candidates.item_ids.tolist() for answer in answers] == [[2], [3], [4]]
+    assert served.slow.batches == [3, 1, 1, 1]
+
+
+class Twice(Channel):
+    """Breaks the contract for users of item 2."""
+
+    def _result(self, query: RecallQuery) -> RecallResult:
+        if query.history.item_ids[-1] == 2:
+            return RecallResult(np.asarray([5, 5], np.int64), np.ones(2, np.float32))
+        return super()._result(query)
+
+
+async def test_a_result_that_breaks_the_contract_costs_only_its_own_request() -> None:
+    served = Served()
+    pipeline = served.batcher.pipeline
+    broken = replace(pipeline, sources=[Twice("itemcf", served.slow), *pipeline.sources[1:]])
+    batcher = Batcher(broken, served.limits, observe=served.sizes.append)
+    requests = [Request(History.of([item], [0]), 0, 1) for item in (1, 2, 3)]
+    answers = await asyncio.gather(*(batcher.answer(request, Budget.of(PATIENT)) for request in requests))
+    assert [status(answer, "recall:itemcf") for answer in answers] == [Status.OK, Status.REFUSED, Status.OK]
+    assert served.slow.batches == [3], "it was asked once"
+
+
+class Breaking(PostRankingStage):
+    """Has a bug that one request runs into."""
+
+    name = "breaking"
+
+    def apply(self, ordered, context):  # type: ignore[no-untyped-def]
+        if context.request.history.item_ids[-1] == 2:
+            raise ZeroDivisionError("a bug")
+        return ordered
+
+
+async def test_an_unexpected_error_is_that_of_the_request_that_runs_into_it() -> None:
+    served = Served(extra=(Breaking(),))
+    first, second, third = await asyncio.gather(*(served.ask(item) for item in (1, 2, 3)), return_exceptions=True)
+    assert isinstance(second, ZeroDivisionError)
+    assert isinstance(first, Answer)
+    assert isinstance(third, Answer)
+    assert [first.degraded, third.degraded] == [False, False]
+
+
+class Crashing(Channel):
+    """Raises what no source may raise."""
+
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
+        raise OSError("no space left")
+
+
+async def test_what_a_source_must_not_raise_fails_the_requests_of_its_batch_and_frees_the_slot() -> None:
+    served = Served()
+    pipeline = replace(served.batcher.pipeline, sources=[Crashing("itemcf", served.slow)])
+    batcher = Batcher(pipeline, served.limits, observe=served.sizes.append)
+    for _ in range(2):
+        for answer in await asyncio.gather(
+            *(batcher.answer(Request(History.empty(), 0, 1), Budget.of(PATIENT)) for _ in range(2)),
+            return_exceptions=True,
+        ):
+            assert isinstance(answer, OSError)
+
+
+async def test_a_batch_that_is_stuck_does_not_hold_up_those_behind_it() -> None:
+    served = Served()
+    await served.ask(9)
+    served.slow.open.clear()
+    stuck = served.ask(1)
+    await asked(served.slow, 2)
+    served.slow.open, hanging = asyncio.Event(), served.slow.open
+    served.slow.open.set()
+    assert not (await served.ask(2)).degraded
+    assert not stuck.done()
+    hanging.set()
+    assert not (await stuck).degraded
