@@ -6,6 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PEERS_VENV ?= .venv-peers
+RACE_VENV ?= .venv-race
+RACE_PIP := $(RACE_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -P -m pytest --cov --cov-report= --cov-fail-under=0
@@ -28,7 +30,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Two targets that install would be in each other's way.
 .NOTPARALLEL:
 
-.PHONY: help setup setup-dev serve run replay test test-long lint types imports protos proto-check proto-baseline docs site check images bench peers clean
+.PHONY: help setup setup-dev serve run replay test test-long lint types imports protos proto-check proto-baseline docs site check images bench peers race clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -141,5 +143,14 @@ $(PEERS_VENV)/.ready: benchmarks/peers/requirements.txt benchmarks/peers/constra
 
 peers: $(PEERS_VENV)/.ready ## Installs the peers of the benchmark in an environment of their own.
 
+$(RACE_VENV)/.ready: benchmarks/race/requirements.txt pyproject.toml constraints.txt
+	@echo "installing the other servers"
+	@test -x $(RACE_VENV)/bin/python || $(PYTHON) -m venv $(RACE_VENV)
+	@$(RACE_PIP) install -q --no-compile -c constraints.txt -e '.[vector,rank]' -r benchmarks/race/requirements.txt
+	@touch $@
+
+race: setup $(RACE_VENV)/.ready ## Races this system against other servers on the published bundle. ARGS=--short: half a minute.
+	@$(BIN)/python benchmarks/race/run.py --dataset "$(DATASET)" --root "$(DATA_ROOT)" --peers-python "$(abspath $(RACE_VENV))/bin/python" $(ARGS)
+
 clean: ## Removes the environment and caches, not the data.
-	rm -rf $(VENV) $(PEERS_VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info
+	rm -rf $(VENV) $(PEERS_VENV) $(RACE_VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info

@@ -1,0 +1,1 @@
+"""The race: one bundle behind this system, other servers, and none; run it with `make race`."""

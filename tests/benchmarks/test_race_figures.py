@@ -1,0 +1,62 @@
+"""The race's own arithmetic: percentiles, ratios with their spread, what counts, and what h2load and /metrics say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from race.closed_loop import command, latencies_of
+from race.figures import Spread, percentile
+from race.servers import Target, outcomes_of
+from race.users import differences
+
+
+def test_a_percentile_is_the_nearest_rank() -> None:
+    values = [5.0, 1.0, 4.0, 2.0, 3.0]
+    assert [percentile(values, share) for share in (0.0, 0.2, 0.21, 0.5, 0.99, 1.0)] == [1, 1, 2, 3, 5, 5]
+    assert percentile(list(range(1, 101)), 0.99) == 99
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 0.5)
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    """Both are twice as slow in the second round, which therefore says the same."""
+    assert Spread.of_ratios([10, 5, 12], [20, 10, 16]) == Spread(0.5, 0.5, 0.75, 3)
+    with pytest.raises(ValueError, match="shorter"):
+        Spread.of_ratios([1, 2], [1])
+
+
+def test_h2load_counts_only_what_was_answered() -> None:
+    log = "1796077446864872\t200\t41225\n1796077446864876\t-1\t9\n1796077446864868\t503\t7\n1796077446864869\t200\t83\n"
+    assert latencies_of(log) == [41225, 83]
+
+
+def test_requests_in_flight_are_streams_of_grpc_and_connections_of_http() -> None:
+    def flags(*, grpc: bool) -> list[str]:
+        target = Target("127.0.0.1:1", "/x", {"te": "trailers"} if grpc else {}, b"1" if grpc else b"", grpc=grpc)
+        return command(target, in_flight=8, seconds=0.125, body=Path("body"), log=Path("log"))
+
+    assert flags(grpc=True)[1:5] == ["-c", "1", "-m", "8"]
+    assert {"-d", "-H", "te: trailers", "125ms", "http://127.0.0.1:1/x"} <= set(flags(grpc=True))
+    assert flags(grpc=False)[1:4] == ["--h1", "-c", "8"]
+    assert "-d" not in flags(grpc=False)
+
+
+def test_outcomes_come_from_the_gateway_and_from_codes() -> None:
+    text = """\
+# TYPE recsys_requests_total counter
+recsys_requests_total{outcome="ok"} 90.0
+recsys_requests_total{outcome="degraded"} 10.0
+recsys_requests_total{outcome="failed"} 2.0
+# TYPE recsys_rpc_seconds histogram
+recsys_rpc_seconds_count{code="OK",method="RecommendationService/Recommend"} 100.0
+recsys_rpc_seconds_count{code="RESOURCE_EXHAUSTED",method="RecommendationService/Recommend"} 7.0
+recsys_rpc_seconds_count{code="DEADLINE_EXCEEDED",method="RecommendationService/Recommend"} 2.0
+recsys_rpc_seconds_count{code="CANCELLED",method="RecommendationService/Recommend"} 3.0
+recsys_rpc_seconds_count{code="OK",method="RecommendationService/Status"} 55.0
+"""
+    assert outcomes_of(text) == {"ok": 90, "degraded": 10, "refused": 7, "failed": 2, "aborted": 3}
+
+
+def test_another_order_is_another_list() -> None:
+    assert differences({1: [3, 2], 2: [4]}, {1: [2, 3], 2: [4]}) == ["user 1: [2, 3] instead of [3, 2]"]
