@@ -45,12 +45,15 @@ $(VENV)/.torch: | $(BIN)/python
 	else echo "installing $(TORCH) from the default index"; $(PIP_INSTALL) -c constraints.txt $(TORCH); fi
 	@touch $@
 
-$(VENV)/.serve: pyproject.toml constraints.txt $(VENV)/.torch
+# A kernel that changed is compiled again.
+KERNELS := setup.py $(wildcard recsys/kernels/*.pyx)
+
+$(VENV)/.serve: pyproject.toml constraints.txt $(KERNELS) $(VENV)/.torch
 	@echo "installing the project"
 	@$(PIP_INSTALL) -c constraints.txt -e '.[vector,rank,offline]'
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml constraints.txt $(VENV)/.torch
+$(VENV)/.dev: pyproject.toml constraints.txt $(KERNELS) $(VENV)/.torch
 	@echo "installing the project and the development tools"
 	@$(PIP_INSTALL) -c constraints.txt -e '.[vector,rank,offline,bench,docs,dev]'
 	@touch $(VENV)/.serve $@

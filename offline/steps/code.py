@@ -71,7 +71,8 @@ def closure(files: Iterable[Path], root: Path = ROOT) -> set[Path]:
         file = waiting.pop()
         if file not in found:
             found.add(file)
-            waiting += [path for name in imported(file.read_text("utf-8")) for path in _files_of(name, root)]
+            if file.suffix == ".py":
+                waiting += [path for name in imported(file.read_text("utf-8")) for path in _files_of(name, root)]
     return found
 
 
@@ -88,10 +89,10 @@ def imported(source: str) -> tuple[str, ...]:
 
 
 def _files_of(name: str, root: Path) -> Iterator[Path]:
-    """The file of a module and those of the packages around it, which an import runs first."""
+    """The source of a module, in Python or Cython, and those of the packages around it, which an import runs first."""
     parts = name.split(".")
     for n in range(1, len(parts) + 1):
         place = root.joinpath(*parts[:n])
-        for file in (place / "__init__.py", place.with_suffix(".py")):
+        for file in (place / "__init__.py", place.with_suffix(".py"), place.with_suffix(".pyx")):
             if file.is_file():
                 yield file

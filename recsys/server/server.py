@@ -19,7 +19,7 @@ from typing import TypeVar
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from recsys import __version__
+from recsys import __version__, kernels
 from recsys.config import ServerConfig
 from recsys.errors import CannotStart, RecsysError
 from recsys.logs import write_logs
@@ -185,7 +185,8 @@ def run(program: str, config_class: type[Config], build: Build[Config], argument
     try:
         config = config_class.from_arguments(sys.argv[1:] if arguments is None else arguments, f"python -m {program}")
         write_logs(config.log_level, config.log_format)
-        logger.info("%s %s starts", program, __version__, extra={"facts": {"config": config.model_dump(mode="json")}})
+        facts = {"kernels": kernels.form(), "config": config.model_dump(mode="json")}
+        logger.info("%s %s starts", program, __version__, extra={"facts": facts})
         asyncio.run(serve(config, build))
     except RecsysError as error:
         print(f"{program}: {error}", file=sys.stderr)
