@@ -30,9 +30,6 @@ from recsys.features import FeatureStore
 from recsys.features.store import candidate_rows, check_feature_names
 
 GRAPH_FILE = "rank/ranker.onnx"
-MAX_QUERIES_PER_RUN = 8
-"""Larger runs do not fit the CPU cache: 16 queries of 200 candidates take longer per query than 4 to 8."""
-
 MENU = (
     "features",
     "item_row",
@@ -44,6 +41,7 @@ MENU = (
 )
 
 Feed = dict[str, NDArray[Any]]
+NO_SCORES: Scores = np.empty(0, np.float32)
 
 
 class Ranker:
@@ -91,35 +89,32 @@ class Ranker:
     def score(self, queries: Sequence[RankQuery]) -> list[Scores]:
         """Per query float32[n], parallel to its candidates, higher is better.
 
+        One query is a run of the graph: padding histories to the longest of a batch, or multiplying larger matrices,
+        changes the last bits of scores, and nobody's answer may depend on who else is in the batch.
+
         Raises InvalidRequest for an unknown candidate, ContractBroken if the graph returns another number of scores
         than it was given candidates.
         """
-        scores: list[Scores] = []
-        for start in range(0, len(queries), MAX_QUERIES_PER_RUN):
-            scores += self._run(queries[start : start + MAX_QUERIES_PER_RUN])
-        return scores
+        return [self._run(query) for query in queries]
 
-    def _run(self, queries: Sequence[RankQuery]) -> list[Scores]:
-        lengths = [len(query.candidates) for query in queries]
-        feed = self._feed(queries, lengths)
-        n = sum(lengths)
-        scores = np.asarray(self._session.run(["score"], feed)[0], np.float32) if n else np.empty(0, np.float32)
+    def _run(self, query: RankQuery) -> Scores:
+        n = len(query.candidates)
+        scores = np.asarray(self._session.run(["score"], self._feed(query))[0], np.float32) if n else NO_SCORES
         if scores.shape != (n,):
             raise ContractBroken(f"{GRAPH_FILE}: scores of shape {scores.shape} for {n} candidates")
-        return np.split(scores, np.cumsum(lengths[:-1], dtype=np.int64))
+        return scores
 
-    def _feed(self, queries: Sequence[RankQuery], lengths: Sequence[int]) -> Feed:
+    def _feed(self, query: RankQuery) -> Feed:
         """The inputs that the graph declares; every candidate is checked, whichever inputs those are."""
         feed: Feed = {}
         if "features" in self._inputs:
-            feed["features"] = np.concatenate(self.features(queries))
+            feed["features"] = self._store.features(query)
         if "item_row" in self._inputs or "features" not in self._inputs:
-            rows = [candidate_rows(self.catalogue, query.candidates.item_ids) for query in queries]
-            feed["item_row"] = np.concatenate(rows)
+            feed["item_row"] = candidate_rows(self.catalogue, query.candidates.item_ids)
         if "query_index" in self._inputs:
-            feed["query_index"] = np.repeat(np.arange(len(queries), dtype=np.int64), lengths)
+            feed["query_index"] = np.zeros(len(query.candidates), np.int64)
         if any(name.startswith("history_") for name in self._inputs):
-            history = history_inputs(self.catalogue, queries)
+            history = history_inputs(self.catalogue, query)
             if self._inputs.get("history_mask") == "tensor(float)":
                 history["history_mask"] = history["history_mask"].astype(np.float32)
             feed |= history
@@ -136,21 +131,20 @@ def open_session(path: Path) -> ort.InferenceSession:
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def history_inputs(catalogue: Catalogue, queries: Sequence[RankQuery]) -> Feed:
-    """The four history inputs; L is the longest history of known items among `queries`, at least 1."""
-    rows = [catalogue.rows(query.history.item_ids) for query in queries]
-    known = [row >= 0 for row in rows]
-    shape = (len(queries), max([int(mask.sum()) for mask in known], default=0) or 1)
+def history_inputs(catalogue: Catalogue, query: RankQuery) -> Feed:
+    """The four history inputs of a run of one query; L is the number of its known events, at least 1."""
+    rows = catalogue.rows(query.history.item_ids)
+    known = rows >= 0
+    n = int(known.sum())
+    shape = (1, max(n, 1))
     feed: Feed = {
         "history_row": np.zeros(shape, np.int64),
         "history_value": np.zeros(shape, np.float32),
         "history_age": np.zeros(shape, np.float32),
         "history_mask": np.zeros(shape, np.bool_),
     }
-    for position, (query, row, mask) in enumerate(zip(queries, rows, known, strict=True)):
-        n = int(mask.sum())
-        feed["history_row"][position, :n] = row[mask]
-        feed["history_value"][position, :n] = query.history.values[mask]
-        feed["history_age"][position, :n] = np.maximum(query.as_of - query.history.timestamps[mask], 0)
-        feed["history_mask"][position, :n] = True
+    feed["history_row"][0, :n] = rows[known]
+    feed["history_value"][0, :n] = query.history.values[known]
+    feed["history_age"][0, :n] = np.maximum(query.as_of - query.history.timestamps[known], 0)
+    feed["history_mask"][0, :n] = True
     return feed

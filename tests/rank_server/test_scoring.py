@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rank_server.scoring import GRAPH_FILE, MAX_QUERIES_PER_RUN, Ranker
+from rank_server.scoring import GRAPH_FILE, Ranker
 from recsys.bundle import FORMAT_VERSION, Bundle, ChannelPolicy, Manifest, ServingPolicy
 from recsys.catalogue import Catalogue
 from recsys.domain import Candidates, History, RankQuery
@@ -155,10 +155,7 @@ def test_a_mask_may_be_wanted_as_numbers(tmp_path: Path) -> None:
 def test_a_batch_is_scored_like_its_queries_one_by_one(tmp_path: Path) -> None:
     toy = by_feature(tmp_path, "fused_rank")
     rng = np.random.default_rng(0)
-    batch = [
-        query(rng.permutation([10, 20, 30, 40])[: rng.integers(0, 5)].tolist())
-        for _ in range(2 * MAX_QUERIES_PER_RUN + 3)
-    ]
+    batch = [query(rng.permutation([10, 20, 30, 40])[: rng.integers(0, 5)].tolist()) for _ in range(19)]
     together = toy.score(batch)
     assert [len(part) for part in together] == [len(one.candidates) for one in batch]
     for one, part in zip(batch, together, strict=True):
