@@ -11,11 +11,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from recsys.domain import NO_IDS, Ids, ItemFilter, Mask
+from recsys.allowed import Allowed, CompiledFilter
+from recsys.cache import ByteLimitedCache
+from recsys.domain import Ids, ItemFilter, Mask
 from recsys.errors import BundleMismatch, InvalidRequest
+from recsys.ordering import distinct
 from recsys.people import People
 
 NO_YEAR = -32_768
+FILTER_BYTES = 32 << 20
+"""Most memory that the compiled filters of one catalogue take."""
 FILES = ("catalogue/item_ids.npy", "catalogue/years.npy", "catalogue/genres.npy", "catalogue/genre_names.parquet")
 MEASURE_FILES = {"runtimes": "catalogue/runtimes.npy", "budgets": "catalogue/budgets.npy"}
 """Files of optional columns, by field of `Catalogue`; absent if nothing is known."""
@@ -69,30 +74,38 @@ class Catalogue:
             raise InvalidRequest(f"{field}: unknown genre {unknown[0]!r}; this bundle knows: {known or 'none'}")
         return [self.genre_columns[name] for name in names]
 
-    def allowed(self, item_filter: ItemFilter, exclude_item_ids: Ids) -> Mask | None:
-        """bool[n]: rows that pass the filter and are not excluded; None if all are allowed."""
-        excluded = self.known_rows(exclude_item_ids) if len(exclude_item_ids) else NO_IDS
-        if not item_filter and not len(excluded):
-            return None
-        mask = np.ones(len(self), np.bool_)
-        mask[excluded] = False
-        if item_filter:
-            mask &= self._passes(item_filter)
-        return mask
+    def allowed(self, item_filter: ItemFilter, exclude_item_ids: Ids) -> Allowed:
+        """The rows that pass the filter and are not excluded. Raises InvalidRequest for an unknown genre."""
+        return Allowed(len(self), self.compiled(item_filter), distinct(self.known_rows(exclude_item_ids)))
 
-    def _passes(self, item_filter: ItemFilter) -> Mask:
-        mask = np.ones(len(self), np.bool_)
+    def compiled(self, item_filter: ItemFilter) -> CompiledFilter | None:
+        """The filter tested on all rows: once, as long as its result is kept. None for a filter that allows all.
+
+        Raises InvalidRequest for an unknown genre.
+        """
+        if not item_filter:
+            return None
+        return self._filters.get(item_filter, lambda: CompiledFilter.of(self.passes(item_filter, slice(None))))
+
+    @cached_property
+    def _filters(self) -> ByteLimitedCache[ItemFilter, CompiledFilter]:
+        return ByteLimitedCache(FILTER_BYTES, lambda compiled: compiled.nbytes)
+
+    def passes(self, item_filter: ItemFilter, rows: Ids | slice) -> Mask:
+        """bool[rows]: whether the items at `rows` pass the filter. Raises InvalidRequest for an unknown genre."""
+        genres, years = self.genres[rows], self.years[rows]
+        passed = np.ones(len(years), np.bool_)
         if item_filter.genres_any:
-            mask &= self.genres[:, self.check_genres(item_filter.genres_any, "filter.genres_any")].any(axis=1)
+            passed &= genres[:, self.check_genres(item_filter.genres_any, "filter.genres_any")].any(axis=1)
         if item_filter.genres_none:
-            mask &= ~self.genres[:, self.check_genres(item_filter.genres_none, "filter.genres_none")].any(axis=1)
+            passed &= ~genres[:, self.check_genres(item_filter.genres_none, "filter.genres_none")].any(axis=1)
         if item_filter.min_year is not None or item_filter.max_year is not None:
-            mask &= self.years != NO_YEAR
+            passed &= years != NO_YEAR
         if item_filter.min_year is not None:
-            mask &= self.years >= item_filter.min_year
+            passed &= years >= item_filter.min_year
         if item_filter.max_year is not None:
-            mask &= self.years <= item_filter.max_year
-        return mask
+            passed &= years <= item_filter.max_year
+        return passed
 
     def save(self, folder: Path) -> None:
         """Writes the four `FILES` below `folder`, and those of people and measures if there are any."""

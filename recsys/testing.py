@@ -76,9 +76,7 @@ class FakeChannel:
 
     def _result(self, query: RecallQuery) -> RecallResult:
         scores = (self.scale / self.catalogue.item_ids).astype(np.float32)
-        mask = self.catalogue.allowed(query.item_filter, query.exclude_item_ids)
-        if mask is not None:
-            scores[~mask] = -np.inf
+        self.catalogue.allowed(query.item_filter, query.exclude_item_ids).forbid(scores, -np.inf)
         rows = top_k(scores, query.count)
         if not len(query.history):
             return RecallResult(self.catalogue.item_ids[rows], scores[rows])

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from recsys.allowed import RowOrder
 from recsys.catalogue import Catalogue
 from recsys.domain import Ids, RecallQuery, RecallResult
 
@@ -19,7 +20,7 @@ class Fallback:
         """`popular_item_ids`: int64[n], best first, ids of the catalogue."""
         self._catalogue = catalogue
         self._item_ids = popular_item_ids
-        self._rows = catalogue.rows(popular_item_ids)
+        self._order = RowOrder(catalogue.rows(popular_item_ids), len(catalogue))
 
     @property
     def item_ids(self) -> Ids:
@@ -34,6 +35,5 @@ class Fallback:
     def recall(self, query: RecallQuery) -> RecallResult:
         """The most popular `count` items that the query allows; the score is the reciprocal of the position."""
         allowed = self._catalogue.allowed(query.item_filter, query.exclude_item_ids)
-        positions = np.arange(len(self._rows)) if allowed is None else np.flatnonzero(allowed[self._rows])
-        positions = positions[: query.count]
+        positions = self._order.first(allowed, query.count)
         return RecallResult(self._item_ids[positions], (1.0 / (1.0 + positions)).astype(np.float32))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from recsys.catalogue import Catalogue
-from recsys.domain import NO_IDS, Candidates, Ids, ItemFilter, Mask
+from recsys.domain import Candidates, Ids, ItemFilter, Mask
 from recsys.ordering import are_among
 
 
@@ -43,7 +43,7 @@ def apply_filters(
         "hidden": are_among(ids, hidden_ids),
         "seen_or_excluded": are_among(ids, forbidden_ids),
     }
-    if (allowed := catalogue.allowed(item_filter, NO_IDS)) is not None:
-        verdicts["attributes"] = ~allowed[rows]
+    if item_filter:
+        verdicts["attributes"] = ~catalogue.passes(item_filter, rows)
     dropped: Mask = np.logical_or.reduce(list(verdicts.values()))
     return Filtered(candidates.take(~dropped) if dropped.any() else candidates, ids, verdicts)

@@ -14,10 +14,11 @@ from typing import ClassVar, Self, final
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.allowed import Allowed
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
 from recsys.contracts import check_recall_result
-from recsys.domain import Mask, RecallQuery, RecallResult
+from recsys.domain import RecallQuery, RecallResult
 from recsys.errors import ContractBroken
 from recsys.ordering import top_k
 
@@ -43,11 +44,11 @@ class Channel(ABC):
         """Loads the channel's files from a verified bundle."""
 
     @abstractmethod
-    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
+    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Allowed]) -> list[RecallResult]:
         """Finds candidates for each query, in the order of the queries.
 
-        `allowed[i]` is bool[items] by catalogue row, or None if everything is allowed. A result has `count`
-        candidates if that many rows are allowed and known to the channel.
+        `allowed[i]` says which catalogue rows query i may get. A result has `count` candidates if that many rows are
+        allowed and known to the channel.
         """
 
     @final
@@ -79,13 +80,12 @@ class DenseChannel(Channel):
         del query, rows
         return result
 
-    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
+    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Allowed]) -> list[RecallResult]:
         """Masks, then takes the best `count` of each row of `scores`."""
         scores = self.scores(queries)
         results = []
-        for query, mask, row_scores in zip(queries, allowed, scores, strict=True):
-            if mask is not None:
-                row_scores[~mask] = -np.inf
+        for query, own, row_scores in zip(queries, allowed, scores, strict=True):
+            own.forbid(row_scores, -np.inf)
             rows = top_k(row_scores, query.count)
             result = RecallResult(self.catalogue.item_ids[rows], row_scores[rows])
             results.append(self.with_seeds(query, rows, result))

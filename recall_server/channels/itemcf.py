@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recall_server.channels.base import Channel
 from recall_server.channels.evidence import ValueScale, history_weights
 from recall_server.channels.files import check_items, map_array, read_facts
+from recsys.allowed import Allowed
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
 from recsys.domain import History, Mask, RecallQuery, RecallResult, Scores
@@ -86,17 +87,17 @@ class ItemCFChannel(Channel):
             bundle.path(file)
         return cls.open(bundle.folder)
 
-    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
+    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Allowed]) -> list[RecallResult]:
         """Sums the links of each history, masks, and names the strongest past item of each candidate."""
-        return [self._search(query, mask) for query, mask in zip(queries, allowed, strict=True)]
+        return [self._search(query, own) for query, own in zip(queries, allowed, strict=True)]
 
-    def _search(self, query: RecallQuery, mask: Mask | None) -> RecallResult:
+    def _search(self, query: RecallQuery, allowed: Allowed) -> RecallResult:
         evidence = self._evidence(query.history)
         sums = np.bincount(
             evidence.targets.ravel(), weights=evidence.contributions.ravel(), minlength=len(self.catalogue) + 1
         )[:-1]
-        candidate = sums > 0 if mask is None else (sums > 0) & mask
-        scores = np.where(candidate, sums, -np.inf).astype(np.float32)
+        scores = np.where(sums > 0, sums, -np.inf).astype(np.float32)
+        allowed.forbid(scores, -np.inf)
         rows = top_k(scores, query.count)
         seeds, present = self._seeds(evidence, rows)
         return RecallResult(self.catalogue.item_ids[rows], scores[rows], seeds, present)

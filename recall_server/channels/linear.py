@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recall_server.channels.base import Channel
+from recsys.allowed import Allowed
 from recsys.catalogue import Catalogue
 from recsys.domain import History, Mask, RecallQuery, RecallResult
 from recsys.ordering import top_k
@@ -36,18 +37,19 @@ class LinearChannel(Channel):
         _, influence = self.influence(history)
         return np.asarray(influence.sum(axis=1), np.float32)
 
-    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
+    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Allowed]) -> list[RecallResult]:
         """Scores all items for each user, masks, and names the strongest past item of each candidate."""
-        return [self._search(query, mask) for query, mask in zip(queries, allowed, strict=True)]
+        return [self._search(query, own) for query, own in zip(queries, allowed, strict=True)]
 
-    def _search(self, query: RecallQuery, mask: Mask | None) -> RecallResult:
+    def _search(self, query: RecallQuery, allowed: Allowed) -> RecallResult:
         past, influence = self.influence(query.history)
         if not len(past):
             return RecallResult(
                 np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.bool_)
             )
         scores = self.vectors @ np.asarray(influence.sum(axis=1), np.float32)
-        scores[self.unknown if mask is None else self.unknown | ~mask] = -np.inf
+        scores[self.unknown] = -np.inf
+        allowed.forbid(scores, -np.inf)
         rows = top_k(scores, query.count)
         seeds, present = self._seeds(rows, past, influence)
         return RecallResult(self.catalogue.item_ids[rows], scores[rows], seeds, present)

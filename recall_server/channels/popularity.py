@@ -14,9 +14,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from recall_server.channels.base import Channel
 from recall_server.channels.files import read_facts
+from recsys.allowed import Allowed, RowOrder, first_allowed
 from recsys.bundle import Bundle
+from recsys.cache import ByteLimitedCache
 from recsys.catalogue import Catalogue
-from recsys.domain import Mask, RecallQuery, RecallResult, Scores
+from recsys.domain import RecallQuery, RecallResult, Scores
 from recsys.errors import BundleMismatch
 from recsys.ordering import order_by_score, top_k
 
@@ -25,6 +27,12 @@ GENRE_SCALES_FILE = "popularity/genre_scales.npy"
 RETURNING_SCORES_FILE = "popularity/returning_scores.npy"
 RETURNING_FACTS_FILE = "popularity/returning.json"
 """Absent if returning users get the same list as new users."""
+
+
+HEAD_ROWS = 4_096
+"""Rows that are kept of the order of each choice of preferred genres."""
+HEAD_BYTES = 16 << 20
+"""Most memory that these take."""
 
 
 class ReturningFacts(BaseModel):
@@ -52,9 +60,22 @@ class PopularityScores:
         return cls(scores, scales.astype(np.float32), catalogue.item_ids)
 
     @cached_property
-    def order(self) -> NDArray[np.int64]:
-        """int64[items]: catalogue rows, most popular first."""
-        return order_by_score(self.scores, self.item_ids)
+    def order(self) -> RowOrder:
+        """Catalogue rows, most popular first."""
+        return RowOrder(order_by_score(self.scores, self.item_ids), len(self.item_ids))
+
+
+@dataclass(frozen=True, slots=True)
+class _Head:
+    """The first items of an order, best first."""
+
+    rows: NDArray[np.int64]
+    scores: Scores
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return self.rows.nbytes + self.scores.nbytes
 
 
 class PopularityChannel(Channel):
@@ -84,6 +105,9 @@ class PopularityChannel(Channel):
         self._everybody = everybody
         self._returning = returning
         self._after_seconds = after_hours * 3_600
+        self._heads: ByteLimitedCache[tuple[bool, tuple[int, ...]], _Head] = ByteLimitedCache(
+            HEAD_BYTES, lambda head: head.nbytes
+        )
         for popularity in (everybody, returning):
             if popularity is not None:
                 popularity.order  # noqa: B018 - computed once, before the first request
@@ -108,19 +132,32 @@ class PopularityChannel(Channel):
             bundle.path(file)
         return cls.open(bundle.folder)
 
-    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
+    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Allowed]) -> list[RecallResult]:
         """The head of the order, or of the order of the preferred genres."""
-        return [self._search(query, mask) for query, mask in zip(queries, allowed, strict=True)]
+        return [self._search(query, own) for query, own in zip(queries, allowed, strict=True)]
 
-    def _search(self, query: RecallQuery, mask: Mask | None) -> RecallResult:
+    def _search(self, query: RecallQuery, allowed: Allowed) -> RecallResult:
         popularity = self._scores_for(query)
         if query.preferred_genres:
-            scores = self._preferring(popularity, query.preferred_genres)
-            rows = top_k(scores if mask is None else np.where(mask, scores, np.float32(-np.inf)), query.count)
-        else:
-            scores = popularity.scores
-            rows = (popularity.order if mask is None else popularity.order[mask[popularity.order]])[: query.count]
-        return RecallResult(self.catalogue.item_ids[rows], scores[rows])
+            columns = self.catalogue.check_genres(tuple(dict.fromkeys(query.preferred_genres)), "preferred_genres")
+            return self._preferred(popularity, tuple(columns), allowed, query.count)
+        rows = popularity.order.rows[popularity.order.first(allowed, query.count)]
+        return RecallResult(self.catalogue.item_ids[rows], popularity.scores[rows])
+
+    def _preferred(
+        self, popularity: PopularityScores, columns: tuple[int, ...], allowed: Allowed, count: int
+    ) -> RecallResult:
+        """The first items of a user who prefers the genres at `columns`."""
+        head = self._heads.get(
+            (popularity is self._returning, columns),
+            lambda: self._head(popularity, columns, np.arange(len(self.catalogue)), HEAD_ROWS),
+        )
+        best = first_allowed(head.rows, allowed, count)
+        # Where the head has too few, all that are allowed are ordered, unless the head is the whole order.
+        if len(best) < count and len(head.rows) < len(self.catalogue):
+            head = self._head(popularity, columns, allowed.rows(), count)
+            best = np.arange(len(head.rows))
+        return RecallResult(self.catalogue.item_ids[head.rows[best]], head.scores[best])
 
     def _scores_for(self, query: RecallQuery) -> PopularityScores:
         """Those of new or of returning users; events of items that the catalogue does not know are ignored."""
@@ -132,14 +169,17 @@ class PopularityChannel(Channel):
         tenure = query.as_of - int(query.history.timestamps[known][0])
         return self._returning if tenure > self._after_seconds else self._everybody
 
-    def _preferring(self, popularity: PopularityScores, genres: tuple[str, ...]) -> NDArray[np.float32]:
-        """float32[items]: the scores of a user who prefers `genres`."""
-        columns = self.catalogue.check_genres(tuple(dict.fromkeys(genres)), "preferred_genres")
-        members = self.catalogue.genres[:, columns]
-        scales = popularity.genre_scales[columns]
+    def _head(
+        self, popularity: PopularityScores, columns: tuple[int, ...], rows: NDArray[np.int64], count: int
+    ) -> _Head:
+        """The best `count` of `rows`, ascending, for a user who prefers the genres at `columns`."""
+        members = self.catalogue.genres[rows][:, columns]
+        scales = popularity.genre_scales[list(columns)]
         per_genre = np.divide(1.0, scales, out=np.zeros_like(scales), where=scales > 0)
-        shares = popularity.scores * (members @ per_genre) / np.float32(len(columns))
-        return np.where(members.any(axis=1), 2 + shares, popularity.scores).astype(np.float32)
+        shares = popularity.scores[rows] * (members @ per_genre) / np.float32(len(columns))
+        scores = np.where(members.any(axis=1), 2 + shares, popularity.scores[rows]).astype(np.float32)
+        best = top_k(scores, count)
+        return _Head(rows[best], scores[best])
 
 
 def _read(path: Path, expected: int) -> Scores:

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recall_server.channels.base import Channel
+from recsys.allowed import Allowed
 from recsys.bundle import Bundle, IndexFacts
 from recsys.catalogue import Catalogue
-from recsys.domain import EVENT_WEIGHTS, Mask, RecallQuery, RecallResult, Scores
+from recsys.domain import EVENT_WEIGHTS, RecallQuery, RecallResult, Scores
 from recsys.errors import BundleDamaged, BundleMismatch
 from recsys.ordering import top_k
 
@@ -163,30 +164,29 @@ class VectorChannel(Channel):
             )
         return cls.open(bundle.folder)
 
-    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Mask | None]) -> list[RecallResult]:
+    def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Allowed]) -> list[RecallResult]:
         """Runs the tower once for the batch, then one search per query."""
         if not queries:
             return []
         users = self._tower.vectors(queries, self.catalogue)
         return [
-            self._result(self._near(user, query.count, mask), user, query.count)
-            for user, query, mask in zip(users, queries, allowed, strict=True)
+            self._result(self._near(user, query.count, own), user, query.count)
+            for user, query, own in zip(users, queries, allowed, strict=True)
         ]
 
-    def _near(self, user: NDArray[np.float32], count: int, mask: Mask | None) -> NDArray[np.int64]:
+    def _near(self, user: NDArray[np.float32], count: int, allowed: Allowed) -> NDArray[np.int64]:
         """Allowed rows among which the best `count` are: over-fetched from the index, or all allowed ones."""
-        # The index knows no mask: it is asked for as many more items as are not allowed, all of which it might return.
-        n_items = len(self.catalogue)
-        n_allowed = n_items if mask is None else int(np.count_nonzero(mask))
+        # The index knows no filter: it is asked for as many more items as are not allowed, any of which it may return.
+        n_items, n_allowed = len(self.catalogue), allowed.count
         fetched = count + n_items - n_allowed
         # The index serves if a scan would be long, and if the search that passed the recall check is wide enough.
         if self._index is not None and n_allowed > self._exact_rows and fetched <= min(self._ef, n_items):
             rows = _query_index(self._index, user, fetched)
-            rows = rows if mask is None else rows[mask[rows]]
+            rows = rows[allowed.passes(rows)]
             if len(rows) >= min(count, n_allowed):
                 return np.sort(rows)
         # Otherwise every allowed item is scored: an exact search.
-        return np.arange(n_items) if mask is None else np.flatnonzero(mask)
+        return allowed.rows()
 
     def _result(self, rows: NDArray[np.int64], user: NDArray[np.float32], count: int) -> RecallResult:
         """The best `count` of `rows`. The score is the inner product itself, never a distance."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.testing import assert_allclose, assert_array_equal
 
 from offline.recall.popularity import PopularityConfig, ReturningConfig, Signal, train
+from recall_server.channels import popularity
 from recall_server.channels.base import Channel
 from recall_server.channels.popularity import (
     GENRE_SCALES_FILE,
@@ -15,17 +21,21 @@ from recall_server.channels.popularity import (
     RETURNING_SCORES_FILE,
     SCORES_FILE,
     PopularityChannel,
+    PopularityScores,
 )
 from recall_server.channels.registry import channel_class
+from recsys.catalogue import Catalogue
 from recsys.channels import CHANNELS
-from recsys.domain import History, RecallQuery, RecallResult
+from recsys.domain import History, ItemFilter, RecallQuery, RecallResult
 from recsys.errors import BundleDamaged, BundleMismatch, InvalidRequest
+from recsys.ordering import order_by_score
 from tests.recall_server.conformance import DAY, NOW, ChannelConformance, history_of
 from tests.recall_server.toy import checkerboard, snapshot_of
 
 GENRES = {1: "Drama", 2: "Drama", 3: "Comedy", 4: "Comedy|Drama", 5: "Western", 6: "Western", 7: ""}
 COUNTS = {1: 8, 2: 6, 3: 4, 4: 2, 5: 1}
 """Events per item; 6 and 7 were never taken."""
+NAMES = ("Comedy", "Drama", "War", "Western")
 
 
 @pytest.fixture
@@ -120,6 +130,54 @@ def test_returning_files_that_do_not_fit_are_refused(returning: PopularityChanne
     (tmp_path / RETURNING_FACTS_FILE).write_text("{}")
     with pytest.raises(BundleDamaged, match="after_hours"):
         PopularityChannel.open(tmp_path)
+
+
+@st.composite
+def crowded(draw: st.DrawFn) -> tuple[PopularityChannel, RecallQuery]:
+    """A few dozen items with many equal scores, and any filter, exclusions and preference."""
+    rng, n = np.random.default_rng(draw(st.integers(0, 999))), draw(st.integers(1, 60))
+    ids = np.sort(rng.choice(200, n, replace=False)).astype(np.int64)
+    catalogue = Catalogue(
+        ids, rng.integers(1990, 1994, n).astype(np.int16), rng.random((n, 4)) < draw(st.sampled_from([0.1, 0.6])), NAMES
+    )
+    scores = (rng.integers(0, 4, n) / 4).astype(np.float32)
+    channel = PopularityChannel(catalogue, PopularityScores.of(scores, catalogue))
+    names = st.lists(st.sampled_from(NAMES), max_size=4, unique=True).map(tuple)
+    item_filter = ItemFilter(draw(names), draw(names), draw(st.none() | st.integers(1989, 1995)))
+    excluded = rng.choice(ids, draw(st.integers(0, n)), replace=False)
+    count = draw(st.integers(1, 70))
+    return channel, RecallQuery(History.empty(), NOW, count, excluded, item_filter, draw(names))
+
+
+@given(crowded(), st.sampled_from([1, 3, 1_000]))
+def test_the_answer_is_the_head_of_the_full_order(world: tuple[PopularityChannel, RecallQuery], head: int) -> None:
+    """Also where the part of a genre order that is kept is too short."""
+    channel, query = world
+    catalogue, scores = channel.catalogue, channel._everybody.scores.astype(np.float64)
+    if query.preferred_genres:
+        columns = [NAMES.index(name) for name in query.preferred_genres]
+        members, scales = catalogue.genres[:, columns], channel._everybody.genre_scales[columns]
+        shares = np.where(members & (scales > 0), scores[:, None] / np.where(scales > 0, scales, 1), 0)
+        scores = np.where(members.any(axis=1), 2 + shares.sum(axis=1) / len(columns), scores)
+    allowed = catalogue.passes(query.item_filter, slice(None)) & ~np.isin(catalogue.item_ids, query.exclude_item_ids)
+    order = np.lexsort((catalogue.item_ids, -scores.round(6)))
+    expected = order[allowed[order]][: query.count]
+    with patch.object(popularity, "HEAD_ROWS", head):
+        for _ in range(2):
+            [found] = channel.recall([query])
+            assert_allclose(found.scores, scores[expected], atol=1e-5)
+            assert_array_equal(order_by_score(found.scores, found.item_ids), np.arange(len(found)))
+            if len(query.preferred_genres) <= 1:
+                assert found.item_ids.tolist() == catalogue.item_ids[expected].tolist()
+
+
+def test_the_order_of_a_genre_is_made_once_and_per_kind_of_user(returning: PopularityChannel) -> None:
+    warm = RecallQuery(history_of([6]), NOW + 900 * DAY, 7, preferred_genres=("Western", "Western"))
+    cold = replace(warm, history=History.empty(), preferred_genres=("Western",))
+    answers = [returning.recall([query])[0].item_ids.tolist() for query in (warm, cold, warm, cold)]
+    assert answers[:2] == answers[2:]
+    assert answers[0] != answers[1]
+    assert len(returning._heads) == 2
 
 
 def test_an_unknown_preferred_genre_is_the_callers_mistake(folder: Path) -> None:

@@ -34,9 +34,10 @@ def test_an_empty_catalogue_knows_nothing() -> None:
     assert len(empty) == 0
 
 
-def test_no_filter_and_nothing_excluded_is_no_mask() -> None:
-    assert CATALOGUE.allowed(NO_FILTER, NO_IDS) is None
-    assert CATALOGUE.allowed(NO_FILTER, ids(7, 8)) is None
+def test_no_filter_and_nothing_excluded_allows_everything() -> None:
+    assert CATALOGUE.allowed(NO_FILTER, NO_IDS).everything
+    assert CATALOGUE.allowed(NO_FILTER, ids(7, 8)).everything
+    assert not CATALOGUE.allowed(NO_FILTER, ids(7, 10)).everything
 
 
 @pytest.mark.parametrize(
@@ -56,15 +57,34 @@ def test_no_filter_and_nothing_excluded_is_no_mask() -> None:
 def test_filters_let_through_what_they_say(
     item_filter: ItemFilter, excluded: tuple[int, ...], allowed: list[int]
 ) -> None:
-    mask = CATALOGUE.allowed(item_filter, ids(*excluded))
-    assert mask is not None
-    assert CATALOGUE.item_ids[mask].tolist() == allowed
+    found = CATALOGUE.allowed(item_filter, ids(*excluded))
+    assert CATALOGUE.item_ids[found.rows()].tolist() == allowed
+    assert CATALOGUE.item_ids[found.passes(np.arange(4))].tolist() == allowed
+    assert found.count == len(allowed)
+
+
+def test_a_filter_is_tested_on_given_rows_as_on_all() -> None:
+    item_filter = ItemFilter(genres_any=("War",), max_year=2005)
+    assert CATALOGUE.passes(item_filter, slice(None)).tolist() == [False, True, False, False]
+    assert CATALOGUE.passes(item_filter, ids(3, 1, 1)).tolist() == [False, True, True]
+
+
+def test_a_filter_is_compiled_once_and_cannot_be_changed() -> None:
+    first = CATALOGUE.compiled(ItemFilter(min_year=2000))
+    assert first is not None
+    assert CATALOGUE.compiled(ItemFilter(min_year=2000)) is first
+    assert CATALOGUE.compiled(ItemFilter(min_year=2001)) is not first
+    assert CATALOGUE.compiled(NO_FILTER) is None
+    with pytest.raises(ValueError, match="read-only"):
+        first.mask[0] = True
 
 
 @pytest.mark.parametrize("field", ["genres_any", "genres_none"])
 def test_an_unknown_genre_is_named_with_the_known_ones(field: str) -> None:
     with pytest.raises(InvalidRequest, match=rf"filter\.{field}: unknown genre 'Opera'; this bundle knows: Drama, War"):
         CATALOGUE.allowed(ItemFilter(**{field: ("Drama", "Opera")}), NO_IDS)
+    with pytest.raises(InvalidRequest, match="unknown genre 'Opera'"):
+        CATALOGUE.passes(ItemFilter(**{field: ("Drama", "Opera")}), NO_IDS)
 
 
 def test_a_catalogue_and_its_texts_survive_the_disk(tmp_path: Path) -> None:
