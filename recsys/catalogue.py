@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from recsys.allowed import Allowed, CompiledFilter
+from recsys.arrays import Strings, open_array, string_files
 from recsys.cache import ByteLimitedCache
 from recsys.domain import Ids, ItemFilter, Mask
 from recsys.errors import BundleMismatch, InvalidRequest
@@ -21,10 +23,11 @@ from recsys.people import People
 NO_YEAR = -32_768
 FILTER_BYTES = 32 << 20
 """Most memory that the compiled filters of one catalogue take."""
-FILES = ("catalogue/item_ids.npy", "catalogue/years.npy", "catalogue/genres.npy", "catalogue/genre_names.parquet")
+FILES = ("catalogue/item_ids.npy", "catalogue/years.npy", "catalogue/genres.npy", "catalogue/genre_names.json")
 MEASURE_FILES = {"runtimes": "catalogue/runtimes.npy", "budgets": "catalogue/budgets.npy"}
 """Files of optional columns, by field of `Catalogue`; absent if nothing is known."""
-TEXT_FILE = "catalogue/text.parquet"
+KEYS, TITLES = "catalogue/keys", "catalogue/titles"
+TEXT_FILES = (*string_files(KEYS), *string_files(TITLES))
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class Catalogue:
         np.save(folder / FILES[0], self.item_ids)
         np.save(folder / FILES[1], self.years)
         np.save(folder / FILES[2], self.genres)
-        pq.write_table(pa.table({"genre": pa.array(self.genre_names, pa.string())}), folder / FILES[3])
+        (folder / FILES[3]).write_text(json.dumps(self.genre_names, ensure_ascii=False) + "\n", encoding="utf-8")
         if self.people is not None:
             self.people.save(folder)
         for field, file in MEASURE_FILES.items():
@@ -122,12 +125,12 @@ class Catalogue:
 
     @classmethod
     def load(cls, folder: Path) -> Catalogue:
-        """Reads what `save` wrote; the bundle has verified the files.
+        """Maps what `save` wrote; the bundle has verified the files.
 
         Raises BundleMismatch if people or measures do not fit the items.
         """
-        names = pq.read_table(folder / FILES[3])["genre"].to_pylist()
-        arrays = [np.load(folder / name, allow_pickle=False) for name in FILES[:3]]
+        names = json.loads((folder / FILES[3]).read_text(encoding="utf-8"))
+        arrays = [open_array(folder / name) for name in FILES[:3]]
         n = len(arrays[0])
         people, measures = (
             People.load(folder, n),
@@ -139,7 +142,7 @@ class Catalogue:
 def _measure(path: Path, n: int) -> NDArray[np.float32] | None:
     if not path.is_file():
         return None
-    values: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    values: NDArray[np.float32] = open_array(path)
     if values.shape != (n,):
         raise BundleMismatch(f"{path}: {list(values.shape)} values, expected one for each of {n} items; publish again")
     return values
@@ -149,15 +152,21 @@ def _measure(path: Path, n: int) -> NDArray[np.float32] | None:
 class ItemTexts:
     """Keys and titles by row of the catalogue; only the gateway loads them."""
 
-    keys: list[str]
-    titles: list[str]
-
-    def save(self, folder: Path) -> None:
-        """Writes `TEXT_FILE` below `folder`."""
-        pq.write_table(pa.table({"key": self.keys, "title": self.titles}), folder / TEXT_FILE)
+    keys: Strings
+    titles: Strings
 
     @classmethod
-    def load(cls, folder: Path) -> ItemTexts:
-        """Reads what `save` wrote."""
-        table = pq.read_table(folder / TEXT_FILE)
-        return cls(table["key"].to_pylist(), table["title"].to_pylist())
+    def of(cls, keys: Iterable[str], titles: Iterable[str]) -> Self:
+        """Packs two parallel lists."""
+        return cls(Strings.of(keys), Strings.of(titles))
+
+    def save(self, folder: Path) -> None:
+        """Writes `TEXT_FILES` below `folder`."""
+        (folder / KEYS).parent.mkdir(parents=True, exist_ok=True)
+        self.keys.save(folder / KEYS)
+        self.titles.save(folder / TITLES)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """Maps what `save` wrote."""
+        return cls(Strings.open(folder / KEYS), Strings.open(folder / TITLES))

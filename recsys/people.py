@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import open_array
 from recsys.domain import Ids
 from recsys.errors import BundleMismatch
 
@@ -92,10 +93,10 @@ class People:
 
     @classmethod
     def load(cls, folder: Path, n_items: int) -> People | None:
-        """Reads what `save` wrote; None if nothing was written. Raises BundleMismatch if it does not fit `n_items`."""
+        """Maps what `save` wrote; None if nothing was written. Raises BundleMismatch if it does not fit `n_items`."""
         if not (folder / FILES[0]).is_file():
             return None
-        people = cls(*(np.load(folder / name, allow_pickle=False) for name in FILES))
+        people = cls(*(open_array(folder / name) for name in FILES))
         people.check(n_items, str(folder / FILES[0]))
         return people
 

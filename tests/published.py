@@ -82,7 +82,7 @@ def publish_checkerboard(root: Path, *, channels: Sequence[str] = ("popularity",
 def _write_parts(snapshot: Snapshot, policy: ServingPolicy, folder: Path) -> None:
     snapshot.catalogue.save(folder)
     ids = snapshot.catalogue.item_ids
-    ItemTexts([f"film-{item_id}" for item_id in ids], [f"Film {item_id}" for item_id in ids]).save(folder)
+    ItemTexts.of([f"film-{item_id}" for item_id in ids], [f"Film {item_id}" for item_id in ids]).save(folder)
     for channel in policy.channels:
         TRAINERS[channel.name](snapshot, folder)
     store = feature_store(snapshot, policy)

@@ -1,6 +1,7 @@
 """The gateway's own files of a bundle: histories, user keys, the popularity list. gRPC-free; publishing writes them.
 
-gateway/users.parquet                    user_id int64, user_key string: users whose key is not a number
+gateway/user_keys_{starts,text}.npy       users whose key is not a number (see `recsys.arrays.Strings`)
+gateway/user_ids.npy                     int64, their ids
 gateway/popular_item_ids.npy             int64, most popular first (see `gateway.pipeline.fallback`)
 gateway/histories/user_ids.npy           int64[users], ascending
 gateway/histories/indptr.npy             int64[users + 1]: the events of row u are at indptr[u]:indptr[u + 1]
@@ -14,16 +15,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from gateway.pipeline import fallback
 from recsys import catalogue
+from recsys.arrays import Strings, open_array, string_files
 from recsys.domain import History, Ids
 from recsys.errors import BundleDamaged
 
-USERS_FILE = "gateway/users.parquet"
+USER_KEYS, USER_IDS_FILE = "gateway/user_keys", "gateway/user_ids.npy"
 HISTORIES_FOLDER = "gateway/histories"
 
 
@@ -60,8 +60,7 @@ class StoredHistories:
             BundleDamaged: the arrays do not fit together.
         """
         paths = {name: folder / HISTORIES_FOLDER / f"{name}.npy" for name in _ARRAYS}
-        # asarray: slices of a plain array over the mapped file are ten times faster than those of numpy's memmap class
-        arrays = {name: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)) for name, path in paths.items()}
+        arrays = {name: open_array(path) for name, path in paths.items()}
         events = {len(arrays[name]) for name in ("item_ids", "timestamps", "types", "values")}
         if len(arrays["indptr"]) != len(arrays["user_ids"]) + 1 or events != {int(arrays["indptr"][-1])}:
             raise BundleDamaged(
@@ -75,9 +74,10 @@ _ARRAYS = tuple(field.name for field in fields(StoredHistories))
 
 FILES = (
     *catalogue.FILES,
-    catalogue.TEXT_FILE,
+    *catalogue.TEXT_FILES,
     fallback.FILE,
-    USERS_FILE,
+    *string_files(USER_KEYS),
+    USER_IDS_FILE,
     *(f"{HISTORIES_FOLDER}/{name}.npy" for name in _ARRAYS),
 )
 """Every file of role `gateway`, relative to the bundle."""
@@ -85,15 +85,14 @@ FILES = (
 
 def write_users(folder: Path, user_ids: Ids, user_keys: Sequence[str]) -> None:
     """Writes ids and keys, two parallel lists, of the users whose key is not a number."""
-    (folder / USERS_FILE).parent.mkdir(parents=True, exist_ok=True)
-    columns = {"user_id": pa.array(user_ids, pa.int64()), "user_key": pa.array(user_keys, pa.string())}
-    pq.write_table(pa.table(columns), folder / USERS_FILE)
+    (folder / USER_IDS_FILE).parent.mkdir(parents=True, exist_ok=True)
+    Strings.of(user_keys).save(folder / USER_KEYS)
+    np.save(folder / USER_IDS_FILE, np.asarray(user_ids, np.int64))
 
 
 def read_users(folder: Path) -> dict[str, int]:
     """Id by key, as `write_users` wrote them."""
-    table = pq.read_table(folder / USERS_FILE, columns=["user_id", "user_key"])
-    return dict(zip(table["user_key"].to_pylist(), table["user_id"].to_pylist(), strict=True))
+    return dict(zip(Strings.open(folder / USER_KEYS), open_array(folder / USER_IDS_FILE).tolist(), strict=True))
 
 
 def write_gateway_files(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from recsys.allowed import RowOrder
+from recsys.arrays import open_array
 from recsys.catalogue import Catalogue
 from recsys.domain import Ids, RecallQuery, RecallResult
 
@@ -29,8 +30,8 @@ class Fallback:
 
     @classmethod
     def open(cls, folder: Path, catalogue: Catalogue) -> Fallback:
-        """Reads `FILE` below `folder`."""
-        return cls(catalogue, np.load(folder / FILE, allow_pickle=False))
+        """Maps `FILE` below `folder`."""
+        return cls(catalogue, open_array(folder / FILE))
 
     def recall(self, query: RecallQuery) -> RecallResult:
         """The most popular `count` items that the query allows; the score is the reciprocal of the position."""

@@ -163,7 +163,7 @@ class Snapshot:
     @cached_property
     def texts(self) -> ItemTexts:
         """Keys and titles by catalogue row."""
-        return ItemTexts(self.items.keys.tolist(), self.items.titles.tolist())
+        return ItemTexts.of(self.items.keys.tolist(), self.items.titles.tolist())
 
     @cached_property
     def events(self) -> TrainingEvents:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
+from recsys.arrays import open_array
 from recsys.errors import BundleDamaged, BundleMismatch
 
 FactsT = TypeVar("FactsT", bound=BaseModel)
@@ -17,16 +17,13 @@ FactsT = TypeVar("FactsT", bound=BaseModel)
 
 def map_array(path: Path, shape: tuple[int, ...], dtype: np.dtype[Any], *, facts: str) -> NDArray[Any]:
     """Maps an array without reading it; raises BundleMismatch if it is not what the file named `facts` says."""
-    try:
-        found = np.load(path, mmap_mode="r" if math.prod(shape) else None, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise BundleDamaged(f"{path}: unreadable ({error}); train and publish again") from error
+    found = open_array(path)
     if found.shape != shape or found.dtype != dtype:
         raise BundleMismatch(
             f"{path}: {found.dtype}{list(found.shape)}, expected {dtype}{list(shape)} to fit {facts}; "
             "train and publish again"
         )
-    return np.ascontiguousarray(found)
+    return found
 
 
 def read_facts(path: Path, kind: type[FactsT]) -> FactsT:

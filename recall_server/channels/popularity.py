@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recall_server.channels.base import Channel
 from recall_server.channels.files import read_facts
 from recsys.allowed import Allowed, RowOrder, first_allowed
+from recsys.arrays import open_array
 from recsys.bundle import Bundle
 from recsys.cache import ByteLimitedCache
 from recsys.catalogue import Catalogue
@@ -183,7 +184,7 @@ class PopularityChannel(Channel):
 
 
 def _read(path: Path, expected: int) -> Scores:
-    found: Scores = np.load(path, allow_pickle=False)
+    found: Scores = open_array(path)
     if found.shape != (expected,) or found.dtype != np.float32 or not np.isfinite(found).all():
         raise BundleMismatch(
             f"{path}: {found.dtype}{list(found.shape)}, expected finite float32[{expected}] to fit the catalogue; "

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from recall_server.channels.base import Channel
 from recsys.allowed import Allowed
+from recsys.arrays import open_array
 from recsys.bundle import Bundle, IndexFacts
 from recsys.catalogue import Catalogue
 from recsys.domain import EVENT_WEIGHTS, RecallQuery, RecallResult, Scores
@@ -140,7 +141,7 @@ class VectorChannel(Channel):
             BundleMismatch: files do not fit each other or the catalogue.
         """
         catalogue, facts = Catalogue.load(folder), read_facts(folder)
-        vectors = np.load(folder / VECTORS_FILE, allow_pickle=False)
+        vectors = open_array(folder / VECTORS_FILE)
         expected = (len(catalogue), facts.index.dim)
         if vectors.shape != expected or vectors.dtype != np.float32 or facts.index.count != len(catalogue):
             raise BundleMismatch(

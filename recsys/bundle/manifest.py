@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 """Version of the directory layout and of the meaning of every file in it."""
 
 MANIFEST_FILE = "manifest.json"

@@ -16,6 +16,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import open_array
 from recsys.domain import Floats32
 from recsys.errors import BundleMismatch
 
@@ -43,9 +44,9 @@ class RatingModel:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Reads what `save` wrote below `folder`. Raises BundleMismatch where the arrays do not belong together."""
-        vectors = np.load(folder / VECTORS_FILE, allow_pickle=False)
-        biases = np.load(folder / BIASES_FILE, allow_pickle=False)
+        """Maps what `save` wrote below `folder`. Raises BundleMismatch where the arrays do not belong together."""
+        vectors = open_array(folder / VECTORS_FILE)
+        biases = open_array(folder / BIASES_FILE)
         if vectors.ndim != 2 or biases.shape != vectors.shape[:1]:
             raise BundleMismatch(
                 f"{folder / VECTORS_FILE}: shape {vectors.shape} next to biases of shape {biases.shape}, expected "

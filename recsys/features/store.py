@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.arrays import open_array
 from recsys.catalogue import Catalogue
 from recsys.domain import Floats32, Ids, RankQuery
 from recsys.errors import BundleMismatch, InvalidRequest
@@ -76,7 +77,7 @@ class FeatureStore:
 
     @classmethod
     def open(cls, folder: Path, catalogue: Catalogue | None = None) -> FeatureStore:
-        """Reads what `save` wrote, and the catalogue next to it where none is given.
+        """Maps what `save` wrote, and the catalogue next to it where none is given.
 
         Raises BundleMismatch where the files were written by software with other features.
         """
@@ -202,8 +203,8 @@ def check_feature_names(where: str, found: tuple[str, ...], expected: tuple[str,
 
 def _array(path: Path, n: int, columns: int | None) -> Floats32:
     """The array at `path`; raises BundleMismatch unless it is float32[n, columns]."""
-    array: Floats32 = np.load(path, allow_pickle=False)
+    array: Floats32 = open_array(path)
     if array.ndim != 2 or len(array) != n or (columns is not None and array.shape[1] != columns):
         width = "any" if columns is None else columns
         raise BundleMismatch(f"{path}: shape {array.shape}, expected ({n}, {width}); publish again")
-    return np.ascontiguousarray(array)
+    return array

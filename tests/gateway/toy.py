@@ -96,7 +96,7 @@ def write_bundle(
     folder = root / version
     items = catalogue()
     items.save(folder)
-    ItemTexts([*map(str, range(1, 12)), "tt12"], [f"Film {n}" for n in range(1, 13)]).save(folder)
+    ItemTexts.of([*map(str, range(1, 12)), "tt12"], [f"Film {n}" for n in range(1, 13)]).save(folder)
     popular = np.asarray(POPULAR, np.int64)
     write_gateway_files(folder, histories=histories(), user_keys={"ada": ADA}, popular_item_ids=popular)
     record_gateway(folder, [4, ADA])

@@ -94,6 +94,7 @@ def test_a_catalogue_and_its_texts_survive_the_disk(tmp_path: Path) -> None:
         assert_array_equal(getattr(found, name), getattr(CATALOGUE, name))
         assert getattr(found, name).dtype == getattr(CATALOGUE, name).dtype
     assert found.genre_names == CATALOGUE.genre_names
-    texts = ItemTexts(["a", "b", "", "ü"], ["A", "B", "", "Ü, the film"])
-    texts.save(tmp_path)
-    assert ItemTexts.load(tmp_path) == texts
+    keys, titles = ["a", "b", "", "ü"], ["A", "B", "", "Ü, the film"]
+    ItemTexts.of(keys, titles).save(tmp_path)
+    texts = ItemTexts.load(tmp_path)
+    assert (list(texts.keys), list(texts.titles)) == (keys, titles)

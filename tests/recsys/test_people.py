@@ -78,7 +78,7 @@ def test_a_catalogue_brings_its_people_and_measures_back_from_disk(tmp_path: Pat
 def test_a_catalogue_without_people_has_no_file_of_them(tmp_path: Path) -> None:
     replace(CATALOGUE, people=None).save(tmp_path)
     assert sorted(path.name for path in (tmp_path / "catalogue").iterdir()) == [
-        "genre_names.parquet",
+        "genre_names.json",
         "genres.npy",
         "item_ids.npy",
         "years.npy",

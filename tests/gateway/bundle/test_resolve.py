@@ -37,7 +37,7 @@ def test_other_keys_have_numbers_only_where_the_bundle_knows_them() -> None:
 def test_item_keys_come_with_the_catalogue() -> None:
     item_ids = np.asarray([3, FIRST_ASSIGNED], np.int64)
     catalogue = Catalogue(item_ids, np.zeros(2, np.int16), np.zeros((2, 0), np.bool_), ())
-    items = Identities.of({}, catalogue, ItemTexts(["3", "tt1"], ["Three", "One"])).items
+    items = Identities.of({}, catalogue, ItemTexts.of(["3", "tt1"], ["Three", "One"])).items
     assert items.of_key("tt1").id == FIRST_ASSIGNED
     assert items.of_key("3").id == 3
     assert items.of_key("tt2").id is None

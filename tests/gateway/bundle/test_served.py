@@ -69,7 +69,7 @@ def test_values_come_through_and_absent_ones_are_nan(bundle: ServedBundle) -> No
 @pytest.mark.parametrize(
     ("name", "content", "complaint"),
     [
-        ("catalogue/text.parquet", None, "12 items, but 1 titles"),
+        ("catalogue/titles_starts.npy", None, "12 items, but 1 titles"),
         ("gateway/popular_item_ids.npy", [1, 99], "gateway/popular_item_ids.npy: 1 items are not in the catalogue"),
     ],
 )
@@ -79,7 +79,7 @@ def test_files_that_do_not_fit_together_are_refused(
     bundle = write_bundle(tmp_path, "v1", policy=policy())
     ServedBundle.load(bundle, "")
     if content is None:
-        ItemTexts(["1"], ["One"]).save(bundle.folder)
+        ItemTexts.of(["1"], ["One"]).save(bundle.folder)
     else:
         np.save(bundle.folder / name, np.asarray(content, np.int64))
     with pytest.raises(BundleMismatch, match=complaint):

@@ -40,7 +40,7 @@ def bundle(tmp_path: Path) -> Path:
     """What the demonstration reads of a bundle: item 11 is not in its catalogue, and user 4 has a key of their own."""
     ids = np.array([*range(1, 11), 12, 13], np.int64)
     Catalogue(ids, np.full(len(ids), 2000, np.int16), np.zeros((len(ids), 0), np.bool_), ()).save(tmp_path)
-    ItemTexts([str(item) for item in ids], [f"Film {item}" for item in ids]).save(tmp_path)
+    ItemTexts.of([str(item) for item in ids], [f"Film {item}" for item in ids]).save(tmp_path)
     histories_of(LENGTHS).save(tmp_path)
     write_users(tmp_path, np.array([4]), ["ann@example.com"])
     return tmp_path

@@ -44,7 +44,7 @@ def parts(folder: Path, *, with_vectors: bool = True) -> Path:
     Catalogue(item_ids, years, genres, GENRES).save(folder)
     titles = [f"{'Horror' if scary else 'Drama'} {number}" for number, scary in enumerate(horror)]
     titles[0], titles[1] = "Cash $1 and $2 | a story", "日本"
-    ItemTexts([str(number) for number in item_ids], titles).save(folder)
+    ItemTexts.of([str(number) for number in item_ids], titles).save(folder)
     taste = np.where(users > 20, 1.0, -1.0)
     taken = [item_ids[12:24] if likes > 0 else item_ids[:12] for likes in taste]
     events = np.concatenate([items[: 4 + row % 9] for row, items in enumerate(taken)])
