@@ -7,7 +7,7 @@
     │   ├── BundleMissing     there is none, or not the requested version   FAILED_PRECONDITION
     │   ├── BundleDamaged     a file is absent, truncated or changed        FAILED_PRECONDITION
     │   └── BundleMismatch    another format, channel, dimension or answer  FAILED_PRECONDITION
-    ├── Overloaded            too many requests in flight                   RESOURCE_EXHAUSTED
+    ├── Overloaded            more work is waiting than can be done in time RESOURCE_EXHAUSTED
     ├── DeadlinePassed        the request's budget is used up               DEADLINE_EXCEEDED
     ├── Unreachable           another process does not answer               UNAVAILABLE
     ├── ContractBroken        a component broke its own contract            INTERNAL
@@ -54,7 +54,12 @@ class BundleMismatch(BundleError):
 
 
 class Overloaded(RecsysError):
-    """More requests are in flight than the process admits."""
+    """More work is waiting than the process can do in time."""
+
+    def __init__(self, message: str, *, retry_seconds: float | None = None) -> None:
+        """`retry_seconds`: after which time the same call may be admitted; None: not known."""
+        super().__init__(message)
+        self.retry_seconds = retry_seconds
 
 
 class DeadlinePassed(RecsysError):

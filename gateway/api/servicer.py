@@ -24,7 +24,7 @@ from gateway.pipeline.stages import Budget, Status
 from gateway.pipeline.work import Answer
 from gateway.rollout import Rollout
 from gateway.serving import Serving
-from recsys.errors import InvalidRequest, NotFound
+from recsys.errors import InvalidRequest, NotFound, Overloaded
 from recsys.server.calls import after_answer, note, remaining_seconds
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
@@ -51,9 +51,10 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
     ) -> recommend_pb2.RecommendResponse:
         """See recommend.proto."""
         with self._counted():
-            serving, now = self.rollout.serving(), int(self.clock())
+            serving, now, budget = self.rollout.serving(), int(self.clock()), self._budget(context)
+            serving.recommend.admit(budget)
             parsed = await parsing.parse_recommend(request, serving.bundle, self.recorder, now)
-            answer = await self._answer(serving.recommend, parsed, context)
+            answer = await _answer(serving.recommend, parsed, budget)
             response = recommend_pb2.RecommendResponse(
                 items=responses.items_to_proto(answer, serving.bundle),
                 stages=responses.stages_to_proto(answer.stages) if answer.degraded or parsed.debug else (),
@@ -66,9 +67,10 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
     ) -> recommend_pb2.SimilarItemsResponse:
         """See recommend.proto."""
         with self._counted():
-            serving = self.rollout.serving()
+            serving, budget = self.rollout.serving(), self._budget(context)
+            serving.similar.admit(budget)
             parsed = parsing.parse_similar(request, serving.bundle, int(self.clock()))
-            answer = await self._answer(serving.similar, parsed, context)
+            answer = await _answer(serving.similar, parsed, budget)
             response = recommend_pb2.SimilarItemsResponse(
                 items=responses.items_to_proto(answer, serving.bundle),
                 stages=responses.stages_to_proto(answer.stages) if answer.degraded else (),
@@ -105,13 +107,12 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         status.active_version = self.rollout.active.version if self.rollout.active is not None else ""
         return recommend_pb2.StatusResponse(gateway=status, backends=backends)
 
-    async def _answer(self, batcher: Batcher, parsed: ParsedRequest, context: Context) -> Answer:
-        left = remaining_seconds(context)
-        seconds = self.config.budget_seconds
+    def _budget(self, context: Context) -> Budget:
+        """The time that the gateway takes for an answer: its own budget, or what the caller's deadline leaves."""
+        seconds, left = self.config.budget_seconds, remaining_seconds(context)
         if left is not None:
             seconds = min(seconds, left - self.config.deadline_margin_seconds)
-        answer = await batcher.answer(parsed.request, Budget.of(seconds))
-        return replace(answer, stages=(*parsed.stages, *answer.stages))
+        return Budget.of(seconds)
 
     def _finish(
         self,
@@ -155,6 +156,14 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         except (InvalidRequest, NotFound):
             self.telemetry.requests.labels("invalid").inc()
             raise
+        except Overloaded:
+            self.telemetry.requests.labels("refused").inc()
+            raise
         except BaseException:
             self.telemetry.requests.labels("failed").inc()
             raise
+
+
+async def _answer(batcher: Batcher, parsed: ParsedRequest, budget: Budget) -> Answer:
+    answer = await batcher.answer(parsed.request, budget)
+    return replace(answer, stages=(*parsed.stages, *answer.stages))

@@ -18,6 +18,7 @@ from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
 from gateway.pipeline.stages import EWMA_ALPHA, Budget
 from gateway.pipeline.work import Answer, Job
+from recsys.errors import Overloaded
 
 _PATIENCE = 4.0
 """A batch that takes this many times as long as usual is stuck: it does not hold up the requests behind it."""
@@ -47,6 +48,28 @@ class Batcher:
         self._running: set[asyncio.Task[None]] = set()
         self._usual_seconds = 0.0
         """Exponentially weighted moving average of the time that a batch takes."""
+
+    def admit(self, budget: Budget) -> None:
+        """Refuses a request that would probably not be answered in full within `budget`.
+
+        With n requests waiting, one that joins them leaves in batch n // size + 1, and a batch leaves every
+        `usual seconds / slots`, the first after half of that on average. Then it needs the time of a batch,
+        and as much again, since recall may use only a share of what is left.
+
+        Raises:
+            Overloaded: says after which time the request would have been admitted.
+        """
+        if self._free > 0:
+            return
+        between = self._usual_seconds / self._limits.slots
+        wait = (len(self._waiting) // self._limits.size + 0.5) * between
+        needed, left = wait + 2 * self._usual_seconds, budget.remaining()
+        if needed > left:
+            raise Overloaded(
+                f"{len(self._waiting)} requests are waiting, a new one would need {needed * 1e3:.0f} ms, its budget is "
+                f"{left * 1e3:.0f} ms; retry later, or send fewer requests",
+                retry_seconds=max(between, min(wait, needed - left)),
+            )
 
     async def answer(self, request: Request, budget: Budget) -> Answer:
         """The pipeline's answer. A caller who goes away costs the others nothing.
@@ -91,7 +114,8 @@ class Batcher:
             for job in batch:
                 job.answer.cancel()  # has no effect on an answer
             stuck.cancel()
-            self._usual_seconds += EWMA_ALPHA * (time.perf_counter() - started - self._usual_seconds)
+            took = time.perf_counter() - started
+            self._usual_seconds += EWMA_ALPHA * (took - self._usual_seconds) if self._usual_seconds else took
             slot.give_back()
 
     def _give_back(self) -> None:

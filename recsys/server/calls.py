@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -23,6 +24,10 @@ logger = logging.getLogger(__name__)
 
 REQUEST_ID_KEY = "x-request-id"
 """Metadata key of the request id, both ways."""
+
+RETRY_KEY = "grpc-retry-pushback-ms"
+"""Trailer of a refused call: after how many milliseconds to retry. gRPC clients with a retry policy follow it
+(gRFC A6)."""
 
 MAX_REQUEST_ID = 128
 """Longest request id that is accepted from a caller; longer ones are truncated."""
@@ -118,10 +123,13 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
             _facts_of_call.set(facts)
             _work_after_call.set(later)
             code, details, response = grpc.StatusCode.OK, "", None
+            trailers: tuple[tuple[str, str], ...] = ((REQUEST_ID_KEY, request_id),)
             try:
                 response = await self._admitted(method, behavior, request, context)
             except RecsysError as error:
                 code, details = code_of(error), str(error)
+                if isinstance(error, Overloaded) and error.retry_seconds is not None:
+                    trailers += ((RETRY_KEY, str(math.ceil(error.retry_seconds * 1e3))),)
             except asyncio.CancelledError:
                 code, details = _cancelled(given, remaining_seconds(context))
                 raise
@@ -137,7 +145,7 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
                 later.append(lambda: self._report(method, code, details, seconds=seconds, facts=facts))
                 asyncio.get_running_loop().call_soon(_run_all, later)
             if code is not grpc.StatusCode.OK:
-                await context.abort(code, details, ((REQUEST_ID_KEY, request_id),))
+                await context.abort(code, details, trailers)
             return response
 
         return answer

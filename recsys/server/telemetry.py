@@ -103,7 +103,7 @@ class Telemetry:
             ),
             requests=Counter(
                 "recsys_requests",
-                "Requests of the public API, by outcome (ok, degraded, invalid, failed).",
+                "Requests of the public API, by outcome (ok, degraded, refused, invalid, failed).",
                 ("outcome",),
                 registry=registry,
             ),

@@ -18,7 +18,7 @@ from gateway.pipeline.request import Request
 from gateway.pipeline.stages import Budget, RankSource, RecallSource, SourceAnswer, Status
 from gateway.pipeline.work import Answer
 from recsys.domain import History, RankQuery, RecallQuery, RecallResult, Scores
-from recsys.errors import DeadlinePassed, InvalidRequest, RecsysError
+from recsys.errors import DeadlinePassed, InvalidRequest, Overloaded, RecsysError
 from tests.gateway.toy import POPULAR, catalogue, policy
 from tests.waiting import soon
 
@@ -312,3 +312,40 @@ async def test_a_batch_that_is_stuck_does_not_hold_up_those_behind_it() -> None:
     assert not stuck.done()
     hanging.set()
     assert not (await stuck).degraded
+
+
+async def full(seconds_per_batch: float, waiting: int) -> tuple[Served, list[asyncio.Task[Answer]]]:
+    """Two batches of four in progress and `waiting` requests behind them, once a batch has taken so long."""
+    served = Served(limits=BatchLimits(size=4, slots=2))
+    served.slow.open.clear()
+    first = served.ask(1)
+    await asked(served.slow, 1)
+    await asyncio.sleep(seconds_per_batch)
+    served.slow.open.set()
+    await first
+    served.slow.open.clear()
+    tasks = [served.ask(item) for item in (*[1] * 8, *[2] * waiting)]
+    await asked(served.slow, 3)
+    return served, tasks
+
+
+async def test_a_request_is_admitted_while_there_is_a_slot_however_little_time_it_has() -> None:
+    served = Served()
+    served.batcher.admit(Budget.of(0.0))
+    await served.ask(1)
+    served.batcher.admit(Budget.of(0.0))
+
+
+@pytest.mark.parametrize("waiting", [0, 3, 9])
+async def test_a_request_is_refused_if_it_would_wait_longer_than_it_can(waiting: int) -> None:
+    """A batch takes .3 s, so one leaves every .15 s; whoever waits needs twice .3 s more."""
+    served, tasks = await full(0.3, waiting)
+    needed = (waiting // 4 + 0.5) * 0.15 + 2 * 0.3
+    served.batcher.admit(Budget.of(3 * needed))
+    with pytest.raises(Overloaded, match=rf"^{waiting} requests are waiting, a new one would need") as refused:
+        served.batcher.admit(Budget.of(0.9 * needed))
+    assert refused.value.retry_seconds is not None
+    assert 0.15 <= refused.value.retry_seconds < 3 * needed
+    served.slow.open.set()
+    await asyncio.gather(*tasks)
+    served.batcher.admit(Budget.of(0.0))

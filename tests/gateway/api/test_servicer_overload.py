@@ -1,0 +1,36 @@
+"""More requests than can be answered in time: the rest is refused at once, with a hint when to come back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+import pytest
+
+from gateway.pipeline.stages import Budget
+from recsys.server.calls import REQUEST_ID_KEY, RETRY_KEY
+from recsys.v1 import recommend_pb2
+from tests.gateway.toy import policy
+from tests.gateway.world import gateway, recommend
+from tests.waiting import soon
+
+SLOW_SECONDS = 0.4
+
+
+async def test_what_cannot_be_answered_in_time_is_refused_and_the_rest_is_whole(tmp_path: Path) -> None:
+    async with gateway(tmp_path, policy(), batch_size=1, batches_in_flight=1) as world:
+        world.processes["rank"].delay = SLOW_SECONDS
+        await recommend(world, user_id=4)
+        patient = [asyncio.create_task(recommend(world, user_id=4)) for _ in range(3)]
+        await soon(lambda: len(world.processes["rank"].requests) == 2, "the first of them is ranked")
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await world.stub.Recommend(recommend_pb2.RecommendRequest(user_id=4), timeout=SLOW_SECONDS)
+        assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert "2 requests are waiting" in str(refused.value.details())
+        trailers = refused.value.trailing_metadata()
+        assert int(trailers[RETRY_KEY]) >= SLOW_SECONDS * 1e3
+        assert trailers[REQUEST_ID_KEY]
+        assert world.metric("recsys_requests_total", outcome="refused") == 1
+        assert not any(response.degraded for response in await asyncio.gather(*patient))
+        world.rollout.serving().recommend.admit(Budget.of(0.0))
