@@ -78,6 +78,13 @@ class GatewayConfig(ServerConfig):
     batches_in_flight: int = Field(
         default=2, ge=1, description="batches in progress at a time; further requests wait for the next one"
     )
+    adaptive_quality: bool = Field(
+        default=False,
+        description="while stages are slow, live requests get fewer candidates, and their answers are degraded: load",
+    )
+    quality_floor: float = Field(
+        default=0.25, gt=0, le=1, description="least share of the usual candidates with --adaptive-quality"
+    )
     similar_channels: tuple[str, ...] = Field(
         default=tuple(name for name, spec in CHANNELS.items() if spec.similar),
         description="channels that SimilarItems queries",

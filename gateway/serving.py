@@ -13,6 +13,7 @@ from gateway.bundle.served import ServedBundle
 from gateway.config import GatewayConfig
 from gateway.pipeline.batching import Batcher, BatchLimits
 from gateway.pipeline.pipeline import Pipeline
+from gateway.pipeline.quality import Quality, QualityLimits
 from recsys.bundle import Bundle, ChannelPolicy, ServingPolicy
 from recsys.server.telemetry import Telemetry
 
@@ -82,6 +83,8 @@ class ServingFactory:
 
     def _batched(self, pipeline: Pipeline) -> Batcher:
         limits = BatchLimits(self.config.batch_size, self.config.batches_in_flight)
+        if self.config.adaptive_quality:
+            pipeline = replace(pipeline, quality=Quality(QualityLimits(floor=self.config.quality_floor)))
         return Batcher(pipeline, limits, observe=self.telemetry.batch_size.observe)
 
     def _compare_logs(self, served: ServedBundle) -> None:

@@ -50,6 +50,7 @@ async def parse_recommend(
         history = _sent_history(message, bundle, as_of, now)
     else:
         history, stages = await _stored_history(user, bundle, recorder)
+    live = as_of is None
     if as_of is None:
         as_of = bundle.as_of(history, now)
     request = Request(
@@ -61,6 +62,7 @@ async def parse_recommend(
         preferred_genres,
         None if user is None else user.id,
         request_id_of_call.get(),
+        live,
     )
     unresolved_key = "" if user_id is None else str(user_id)
     return ParsedRequest(request, unresolved_key if user is None else user.key, stages, message.debug)
@@ -81,7 +83,13 @@ def parse_similar(message: recommend_pb2.SimilarItemsRequest, bundle: ServedBund
         raise NotFound(f"item {name!r}: bundle {bundle.version} does not know it; check the id, or publish again")
     as_of = bundle.as_of(History.empty(), now)
     request = Request(
-        History.of([item_id], [as_of]), as_of, count, excluded, item_filter, request_id=request_id_of_call.get()
+        History.of([item_id], [as_of]),
+        as_of,
+        count,
+        excluded,
+        item_filter,
+        request_id=request_id_of_call.get(),
+        live=True,
     )
     return ParsedRequest(request, "")
 

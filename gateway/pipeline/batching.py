@@ -22,7 +22,6 @@ from recsys.errors import Overloaded
 
 _PATIENCE = 4.0
 """A batch that takes this many times as long as usual is stuck: it does not hold up the requests behind it."""
-_LEAST_PATIENCE_SECONDS = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +32,8 @@ class BatchLimits:
     """Most requests in a batch."""
     slots: int = 2
     """Most batches at a time: while the other processes compute one, the gateway works on the next."""
+    least_patience_seconds: float = 0.025
+    """No batch is taken for stuck before."""
 
 
 class Batcher:
@@ -102,7 +103,7 @@ class Batcher:
     async def _run(self, batch: Sequence[Job]) -> None:
         self._observe(len(batch))
         started, slot = time.perf_counter(), _Slot(self._give_back)
-        patience = max(_LEAST_PATIENCE_SECONDS, _PATIENCE * self._usual_seconds)
+        patience = max(self._limits.least_patience_seconds, _PATIENCE * self._usual_seconds)
         stuck = asyncio.get_running_loop().call_later(patience, slot.give_back)
         try:
             await self.pipeline.answer(batch)

@@ -17,6 +17,7 @@ from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.filters import apply_filters
 from gateway.pipeline.merge import FALLBACK, best_first, blended_scores, merge
 from gateway.pipeline.post_ranking import HiddenItemsCut, PostRankingStage, PreferredGenresFirst
+from gateway.pipeline.quality import Quality, reduced
 from gateway.pipeline.request import Request, RequestContext
 from gateway.pipeline.rerank import Reranker
 from gateway.pipeline.stages import Budget, Outcome, RankSource, RecallSource, Status
@@ -62,6 +63,8 @@ class Pipeline:
     """The part of what recall leaves that ranking may use."""
     reranker: Reranker | None = None
     """Re-ranks the best of the ranked or blended list; None: nothing does."""
+    quality: Quality | None = None
+    """Reduces the candidates of live requests under load; None: every request gets what the policy says."""
 
     @cached_property
     def post_ranking(self) -> tuple[PostRankingStage, ...]:
@@ -98,7 +101,10 @@ class Pipeline:
         if len(request.exclude_item_ids) or len(hidden):
             forbidden = distinct(np.concatenate([forbidden, request.exclude_item_ids, hidden]))
         context = RequestContext(request, request.history.sequence(), hidden, forbidden)
-        return Work(job, context, _NO_CANDIDATES, np.empty(0, np.float32))
+        work = Work(job, context, _NO_CANDIDATES, np.empty(0, np.float32))
+        if self.quality is not None and request.live:
+            work.recall_share, work.rank_share = self.quality.recall.share, self.quality.rank.share
+        return work
 
     async def _query_channels(self, batch: Sequence[Work], group: asyncio.TaskGroup) -> RecallCalls:
         """Sends each channel the queries of all jobs that have time left; the slowest channel is queried first."""
@@ -122,6 +128,8 @@ class Pipeline:
 
     async def _after_recall(self, part: Sequence[Work], calls: RecallCalls, group: asyncio.TaskGroup) -> None:
         """Merges, filters, ranks and finishes jobs for which recall is over."""
+        if self.quality is not None:
+            self.quality.recall.observe(*part[0].time_used())
         part = each(part, lambda work: self._order(work, calls))
         if self.ranker is not None and self.policy.ranking == "ranked":
             await self._rank(part, self.ranker, group)
@@ -146,7 +154,8 @@ class Pipeline:
             if outcome.result is not None:
                 results[name] = outcome.result
             found = len(results[name]) if name in results else 0
-            work.stages.append(outcome.report(f"recall:{name}", candidates_in=0, candidates_out=found))
+            report = outcome.report(f"recall:{name}", candidates_in=0, candidates_out=found)
+            work.stages.append(report.reduced_to(work.recall_share))
         started = time.perf_counter()
         candidates_in = sum(len(result) for result in results.values())
         work.candidates = merge(results)
@@ -172,7 +181,7 @@ class Pipeline:
 
     async def _rank(self, part: Sequence[Work], ranker: RankSource, group: asyncio.TaskGroup) -> None:
         for work in part:
-            n = max(self.policy.rank_count, work.context.request.count)
+            n = reduced(self.policy.rank_count, work.rank_share, least=work.context.request.count)
             work.candidates, work.scores = work.candidates.take(slice(0, n)), work.scores[:n]
         asking = limit(part, self.rank_share)
         calls = []
@@ -182,6 +191,8 @@ class Pipeline:
             calls.append(group.create_task(ranker.rank(queries, left)))
 
         async def finish(ready: Sequence[Work]) -> None:
+            if self.quality is not None:
+                self.quality.rank.observe(*ready[0].time_used())
             self._finish(each(ready, lambda work: _take_scores(work, calls)))
 
         await in_time(part, calls, group, finish)
@@ -204,7 +215,8 @@ def _take_scores(work: Work, calls: Sequence[asyncio.Task[list[Outcome[Scores]]]
     if outcome.result is not None:
         work.candidates, work.scores = best_first(work.candidates, outcome.result)
         scored = candidates_in
-    work.stages.append(outcome.report("rank", candidates_in=candidates_in, candidates_out=scored))
+    report = outcome.report("rank", candidates_in=candidates_in, candidates_out=scored)
+    work.stages.append(report.reduced_to(work.rank_share))
 
 
 def channel_query(work: Work, policy: ChannelPolicy) -> RecallQuery:
@@ -213,7 +225,7 @@ def channel_query(work: Work, policy: ChannelPolicy) -> RecallQuery:
     return RecallQuery(
         work.context.sequence.last(policy.history_limit),
         request.as_of,
-        max(policy.count, request.count),
+        reduced(policy.count, work.recall_share, least=request.count),
         work.context.forbidden_ids,
         request.item_filter,
         request.preferred_genres,

@@ -20,6 +20,8 @@ class Request:
     user_id: int | None = None
     request_id: str = ""
     """For the logs of all processes that work on it."""
+    live: bool = False
+    """Whether somebody waits for the answer now, so that under load a quick one is worth more than a full one."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ class Status(IntEnum):
     FAILED = 3
     SKIPPED = 4
     REFUSED = 5
+    REDUCED = 6
 
 
 class Skipped(Unreachable):
@@ -58,6 +59,12 @@ class StageReport:
     candidates_out: int
     cause: str = ""
     bundle_version: str = ""
+
+    def reduced_to(self, share: float) -> StageReport:
+        """The report of a stage that worked on `share` of the policy's candidates because of the load."""
+        if share == 1.0 or self.status is not Status.OK:
+            return self
+        return replace(self, status=Status.REDUCED, cause=f"load: {share:.0%} of the usual candidates")
 
 
 @dataclass(frozen=True, slots=True)

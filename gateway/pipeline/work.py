@@ -55,6 +55,10 @@ class Work:
     asked_at: float = 0.0
     position: int = -1
     """Among the queries of the current calls; -1: it had no time left to be one of them."""
+    recall_share: float = 1.0
+    """The share of the policy's candidates that channels are asked for; less than 1 under load only."""
+    rank_share: float = 1.0
+    """The same of those that are ranked."""
 
     def report(self, name: str, started: float, candidates_in: int) -> None:
         """Reports a stage of the gateway itself."""
@@ -67,6 +71,10 @@ class Work:
         self.candidates, self.scores = ordered.candidates, ordered.scores
         if report is not None:
             self.stages.append(report)
+
+    def time_used(self) -> tuple[float, float]:
+        """Seconds since the current calls were sent, and the seconds that they had."""
+        return time.perf_counter() - self.asked_at, self.deadline - self.asked_at
 
     def outcome(self, call: asyncio.Task[list[Outcome[Result]]]) -> Outcome[Result]:
         """What `call` brought for this job, so far."""

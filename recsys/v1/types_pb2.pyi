@@ -84,6 +84,8 @@ class _StageStatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StageStat
     """The stage was not called: it failed shortly before and is being probed in the background."""
     STAGE_STATUS_REFUSED: _StageStatus.ValueType  # 5
     """The stage returned something that its contract forbids; the result was discarded."""
+    STAGE_STATUS_REDUCED: _StageStatus.ValueType  # 6
+    """The stage worked on fewer candidates than usual because of the load (adaptive quality, off by default)."""
 
 class StageStatus(_StageStatus, metaclass=_StageStatusEnumTypeWrapper):
     """How one stage of a request went."""
@@ -100,6 +102,8 @@ STAGE_STATUS_SKIPPED: StageStatus.ValueType  # 4
 """The stage was not called: it failed shortly before and is being probed in the background."""
 STAGE_STATUS_REFUSED: StageStatus.ValueType  # 5
 """The stage returned something that its contract forbids; the result was discarded."""
+STAGE_STATUS_REDUCED: StageStatus.ValueType  # 6
+"""The stage worked on fewer candidates than usual because of the load (adaptive quality, off by default)."""
 Global___StageStatus: _TypeAlias = StageStatus  # noqa: Y015
 
 @_typing.final

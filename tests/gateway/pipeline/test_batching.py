@@ -90,7 +90,7 @@ class Served:
     rank: Gate = field(default_factory=Gate)
     refuses: Callable[[RecallQuery], RecsysError | None] = lambda _: None
     extra: tuple[PostRankingStage, ...] = ()
-    limits: BatchLimits = field(default_factory=lambda: BatchLimits(size=4, slots=1))
+    limits: BatchLimits = field(default_factory=lambda: limits(4, 1))
     sizes: list[int] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -111,6 +111,11 @@ class Served:
         """A request of a user who has seen `item`."""
         request = Request(History.of([item], [0]), 0, 1)
         return asyncio.create_task(self.batcher.answer(request, Budget.of(seconds)))
+
+
+def limits(size: int, slots: int) -> BatchLimits:
+    """No batch is stuck, however long this machine pauses."""
+    return BatchLimits(size, slots, least_patience_seconds=PATIENT)
 
 
 def status(answer: Answer, stage: str) -> Status:
@@ -136,7 +141,7 @@ async def test_a_lone_request_leaves_at_once_and_those_behind_it_leave_together_
 
 
 async def test_requests_of_the_same_moment_share_a_batch_and_slots_limit_the_batches_in_progress() -> None:
-    served = Served(limits=BatchLimits(size=2, slots=2))
+    served = Served(limits=limits(size=2, slots=2))
     served.slow.open.clear()
     tasks = [served.ask(item) for item in (1, 2, 3, 4, 5)]
     await asked(served.slow, 2)
@@ -301,7 +306,7 @@ async def test_what_a_source_must_not_raise_fails_the_requests_of_its_batch_and_
 
 
 async def test_a_batch_that_is_stuck_does_not_hold_up_those_behind_it() -> None:
-    served = Served()
+    served = Served(limits=BatchLimits(size=4, slots=1))
     await served.ask(9)
     served.slow.open.clear()
     stuck = served.ask(1)
@@ -316,7 +321,7 @@ async def test_a_batch_that_is_stuck_does_not_hold_up_those_behind_it() -> None:
 
 async def full(seconds_per_batch: float, waiting: int) -> tuple[Served, list[asyncio.Task[Answer]]]:
     """Two batches of four in progress and `waiting` requests behind them, once a batch has taken so long."""
-    served = Served(limits=BatchLimits(size=4, slots=2))
+    served = Served(limits=limits(size=4, slots=2))
     served.slow.open.clear()
     first = served.ask(1)
     await asked(served.slow, 1)

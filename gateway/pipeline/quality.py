@@ -1,0 +1,73 @@
+"""Adaptive quality, off by default: while stages are slow, requests get fewer candidates, and their answers say so.
+
+It is never active where quality is the question: requests that name their time (`as_of`), as replay's do, and
+everything offline get what the policy says.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class QualityLimits:
+    """When the share of candidates changes, and how far."""
+
+    floor: float = 0.25
+    """Least share of the policy's candidates."""
+    high: float = 0.7
+    """The share falls if the 90th percentile of the stage's time is more than this part of the time it had."""
+    low: float = 0.4
+    """The share rises if the 90th percentile is less than this part."""
+    period_seconds: float = 0.25
+    """Time between two changes."""
+
+
+class StageQuality:
+    """The share of the policy's candidates that one stage works on, between `floor` and 1."""
+
+    FALL, RISE = 0.8, 1.1
+    """Factors of one change: down faster than up, because what is late is lost."""
+
+    def __init__(self, limits: QualityLimits, clock: Callable[[], float] = time.monotonic) -> None:
+        self.share = 1.0
+        self._limits = limits
+        self._clock = clock
+        self._changed = clock()
+        self._used: list[float] = []
+
+    def observe(self, seconds: float, allowed: float) -> None:
+        """Takes note of a call that took `seconds` of the `allowed` ones."""
+        self._used.append(seconds / allowed if allowed > 0 else 1.0)
+        now = self._clock()
+        if now - self._changed < self._limits.period_seconds:
+            return
+        used = float(np.percentile(self._used, 90))
+        self._changed, self._used = now, []
+        if used > self._limits.high:
+            self.share = max(self._limits.floor, self.share * self.FALL)
+        elif used < self._limits.low:
+            self.share = min(1.0, self.share * self.RISE)
+
+
+def reduced(count: int, share: float, *, least: int) -> int:
+    """`share` of `count`, but not fewer than the `least` that were asked for."""
+    return max(least, count if share == 1.0 else ceil(count * share))
+
+
+@dataclass(frozen=True)
+class Quality:
+    """The shares of both stages."""
+
+    limits: QualityLimits = field(default_factory=QualityLimits)
+    recall: StageQuality = field(init=False)
+    rank: StageQuality = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "recall", StageQuality(self.limits))
+        object.__setattr__(self, "rank", StageQuality(self.limits))
