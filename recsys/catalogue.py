@@ -28,6 +28,8 @@ MEASURE_FILES = {"runtimes": "catalogue/runtimes.npy", "budgets": "catalogue/bud
 """Files of optional columns, by field of `Catalogue`; absent if nothing is known."""
 KEYS, TITLES = "catalogue/keys", "catalogue/titles"
 TEXT_FILES = (*string_files(KEYS), *string_files(TITLES))
+MAX_IDS_PER_ITEM = 4
+"""From the first id to the last; up to here a table finds rows, with 16 bytes an item at most."""
 
 
 @dataclass(frozen=True)
@@ -59,10 +61,28 @@ class Catalogue:
         """int64[len(item_ids)]: the row of each id, -1 if the id is unknown."""
         if not len(self.item_ids):
             return np.full(len(item_ids), -1, np.int64)
-        rows = np.searchsorted(self.item_ids, item_ids)
-        rows[rows == len(self.item_ids)] = 0
-        rows[self.item_ids[rows] != item_ids] = -1
+        if self._row_table is None:
+            rows = np.searchsorted(self.item_ids, item_ids)
+            rows[rows == len(self.item_ids)] = 0
+        else:
+            # An id outside the table, even one whose distance overflows, gets a row that is not its own.
+            rows = self._row_table.take(item_ids - self.item_ids[0], mode="clip").astype(np.int64)
+        rows[self.item_ids.take(rows) != item_ids] = -1
         return rows
+
+    @cached_property
+    def _row_table(self) -> NDArray[np.int32] | None:
+        """The row of each id from the first to the last, 0 for ids of no item; None where the ids are too far apart.
+
+        Looking up hundreds of ids takes a tenth of the time of a binary search.
+        """
+        ids = self.item_ids
+        span = int(ids[-1]) - int(ids[0]) + 1
+        if span > MAX_IDS_PER_ITEM * len(ids):
+            return None
+        table = np.zeros(span, np.int32)
+        table[ids - ids[0]] = np.arange(len(ids), dtype=np.int32)
+        return table
 
     def known_rows(self, item_ids: Ids) -> NDArray[np.int64]:
         """The rows of the known ids, in the order given."""

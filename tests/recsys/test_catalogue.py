@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 
 from recsys.catalogue import NO_YEAR, Catalogue, ItemTexts
@@ -26,6 +28,19 @@ def test_rows_of_ids_are_found_and_unknown_ids_are_minus_one() -> None:
     assert CATALOGUE.rows(ids(30, 5, 10, 99, 25, 30)).tolist() == [2, -1, 0, -1, -1, 2]
     assert CATALOGUE.known_rows(ids(99, 40, 5, 10)).tolist() == [3, 0]
     assert CATALOGUE.rows(NO_IDS).tolist() == []
+
+
+@given(
+    known=st.sets(st.integers(0, 40) | st.integers(0, 2**62), min_size=1, max_size=30),
+    queried=st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-5, 45), max_size=40),
+)
+def test_rows_are_found_whether_ids_are_close_or_far_apart(known: set[int], queried: list[int]) -> None:
+    ordered = sorted(known)
+    items = Catalogue(ids(*ordered), np.zeros(len(known), np.int16), np.zeros((len(known), 0), np.bool_), ())
+    row_of = {item_id: row for row, item_id in enumerate(ordered)}
+    asked = [*queried, *ordered]
+    assert items.rows(ids(*asked)).tolist() == [row_of.get(item_id, -1) for item_id in asked]
+    assert items.rows(ids(*asked)).dtype == np.int64
 
 
 def test_an_empty_catalogue_knows_nothing() -> None:
