@@ -56,18 +56,17 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
         loaded = await self._versions.resolve(request.bundle_version)
         ranker: Scorer = loaded.servable
         timed = await self._compute.run(
-            lambda: answer(ranker, request.queries),
+            lambda: answer(ranker, request),
             remaining_seconds=remaining_seconds(context),
             small=len(request.queries) == 1,
         )
-        after_answer(lambda: observe_each(self._candidates, [len(query.item_ids) for query in request.queries]))
+        after_answer(lambda: observe_each(self._candidates, list(map(convert.candidate_count, request.queries))))
         note(queries=len(request.queries), bundle=loaded.version, compute_microseconds=timed.compute_microseconds)
-        return rank_pb2.RankResponse(
-            bundle_version=loaded.version,
-            results=timed.value,
-            queue_microseconds=timed.queue_microseconds,
-            compute_microseconds=timed.compute_microseconds,
-        )
+        response = timed.value
+        response.bundle_version = loaded.version
+        response.queue_microseconds = timed.queue_microseconds
+        response.compute_microseconds = timed.compute_microseconds
+        return response
 
     async def Status(  # noqa: N802 - the name is the proto's
         self, request: rank_pb2.RankServiceStatusRequest, context: aio.ServicerContext[Any, Any]
@@ -77,25 +76,25 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
         return rank_pb2.RankServiceStatusResponse(status=self._versions.status())
 
 
-def answer(ranker: Scorer, messages: Sequence[rank_pb2.RankQuery]) -> list[rank_pb2.RankResult]:
-    """Results for query messages, as messages.
+def answer(ranker: Scorer, request: rank_pb2.RankRequest) -> rank_pb2.RankResponse:
+    """The results of a batch, in the form that its caller reads.
 
     Raises:
         InvalidRequest: a message is invalid, or names an unknown item.
         ContractBroken: a score is missing or not finite.
     """
     queries = [
-        convert.rank_query_from_proto(message, f"queries[{position}]") for position, message in enumerate(messages)
+        convert.rank_query_from_proto(message, f"queries[{position}]")
+        for position, message in enumerate(request.queries)
     ]
     scores = ranker.score(queries)
     if len(scores) != len(queries):
         raise ContractBroken(f"ranker: {len(scores)} results for {len(queries)} queries")
-    for query, one in zip(queries, scores, strict=True):
+    packed = request.packed_results
+    response = rank_pb2.RankResponse(packed=packed)
+    for message, query, one in zip(request.queries, queries, scores, strict=True):
         check_scores("ranker", query, one)
-    return [_result(ranker, *parts) for parts in zip(messages, queries, scores, strict=True)]
-
-
-def _result(ranker: Scorer, message: rank_pb2.RankQuery, query: RankQuery, scores: Scores) -> rank_pb2.RankResult:
-    if not message.return_features:
-        return convert.rank_result_to_proto(scores)
-    return convert.rank_result_to_proto(scores, ranker.features([query])[0], ranker.feature_names)
+        result = convert.rank_result_to_proto(one, response.results.add(), packed=packed)
+        if message.return_features:
+            convert.rank_features_to_proto(ranker.features([query])[0], ranker.feature_names, result, packed=packed)
+    return response

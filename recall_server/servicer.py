@@ -42,19 +42,17 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
         loaded = await self._versions.resolve(request.bundle_version)
         channel: Recaller = loaded.servable
         timed = await self._compute.run(
-            lambda: answer(channel, request.queries),
+            lambda: answer(channel, request),
             remaining_seconds=remaining_seconds(context),
             small=len(request.queries) == 1,
         )
-        after_answer(lambda: observe_each(self._candidates, [len(result.item_ids) for result in timed.value]))
+        response = timed.value
+        after_answer(lambda: observe_each(self._candidates, list(map(convert.recall_result_size, response.results))))
         note(queries=len(request.queries), bundle=loaded.version, compute_microseconds=timed.compute_microseconds)
-        return recall_pb2.RecallResponse(
-            channel=self._versions.role,
-            bundle_version=loaded.version,
-            results=timed.value,
-            queue_microseconds=timed.queue_microseconds,
-            compute_microseconds=timed.compute_microseconds,
-        )
+        response.channel, response.bundle_version = self._versions.role, loaded.version
+        response.queue_microseconds = timed.queue_microseconds
+        response.compute_microseconds = timed.compute_microseconds
+        return response
 
     async def Status(  # noqa: N802 - the name is the proto's
         self, request: recall_pb2.RecallServiceStatusRequest, context: aio.ServicerContext[Any, Any]
@@ -64,12 +62,16 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
         return recall_pb2.RecallServiceStatusResponse(status=self._versions.status())
 
 
-def answer(channel: Recaller, messages: Sequence[recall_pb2.RecallQuery]) -> list[recall_pb2.RecallResult]:
-    """Results for query messages, as messages; raises what the conversion and the channel raise."""
+def answer(channel: Recaller, request: recall_pb2.RecallRequest) -> recall_pb2.RecallResponse:
+    """The results of a batch, in the form that its caller reads; raises what the conversion and the channel raise."""
     queries = [
-        convert.recall_query_from_proto(message, f"queries[{position}]") for position, message in enumerate(messages)
+        convert.recall_query_from_proto(message, f"queries[{position}]")
+        for position, message in enumerate(request.queries)
     ]
-    return [convert.recall_result_to_proto(result) for result in channel.recall(queries)]
+    response = recall_pb2.RecallResponse(packed=request.packed_results)
+    for result in channel.recall(queries):
+        convert.recall_result_to_proto(result, response.results.add(), packed=request.packed_results)
+    return response
 
 
 def stage_name(channel: str) -> str:

@@ -75,6 +75,7 @@ def _by_number(name: str) -> list[float]:
 _COUNTS_AS_SEEN = np.asarray(_by_number("counts_as_seen"), np.bool_)
 _ENTERS_SEQUENCE = np.asarray(_by_number("enters_sequence"), np.bool_)
 _NOT_AGAIN = _COUNTS_AS_SEEN | np.asarray(_by_number("excludes"), np.bool_)
+_ONLY_EXCLUDES = _NOT_AGAIN & ~_ENTERS_SEQUENCE
 EVENT_WEIGHTS = np.asarray(_by_number("weight"), np.float32)
 """float32[8]: weight by event type number."""
 
@@ -155,7 +156,15 @@ class History:
 
     def seen_item_ids(self) -> Ids:
         """Ids that must not be recommended again: seen, or excluded by the user. Ascending, unique."""
-        return distinct(self.item_ids[_NOT_AGAIN[self.types]])
+        return distinct(self.not_again_item_ids())
+
+    def not_again_item_ids(self) -> Ids:
+        """Like `seen_item_ids`, in the order of the events, with repeats."""
+        return self.item_ids[_NOT_AGAIN[self.types]]
+
+    def lost_in_sequence(self) -> Ids:
+        """The part of `seen_item_ids` that `sequence` does not contain: what the user excluded. May repeat."""
+        return self.item_ids[_ONLY_EXCLUDES[self.types]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,11 +193,15 @@ class RecallQuery:
     as_of: int
     count: int
     exclude_item_ids: Ids = field(default_factory=lambda: NO_IDS)
+    """Items that must not be returned: in any order, with or without repeats."""
     item_filter: ItemFilter = NO_FILTER
     preferred_genres: tuple[str, ...] = ()
     user_id: int | None = None
     request_id: str = ""
     """Of the request that caused the query, for the logs."""
+    exclude_besides_history: Ids | None = None
+    """What `exclude_item_ids` holds besides `history.not_again_item_ids()`, so that a sender of the history need not
+    send those twice; None if they are not all excluded, or nobody knows."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,6 +61,8 @@ class Backend(ABC):
         self.wanted_version = ""
         """The version that requests are pinned to; the breaker closes when the process has it."""
         self.reachable = False
+        self.reads_packed = False
+        """Whether calls may use packed fields: as the last probe found, until an answer proves it outdated."""
         self.status: types_pb2.ServingStatus | None = None
         self._cause = "not probed yet"
 
@@ -124,7 +126,7 @@ class Backend(ABC):
             self._update(reachable=False, cause=str(translate(self.name, error)))
             self.breaker.failed(self._cause)
             return
-        self.status = status
+        self.status, self.reads_packed = status, status.reads_packed
         wrong = f"{self.target} serves {status.role!r}, not {self.name!r}: check the ports" * (status.role != self.name)
         self._update(reachable=True, cause=wrong or self.refusal(self.wanted_version))
         if self.breaker.is_open and not wrong:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Awaitable, Sequence
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import Protocol, TypeVar
 
-from gateway.backends.backends import RankBackend, RecallBackend
+from gateway.backends.backends import Backend, RankBackend, RecallBackend
 from gateway.pipeline.measure import TimedResponse, observe_call
 from gateway.pipeline.stages import RankSource, RecallSource, SourceAnswer
 from recsys import convert
@@ -17,7 +19,18 @@ from recsys.server.calls import after_answer
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import rank_pb2, recall_pb2
 
-Response = TypeVar("Response", bound=TimedResponse)
+logger = logging.getLogger(__name__)
+
+
+class BatchResponse(TimedResponse, Protocol):
+    """An answer to a batch."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether the process has read `packed_results`."""
+
+
+Response = TypeVar("Response", bound=BatchResponse)
 
 
 class GrpcRecallSource(RecallSource):
@@ -32,19 +45,27 @@ class GrpcRecallSource(RecallSource):
 
     async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
         """See `RecallSource`; also refuses an answer of another channel."""
-        request = recall_pb2.RecallRequest(
-            bundle_version=self.bundle_version,
-            queries=[convert.recall_query_to_proto(query) for query in queries],
-            request_id=request_id_of_call.get(),
-        )
-        call = self._backend.call(lambda: self._backend.stub.Recall(request, timeout=timeout), timeout)
-        response = await _measured(call, f"recall:{self.name}", self._telemetry)
+        response = await _understood(self._backend, partial(self._ask, queries), timeout)
         if response.channel != self.name:
             raise ContractBroken(
                 f"{self._backend.target} is channel {response.channel!r}, expected {self.name!r}: check the ports"
             )
         results = [convert.recall_result_from_proto(result) for result in response.results]
         return SourceAnswer(results, response.bundle_version)
+
+    def _ask(
+        self, queries: Sequence[RecallQuery], seconds: float, *, packed: bool
+    ) -> Awaitable[recall_pb2.RecallResponse]:
+        request = recall_pb2.RecallRequest(
+            bundle_version=self.bundle_version,
+            request_id=request_id_of_call.get(),
+            packed_results=packed,
+            timeout_microseconds=int(seconds * 1e6),
+        )
+        for query in queries:
+            convert.recall_query_to_proto(query, request.queries.add(), packed=packed)
+        call = self._backend.call(lambda: self._backend.stub.Recall(request, timeout=seconds), seconds)
+        return _measured(call, f"recall:{self.name}", self._telemetry)
 
 
 class GrpcRankSource(RankSource):
@@ -59,15 +80,41 @@ class GrpcRankSource(RankSource):
 
     async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ASYNC109
         """See `RankSource`."""
-        request = rank_pb2.RankRequest(
-            bundle_version=self.bundle_version,
-            queries=[convert.rank_query_to_proto(query) for query in queries],
-            request_id=request_id_of_call.get(),
-        )
-        call = self._backend.call(lambda: self._backend.stub.Rank(request, timeout=timeout), timeout)
-        response = await _measured(call, self.name, self._telemetry)
+        response = await _understood(self._backend, partial(self._ask, queries), timeout)
         results = [convert.rank_result_from_proto(result) for result in response.results]
         return SourceAnswer(results, response.bundle_version)
+
+    def _ask(self, queries: Sequence[RankQuery], seconds: float, *, packed: bool) -> Awaitable[rank_pb2.RankResponse]:
+        request = rank_pb2.RankRequest(
+            bundle_version=self.bundle_version,
+            request_id=request_id_of_call.get(),
+            packed_results=packed,
+            timeout_microseconds=int(seconds * 1e6),
+        )
+        for query in queries:
+            convert.rank_query_to_proto(query, request.queries.add(), packed=packed)
+        call = self._backend.call(lambda: self._backend.stub.Rank(request, timeout=seconds), seconds)
+        return _measured(call, self.name, self._telemetry)
+
+
+async def _understood(
+    backend: Backend,
+    ask: Callable[..., Awaitable[Response]],
+    timeout: float,  # noqa: ASYNC109
+) -> Response:
+    """The answer of a process that has read what was sent; `ask(seconds, packed=…)` makes one call.
+
+    A process may be replaced by one of an older version after its last probe. That one reads nothing in packed fields
+    and answers another question, without an error. Its answer is dropped, and it is asked again in the old form.
+    """
+    started = time.perf_counter()
+    if backend.reads_packed:
+        response = await ask(timeout, packed=True)
+        if response.packed:
+            return response
+        backend.reads_packed = False
+        logger.warning("%s at %s does not read packed fields any more", backend.name, backend.target)
+    return await ask(timeout - (time.perf_counter() - started), packed=False)
 
 
 async def _measured(call: Awaitable[Response], stage: str, telemetry: Telemetry) -> Response:

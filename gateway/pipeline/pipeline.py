@@ -97,10 +97,11 @@ class Pipeline:
 
     def _begin(self, job: Job, hidden: Ids) -> Work:
         request = job.request
-        forbidden = request.history.seen_item_ids()
+        forbidden, besides = request.history.seen_item_ids(), request.history.lost_in_sequence()
         if len(request.exclude_item_ids) or len(hidden):
             forbidden = distinct(np.concatenate([forbidden, request.exclude_item_ids, hidden]))
-        context = RequestContext(request, request.history.sequence(), hidden, forbidden)
+            besides = np.concatenate([besides, request.exclude_item_ids, hidden])
+        context = RequestContext(request, request.history.sequence(), hidden, forbidden, besides)
         work = Work(job, context, _NO_CANDIDATES, np.empty(0, np.float32))
         if self.quality is not None and request.live:
             work.recall_share, work.rank_share = self.quality.recall.share, self.quality.rank.share
@@ -221,9 +222,13 @@ def _take_scores(work: Work, calls: Sequence[asyncio.Task[list[Outcome[Scores]]]
 
 def channel_query(work: Work, policy: ChannelPolicy) -> RecallQuery:
     """The query to one channel: as much history as it needs, and at least as many candidates as are wanted."""
-    request = work.context.request
+    request, sequence = work.context.request, work.context.sequence
+    history, besides = sequence.last(policy.history_limit), work.context.forbidden_besides_sequence
+    if len(history) < len(sequence):
+        older = sequence.take(slice(0, len(sequence) - len(history)))
+        besides = np.concatenate([older.not_again_item_ids(), besides])
     return RecallQuery(
-        work.context.sequence.last(policy.history_limit),
+        history,
         request.as_of,
         reduced(policy.count, work.recall_share, least=request.count),
         work.context.forbidden_ids,
@@ -231,6 +236,7 @@ def channel_query(work: Work, policy: ChannelPolicy) -> RecallQuery:
         request.preferred_genres,
         request.user_id,
         request.request_id,
+        besides,
     )
 
 

@@ -35,3 +35,5 @@ class RequestContext:
     """int64[n]: items that must not be shown to anybody, as of the beginning of the request."""
     forbidden_ids: Ids
     """int64[n], ascending: seen, excluded and hidden items."""
+    forbidden_besides_sequence: Ids
+    """int64[n]: the forbidden items that the events of the sequence do not name as seen; may repeat."""

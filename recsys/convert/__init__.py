@@ -4,10 +4,11 @@ Invalid input of a caller is refused with an InvalidRequest that names the field
 processes is refused as ContractBroken. `field` is the path of the message within the request.
 """
 
+from recsys.convert.lists import ids_from_proto
 from recsys.convert.rank import (
-    candidates_from_proto,
-    candidates_to_proto,
+    candidate_count,
     rank_features_from_proto,
+    rank_features_to_proto,
     rank_query_from_proto,
     rank_query_to_proto,
     rank_result_from_proto,
@@ -17,6 +18,7 @@ from recsys.convert.recall import (
     recall_query_from_proto,
     recall_query_to_proto,
     recall_result_from_proto,
+    recall_result_size,
     recall_result_to_proto,
 )
 from recsys.convert.values import (
@@ -25,14 +27,11 @@ from recsys.convert.values import (
     MAX_QUERIES,
     as_of_from_proto,
     batch_from_proto,
-    floats_from_proto,
     history_from_proto,
     history_to_proto,
-    ids_from_proto,
     item_filter_from_proto,
     item_filter_to_proto,
     names_from_proto,
-    refuse_where,
 )
 
 __all__ = [
@@ -41,9 +40,7 @@ __all__ = [
     "MAX_QUERIES",
     "as_of_from_proto",
     "batch_from_proto",
-    "candidates_from_proto",
-    "candidates_to_proto",
-    "floats_from_proto",
+    "candidate_count",
     "history_from_proto",
     "history_to_proto",
     "ids_from_proto",
@@ -51,6 +48,7 @@ __all__ = [
     "item_filter_to_proto",
     "names_from_proto",
     "rank_features_from_proto",
+    "rank_features_to_proto",
     "rank_query_from_proto",
     "rank_query_to_proto",
     "rank_result_from_proto",
@@ -58,6 +56,6 @@ __all__ = [
     "recall_query_from_proto",
     "recall_query_to_proto",
     "recall_result_from_proto",
+    "recall_result_size",
     "recall_result_to_proto",
-    "refuse_where",
 ]

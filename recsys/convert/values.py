@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from functools import lru_cache
-from typing import TypeVar
+from collections.abc import Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from recsys.domain import RATING, EventType, History, Ids, ItemFilter, Scores
+from recsys.convert.lists import WireList
+from recsys.domain import RATING, EventType, History, ItemFilter, Scores
 from recsys.errors import InvalidRequest
 from recsys.v1 import types_pb2
 
@@ -22,19 +22,16 @@ MAX_COUNT = 2_000
 MAX_NAMES = 200
 """Most genres in one list."""
 
+EVENT_ITEMS = WireList("item_ids", "<i8")
+_TIMESTAMPS = WireList("timestamps", "<i8")
+_TYPES = WireList("types", "<i1")
+_VALUES = WireList("values", "<f4")
+
+_UNSIGNED = {1: np.uint8, 4: np.uint32, 8: np.uint64}
+
 _LAST_TYPE = int(max(EventType))
 
 T = TypeVar("T")
-
-
-def ids_from_proto(values: Collection[int]) -> Ids:
-    """int64[n]. `fromiter` is the fastest way to read a repeated field that also works if it is empty."""
-    return np.fromiter(values, np.int64, len(values))
-
-
-def floats_from_proto(values: Sequence[float]) -> Scores:
-    """float32[n]. Through a list: as fast as `fromiter`, and twice as fast in Debian's Python."""
-    return np.array(values[:], np.float32)
 
 
 def names_from_proto(values: Sequence[str], field: str) -> tuple[str, ...]:
@@ -66,62 +63,84 @@ def history_from_proto(
     Without timestamps every event happened at `as_of`; without types all are ratings; without values no event has one.
 
     Raises:
-        InvalidRequest: lists of different lengths, too many events, a negative time, an unknown type, an infinity.
+        InvalidRequest: lists of different lengths or cut off, too many events, a negative time, an unknown type, an
+            infinity.
     """
-    n = len(message.item_ids)
+    n = EVENT_ITEMS.size(message)
     if limit is not None and n > limit:
-        raise InvalidRequest(f"{field}.item_ids: {n} events, at most {limit} are allowed; send the latest ones")
-    for name in ("timestamps", "types", "values"):
-        found = len(getattr(message, name))
-        if found not in (0, n):
-            raise InvalidRequest(f"{field}.{name}: {found} entries for {n} item_ids; expected none or {n}")
-    item_ids = ids_from_proto(message.item_ids)
-    times = ids_from_proto(message.timestamps) if message.timestamps else np.full(n, as_of, np.int64)
-    types, values = _event_types(message, field), _event_values(message, field)
-    refuse_where(times < 0, times, f"{field}.timestamps", "expected Unix seconds, 0 or more")
+        path = EVENT_ITEMS.path(message, field)
+        raise InvalidRequest(f"{path}: {n} events, at most {limit} are allowed; send the latest ones")
+    item_ids = EVENT_ITEMS.read(message, field)
+    times = _of_each_event(_TIMESTAMPS, message, n, field)
+    types, values = _event_types(message, n, field), _event_values(message, n, field)
+    if times is None:
+        return History(item_ids, np.full(n, as_of, np.int64), types, values)
+    in_order = not np.count_nonzero(times[1:] < times[:-1])
+    if times[0] < 0 or not in_order:
+        refuse_where(times < 0, times, _TIMESTAMPS.path(message, field), "expected Unix seconds, 0 or more")
     history = History(item_ids, times, types, values)
-    return history if (times[1:] >= times[:-1]).all() else history.take(np.argsort(times, kind="stable"))
+    return history if in_order else history.take(np.argsort(times, kind="stable"))
 
 
-def _event_types(message: types_pb2.History, field: str) -> NDArray[np.int8]:
-    if not message.types:
-        return np.full(len(message.item_ids), RATING, np.int8)
-    numbers = np.fromiter(message.types, np.int64, len(message.types))
-    numbers[numbers == 0] = RATING
-    unknown = (numbers < 0) | (numbers > _LAST_TYPE)
-    refuse_where(unknown, numbers, f"{field}.types", f"expected 0 to {_LAST_TYPE}")
-    return numbers.astype(np.int8)
+def _of_each_event(part: WireList, message: types_pb2.History, n: int, field: str) -> NDArray[Any] | None:
+    """The values of one list, None if it is empty; raises InvalidRequest unless there is one per event."""
+    values = part.read(message, field)
+    if len(values) not in (0, n):
+        path = part.path(message, field)
+        raise InvalidRequest(f"{path}: {len(values)} entries for {n} item_ids; expected none or {n}")
+    return values if len(values) else None
 
 
-def _event_values(message: types_pb2.History, field: str) -> Scores:
-    if not message.values:
-        return np.full(len(message.item_ids), np.nan, np.float32)
-    values = floats_from_proto(message.values)
-    refuse_where(np.isinf(values), values, f"{field}.values", "expected a finite number, or NaN for none")
+def _event_types(message: types_pb2.History, n: int, field: str) -> NDArray[np.int8]:
+    numbers = _of_each_event(_TYPES, message, n, field)
+    if numbers is None:
+        return np.full(n, RATING, np.int8)
+    unknown = beyond(numbers, _LAST_TYPE)
+    if np.count_nonzero(unknown):
+        refuse_where(unknown, numbers, _TYPES.path(message, field), f"expected 0 to {_LAST_TYPE}")
+    if np.count_nonzero(numbers) < n:
+        numbers = np.where(numbers == 0, RATING, numbers)
+    return numbers.astype(np.int8, copy=False)
+
+
+def _event_values(message: types_pb2.History, n: int, field: str) -> Scores:
+    values = _of_each_event(_VALUES, message, n, field)
+    if values is None:
+        return np.full(n, np.nan, np.float32)
+    infinite = np.isinf(values)
+    if np.count_nonzero(infinite):
+        path = _VALUES.path(message, field)
+        refuse_where(infinite, values, path, "expected a finite number, or NaN for none")
     return values
 
 
-def refuse_where(bad: NDArray[np.bool_], values: Ids | Scores, field: str, expected: str) -> None:
+def beyond(values: NDArray[Any], largest: int) -> NDArray[np.bool_]:
+    """Where integers are negative or above `largest`: as unsigned numbers, negative ones are above it, too."""
+    return values.view(_UNSIGNED[values.itemsize]) > largest
+
+
+def refuse_where(bad: NDArray[np.bool_], values: NDArray[Any], field: str, expected: str) -> None:
     """Raises InvalidRequest, which names the first entry of `values` where `bad` is set."""
-    if bad.any():
+    if np.count_nonzero(bad):
         first = int(np.argmax(bad))
         raise InvalidRequest(f"{field}[{first}]: {values[first]}; {expected}")
 
 
-@lru_cache(maxsize=4)
-def history_to_proto(history: History) -> types_pb2.History:
-    """The message, which must not be changed; types and values stay empty if they carry no information.
+def history_to_proto(
+    history: History, message: types_pb2.History | None = None, *, packed: bool = False
+) -> types_pb2.History:
+    """Fills in `message`, or a new one; in repeated form types and values stay empty if they carry no information.
 
-    A request sends one history to several channels and to the ranker, so the last few messages are cached.
+    A message that is filled in where it belongs is not copied into the message around it.
     """
-    plain = bool((history.types == RATING).all())
-    valueless = bool(np.isnan(history.values).all())
-    return types_pb2.History(
-        item_ids=history.item_ids.tolist(),
-        timestamps=history.timestamps.tolist(),
-        types=None if plain else history.types.tolist(),
-        values=None if valueless else history.values.tolist(),
-    )
+    message = types_pb2.History() if message is None else message
+    EVENT_ITEMS.write(message, history.item_ids, packed=packed)
+    _TIMESTAMPS.write(message, history.timestamps, packed=packed)
+    if packed or not (history.types == RATING).all():
+        _TYPES.write(message, history.types, packed=packed)
+    if packed or not np.isnan(history.values).all():
+        _VALUES.write(message, history.values, packed=packed)
+    return message
 
 
 def item_filter_from_proto(message: types_pb2.ItemFilter, field: str = "filter") -> ItemFilter:

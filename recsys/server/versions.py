@@ -167,6 +167,7 @@ class Versions(Generic[T]):
             ],
             active_version=self._active or "",
             software_version=__version__,
+            reads_packed=True,
         )
 
     def _names(self) -> str:

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from recsys.v1 import types_pb2 as recsys_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14recsys/v1/rank.proto\x12\trecsys.v1\x1a\x15recsys/v1/types.proto\"\x96\x01\n\x0bRankRequest\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12%\n\x07queries\x18\x02 \x03(\x0b\x32\x14.recsys.v1.RankQuery\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0epacked_results\x18\x04 \x01(\x08\x12\x1c\n\x14timeout_microseconds\x18\x05 \x01(\x03\"\xc7\x02\n\tRankQuery\x12\x14\n\x07user_id\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12#\n\x07history\x18\x02 \x01(\x0b\x32\x12.recsys.v1.History\x12\r\n\x05\x61s_of\x18\x03 \x01(\x03\x12\x10\n\x08item_ids\x18\x04 \x03(\x03\x12,\n\x08\x63hannels\x18\x05 \x03(\x0b\x32\x1a.recsys.v1.ChannelEvidence\x12\x18\n\x10preferred_genres\x18\x06 \x03(\t\x12\x17\n\x0freturn_features\x18\x07 \x01(\x08\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x17\n\x0fpacked_item_ids\x18\t \x01(\x0c\x12\x17\n\x0fpacked_channels\x18\n \x03(\t\x12\x15\n\rpacked_scores\x18\x0b \x01(\x0c\x12\x14\n\x0cpacked_ranks\x18\x0c \x01(\x0c\x42\n\n\x08_user_id\"A\n\x0f\x43hannelEvidence\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\r\n\x05ranks\x18\x03 \x03(\r\"\x88\x01\n\x0cRankResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12&\n\x07results\x18\x02 \x03(\x0b\x32\x15.recsys.v1.RankResult\x12\x1a\n\x12queue_microseconds\x18\x03 \x01(\x03\x12\x1c\n\x14\x63ompute_microseconds\x18\x04 \x01(\x03\"u\n\nRankResult\x12\x0e\n\x06scores\x18\x01 \x03(\x02\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\x02\x12\x15\n\rfeature_names\x18\x03 \x03(\t\x12\x15\n\rpacked_scores\x18\x04 \x01(\x0c\x12\x17\n\x0fpacked_features\x18\x05 \x01(\x0c\"\x1a\n\x18RankServiceStatusRequest\"E\n\x19RankServiceStatusResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.recsys.v1.ServingStatus2\x9b\x01\n\x0bRankService\x12\x37\n\x04Rank\x12\x16.recsys.v1.RankRequest\x1a\x17.recsys.v1.RankResponse\x12S\n\x06Status\x12#.recsys.v1.RankServiceStatusRequest\x1a$.recsys.v1.RankServiceStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14recsys/v1/rank.proto\x12\trecsys.v1\x1a\x15recsys/v1/types.proto\"\x96\x01\n\x0bRankRequest\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12%\n\x07queries\x18\x02 \x03(\x0b\x32\x14.recsys.v1.RankQuery\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0epacked_results\x18\x04 \x01(\x08\x12\x1c\n\x14timeout_microseconds\x18\x05 \x01(\x03\"\xc7\x02\n\tRankQuery\x12\x14\n\x07user_id\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12#\n\x07history\x18\x02 \x01(\x0b\x32\x12.recsys.v1.History\x12\r\n\x05\x61s_of\x18\x03 \x01(\x03\x12\x10\n\x08item_ids\x18\x04 \x03(\x03\x12,\n\x08\x63hannels\x18\x05 \x03(\x0b\x32\x1a.recsys.v1.ChannelEvidence\x12\x18\n\x10preferred_genres\x18\x06 \x03(\t\x12\x17\n\x0freturn_features\x18\x07 \x01(\x08\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x17\n\x0fpacked_item_ids\x18\t \x01(\x0c\x12\x17\n\x0fpacked_channels\x18\n \x03(\t\x12\x15\n\rpacked_scores\x18\x0b \x01(\x0c\x12\x14\n\x0cpacked_ranks\x18\x0c \x01(\x0c\x42\n\n\x08_user_id\"A\n\x0f\x43hannelEvidence\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\r\n\x05ranks\x18\x03 \x03(\r\"\x98\x01\n\x0cRankResponse\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12&\n\x07results\x18\x02 \x03(\x0b\x32\x15.recsys.v1.RankResult\x12\x1a\n\x12queue_microseconds\x18\x03 \x01(\x03\x12\x1c\n\x14\x63ompute_microseconds\x18\x04 \x01(\x03\x12\x0e\n\x06packed\x18\x05 \x01(\x08\"u\n\nRankResult\x12\x0e\n\x06scores\x18\x01 \x03(\x02\x12\x10\n\x08\x66\x65\x61tures\x18\x02 \x03(\x02\x12\x15\n\rfeature_names\x18\x03 \x03(\t\x12\x15\n\rpacked_scores\x18\x04 \x01(\x0c\x12\x17\n\x0fpacked_features\x18\x05 \x01(\x0c\"\x1a\n\x18RankServiceStatusRequest\"E\n\x19RankServiceStatusResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.recsys.v1.ServingStatus2\x9b\x01\n\x0bRankService\x12\x37\n\x04Rank\x12\x16.recsys.v1.RankRequest\x1a\x17.recsys.v1.RankResponse\x12S\n\x06Status\x12#.recsys.v1.RankServiceStatusRequest\x1a$.recsys.v1.RankServiceStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,13 +39,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHANNELEVIDENCE']._serialized_start=541
   _globals['_CHANNELEVIDENCE']._serialized_end=606
   _globals['_RANKRESPONSE']._serialized_start=609
-  _globals['_RANKRESPONSE']._serialized_end=745
-  _globals['_RANKRESULT']._serialized_start=747
-  _globals['_RANKRESULT']._serialized_end=864
-  _globals['_RANKSERVICESTATUSREQUEST']._serialized_start=866
-  _globals['_RANKSERVICESTATUSREQUEST']._serialized_end=892
-  _globals['_RANKSERVICESTATUSRESPONSE']._serialized_start=894
-  _globals['_RANKSERVICESTATUSRESPONSE']._serialized_end=963
-  _globals['_RANKSERVICE']._serialized_start=966
-  _globals['_RANKSERVICE']._serialized_end=1121
+  _globals['_RANKRESPONSE']._serialized_end=761
+  _globals['_RANKRESULT']._serialized_start=763
+  _globals['_RANKRESULT']._serialized_end=880
+  _globals['_RANKSERVICESTATUSREQUEST']._serialized_start=882
+  _globals['_RANKSERVICESTATUSREQUEST']._serialized_end=908
+  _globals['_RANKSERVICESTATUSRESPONSE']._serialized_start=910
+  _globals['_RANKSERVICESTATUSRESPONSE']._serialized_end=979
+  _globals['_RANKSERVICE']._serialized_start=982
+  _globals['_RANKSERVICE']._serialized_end=1137
 # @@protoc_insertion_point(module_scope)

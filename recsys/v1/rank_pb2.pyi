@@ -35,7 +35,9 @@ class RankRequest(_message.Message):
     request_id: _builtins.str
     """For the log: the request that caused this call."""
     packed_results: _builtins.bool
-    """The caller reads packed results. The server then answers with them; otherwise it must not."""
+    """The caller has used packed fields, or at least reads them. The server then answers with packed results;
+    otherwise it must not.
+    """
     timeout_microseconds: _builtins.int
     """The time that the caller gave this call when it sent it; less what remains of the deadline, it is the time spent so
     far on the way and in queues. 0: not stated.
@@ -183,12 +185,17 @@ class RankResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     QUEUE_MICROSECONDS_FIELD_NUMBER: _builtins.int
     COMPUTE_MICROSECONDS_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
     bundle_version: _builtins.str
     """The bundle version that answered; the gateway checks it."""
     queue_microseconds: _builtins.int
     """Microseconds spent waiting for a worker."""
     compute_microseconds: _builtins.int
     """Microseconds spent computing."""
+    packed: _builtins.bool
+    """Set by a server that has read packed_results, and with it every packed field of the request. Where a caller misses
+    it, the server is of an older version and has not seen what the packed fields held.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankResult]:
         """One result per query."""
@@ -200,10 +207,11 @@ class RankResponse(_message.Message):
         results: _abc.Iterable[Global___RankResult] | None = ...,
         queue_microseconds: _builtins.int = ...,
         compute_microseconds: _builtins.int = ...,
+        packed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "compute_microseconds", b"compute_microseconds", "queue_microseconds", b"queue_microseconds", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "compute_microseconds", b"compute_microseconds", "packed", b"packed", "queue_microseconds", b"queue_microseconds", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -221,7 +229,7 @@ class RankResult(_message.Message):
     PACKED_SCORES_FIELD_NUMBER: _builtins.int
     PACKED_FEATURES_FIELD_NUMBER: _builtins.int
     packed_scores: _builtins.bytes
-    """scores as packed little-endian float32. A server fills in the packed fields or the repeated ones."""
+    """scores as packed little-endian float32; never both."""
     packed_features: _builtins.bytes
     """features as packed little-endian float32."""
     @_builtins.property

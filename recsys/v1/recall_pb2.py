@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from recsys.v1 import types_pb2 as recsys_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16recsys/v1/recall.proto\x12\trecsys.v1\x1a\x15recsys/v1/types.proto\"\x9a\x01\n\rRecallRequest\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\'\n\x07queries\x18\x02 \x03(\x0b\x32\x16.recsys.v1.RecallQuery\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0epacked_results\x18\x04 \x01(\x08\x12\x1c\n\x14timeout_microseconds\x18\x05 \x01(\x03\"\x98\x02\n\x0bRecallQuery\x12\x14\n\x07user_id\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12#\n\x07history\x18\x02 \x01(\x0b\x32\x12.recsys.v1.History\x12\r\n\x05\x61s_of\x18\x03 \x01(\x03\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\x03\x12%\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x15.recsys.v1.ItemFilter\x12\x18\n\x10preferred_genres\x18\x07 \x03(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x1f\n\x17packed_exclude_item_ids\x18\t \x01(\x0c\x12\x14\n\x0c\x65xclude_seen\x18\n \x01(\x08\x42\n\n\x08_user_id\"\x9d\x01\n\x0eRecallResponse\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12(\n\x07results\x18\x03 \x03(\x0b\x32\x17.recsys.v1.RecallResult\x12\x1a\n\x12queue_microseconds\x18\x04 \x01(\x03\x12\x1c\n\x14\x63ompute_microseconds\x18\x05 \x01(\x03\"\xc8\x01\n\x0cRecallResult\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x15\n\rseed_item_ids\x18\x03 \x03(\x03\x12\x14\n\x0cseed_present\x18\x04 \x03(\x08\x12\x17\n\x0fpacked_item_ids\x18\x05 \x01(\x0c\x12\x15\n\rpacked_scores\x18\x06 \x01(\x0c\x12\x1c\n\x14packed_seed_item_ids\x18\x07 \x01(\x0c\x12\x1b\n\x13packed_seed_present\x18\x08 \x01(\x0c\"\x1c\n\x1aRecallServiceStatusRequest\"G\n\x1bRecallServiceStatusResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.recsys.v1.ServingStatus2\xa7\x01\n\rRecallService\x12=\n\x06Recall\x12\x18.recsys.v1.RecallRequest\x1a\x19.recsys.v1.RecallResponse\x12W\n\x06Status\x12%.recsys.v1.RecallServiceStatusRequest\x1a&.recsys.v1.RecallServiceStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16recsys/v1/recall.proto\x12\trecsys.v1\x1a\x15recsys/v1/types.proto\"\x9a\x01\n\rRecallRequest\x12\x16\n\x0e\x62undle_version\x18\x01 \x01(\t\x12\'\n\x07queries\x18\x02 \x03(\x0b\x32\x16.recsys.v1.RecallQuery\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x16\n\x0epacked_results\x18\x04 \x01(\x08\x12\x1c\n\x14timeout_microseconds\x18\x05 \x01(\x03\"\x98\x02\n\x0bRecallQuery\x12\x14\n\x07user_id\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12#\n\x07history\x18\x02 \x01(\x0b\x32\x12.recsys.v1.History\x12\r\n\x05\x61s_of\x18\x03 \x01(\x03\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x18\n\x10\x65xclude_item_ids\x18\x05 \x03(\x03\x12%\n\x06\x66ilter\x18\x06 \x01(\x0b\x32\x15.recsys.v1.ItemFilter\x12\x18\n\x10preferred_genres\x18\x07 \x03(\t\x12\x12\n\nrequest_id\x18\x08 \x01(\t\x12\x1f\n\x17packed_exclude_item_ids\x18\t \x01(\x0c\x12\x14\n\x0c\x65xclude_seen\x18\n \x01(\x08\x42\n\n\x08_user_id\"\xad\x01\n\x0eRecallResponse\x12\x0f\n\x07\x63hannel\x18\x01 \x01(\t\x12\x16\n\x0e\x62undle_version\x18\x02 \x01(\t\x12(\n\x07results\x18\x03 \x03(\x0b\x32\x17.recsys.v1.RecallResult\x12\x1a\n\x12queue_microseconds\x18\x04 \x01(\x03\x12\x1c\n\x14\x63ompute_microseconds\x18\x05 \x01(\x03\x12\x0e\n\x06packed\x18\x06 \x01(\x08\"\xc8\x01\n\x0cRecallResult\x12\x10\n\x08item_ids\x18\x01 \x03(\x03\x12\x0e\n\x06scores\x18\x02 \x03(\x02\x12\x15\n\rseed_item_ids\x18\x03 \x03(\x03\x12\x14\n\x0cseed_present\x18\x04 \x03(\x08\x12\x17\n\x0fpacked_item_ids\x18\x05 \x01(\x0c\x12\x15\n\rpacked_scores\x18\x06 \x01(\x0c\x12\x1c\n\x14packed_seed_item_ids\x18\x07 \x01(\x0c\x12\x1b\n\x13packed_seed_present\x18\x08 \x01(\x0c\"\x1c\n\x1aRecallServiceStatusRequest\"G\n\x1bRecallServiceStatusResponse\x12(\n\x06status\x18\x01 \x01(\x0b\x32\x18.recsys.v1.ServingStatus2\xa7\x01\n\rRecallService\x12=\n\x06Recall\x12\x18.recsys.v1.RecallRequest\x1a\x19.recsys.v1.RecallResponse\x12W\n\x06Status\x12%.recsys.v1.RecallServiceStatusRequest\x1a&.recsys.v1.RecallServiceStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECALLQUERY']._serialized_start=218
   _globals['_RECALLQUERY']._serialized_end=498
   _globals['_RECALLRESPONSE']._serialized_start=501
-  _globals['_RECALLRESPONSE']._serialized_end=658
-  _globals['_RECALLRESULT']._serialized_start=661
-  _globals['_RECALLRESULT']._serialized_end=861
-  _globals['_RECALLSERVICESTATUSREQUEST']._serialized_start=863
-  _globals['_RECALLSERVICESTATUSREQUEST']._serialized_end=891
-  _globals['_RECALLSERVICESTATUSRESPONSE']._serialized_start=893
-  _globals['_RECALLSERVICESTATUSRESPONSE']._serialized_end=964
-  _globals['_RECALLSERVICE']._serialized_start=967
-  _globals['_RECALLSERVICE']._serialized_end=1134
+  _globals['_RECALLRESPONSE']._serialized_end=674
+  _globals['_RECALLRESULT']._serialized_start=677
+  _globals['_RECALLRESULT']._serialized_end=877
+  _globals['_RECALLSERVICESTATUSREQUEST']._serialized_start=879
+  _globals['_RECALLSERVICESTATUSREQUEST']._serialized_end=907
+  _globals['_RECALLSERVICESTATUSRESPONSE']._serialized_start=909
+  _globals['_RECALLSERVICESTATUSRESPONSE']._serialized_end=980
+  _globals['_RECALLSERVICE']._serialized_start=983
+  _globals['_RECALLSERVICE']._serialized_end=1150
 # @@protoc_insertion_point(module_scope)

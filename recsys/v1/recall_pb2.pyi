@@ -35,7 +35,9 @@ class RecallRequest(_message.Message):
     request_id: _builtins.str
     """For the log: the request that caused this call."""
     packed_results: _builtins.bool
-    """The caller reads packed results. The server then answers with them; otherwise it must not."""
+    """The caller has used packed fields, or at least reads them. The server then answers with packed results;
+    otherwise it must not.
+    """
     timeout_microseconds: _builtins.int
     """The time that the caller gave this call when it sent it; less what remains of the deadline, it is the time spent so
     far on the way and in queues. 0: not stated.
@@ -86,7 +88,7 @@ class RecallQuery(_message.Message):
     request_id: _builtins.str
     """For the log: the request that this query belongs to."""
     packed_exclude_item_ids: _builtins.bytes
-    """exclude_item_ids as packed little-endian int64. A sender fills in one of the two."""
+    """exclude_item_ids as packed little-endian int64; never both."""
     exclude_seen: _builtins.bool
     """The items of the history that its user has seen or excluded must not be returned either. With it, exclude_item_ids
     need not repeat them.
@@ -144,6 +146,7 @@ class RecallResponse(_message.Message):
     RESULTS_FIELD_NUMBER: _builtins.int
     QUEUE_MICROSECONDS_FIELD_NUMBER: _builtins.int
     COMPUTE_MICROSECONDS_FIELD_NUMBER: _builtins.int
+    PACKED_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     """The channel that answers; the gateway checks it."""
     bundle_version: _builtins.str
@@ -152,6 +155,10 @@ class RecallResponse(_message.Message):
     """Microseconds spent waiting for a worker."""
     compute_microseconds: _builtins.int
     """Microseconds spent computing."""
+    packed: _builtins.bool
+    """Set by a server that has read packed_results, and with it every packed field of the request. Where a caller misses
+    it, the server is of an older version and has not seen what the packed fields held.
+    """
     @_builtins.property
     def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RecallResult]:
         """One result per query."""
@@ -164,10 +171,11 @@ class RecallResponse(_message.Message):
         results: _abc.Iterable[Global___RecallResult] | None = ...,
         queue_microseconds: _builtins.int = ...,
         compute_microseconds: _builtins.int = ...,
+        packed: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "channel", b"channel", "compute_microseconds", b"compute_microseconds", "queue_microseconds", b"queue_microseconds", "results", b"results"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_version", b"bundle_version", "channel", b"channel", "compute_microseconds", b"compute_microseconds", "packed", b"packed", "queue_microseconds", b"queue_microseconds", "results", b"results"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -188,13 +196,13 @@ class RecallResult(_message.Message):
     PACKED_SEED_ITEM_IDS_FIELD_NUMBER: _builtins.int
     PACKED_SEED_PRESENT_FIELD_NUMBER: _builtins.int
     packed_item_ids: _builtins.bytes
-    """item_ids as packed little-endian int64. A server fills in the packed fields or the repeated ones."""
+    """item_ids as packed little-endian int64; never both."""
     packed_scores: _builtins.bytes
     """scores as packed little-endian float32."""
     packed_seed_item_ids: _builtins.bytes
     """seed_item_ids as packed little-endian int64."""
     packed_seed_present: _builtins.bytes
-    """seed_present as one byte per item, 0 or 1."""
+    """seed_present as one byte per item, 0 if there is no seed."""
     @_builtins.property
     def item_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Item ids, best first, each once."""

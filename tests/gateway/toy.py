@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 from gateway.bundle.gateway_golden import record_gateway
 from gateway.bundle.state import FILES, StoredHistories, write_gateway_files
 from recall_server.servicer import Recaller, answer
-from recsys import __version__
+from recsys import __version__, convert
 from recsys.bundle import (
     FORMAT_VERSION,
     Bundle,
@@ -29,9 +29,10 @@ from recsys.bundle import (
 )
 from recsys.bundle.golden import golden_file
 from recsys.catalogue import Catalogue, ItemTexts
-from recsys.domain import EventType
+from recsys.domain import EventType, RecallQuery, RecallResult
 from recsys.identity import FIRST_ASSIGNED
 from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, types_pb2
+from tests.older import as_older
 
 CUTOFF = 1_000
 """Moment of the toy bundle; the last stored event happened then."""
@@ -129,14 +130,12 @@ def write_bundle(
     return Bundle(folder, manifest)
 
 
-def ranked_list(item_ids: Sequence[int], *, seed: int | None = None) -> recall_pb2.RecallResult:
+def ranked_list(item_ids: Sequence[int], *, seed: int | None = None) -> RecallResult:
     """A channel's result: these items in this order, scores falling from 1."""
     n = len(item_ids)
-    return recall_pb2.RecallResult(
-        item_ids=item_ids,
-        scores=[1.0 - 0.01 * place for place in range(n)],
-        seed_item_ids=[] if seed is None else [seed] * n,
-        seed_present=[] if seed is None else [True] * n,
+    result = RecallResult(np.asarray(item_ids, np.int64), (1.0 - 0.01 * np.arange(n)).astype(np.float32))
+    return (
+        result if seed is None else replace(result, seed_item_ids=np.full(n, seed), seed_present=np.ones(n, np.bool_))
     )
 
 
@@ -163,6 +162,8 @@ class FakeProcess:
     """The version that answers claim to come from; empty: the one asked for."""
     tamper: Callable[[Any], None] = lambda response: None
     """Changes a response before it leaves."""
+    older: bool = False
+    """Whether it is of the version that knows no packed lists."""
     requests: list[Any] = field(default_factory=list)
     port: int = 0
 
@@ -174,12 +175,26 @@ class FakeProcess:
     def status(self) -> types_pb2.ServingStatus:
         """What it says of itself."""
         refused = [types_pb2.RefusedVersion(bundle_version=name, reason=why) for name, why in self.refused.items()]
-        return types_pb2.ServingStatus(role=self.role, ready_versions=self.ready, refused_versions=refused)
+        status = types_pb2.ServingStatus(
+            role=self.role, ready_versions=self.ready, refused_versions=refused, reads_packed=True
+        )
+        return as_older(status) if self.older else status
 
-    def listed(self, query: recall_pb2.RecallQuery) -> recall_pb2.RecallResult:
+    def recall(self, queries: Sequence[RecallQuery]) -> list[RecallResult]:
         """What a recall channel that is not real answers."""
+        return [self._listed(query) for query in queries]
+
+    def _listed(self, query: RecallQuery) -> RecallResult:
         kept = [item_id for item_id in self.item_ids if item_id not in query.exclude_item_ids]
         return ranked_list(kept[: query.count], seed=self.seed)
+
+    def scores(self, request: rank_pb2.RankRequest) -> rank_pb2.RankResponse:
+        """What the ranker answers: the last digits of the id of each item."""
+        response = rank_pb2.RankResponse(packed=request.packed_results)
+        for query in request.queries:
+            scores = (convert.rank_query_from_proto(query).candidates.item_ids % 1000).astype(np.float32)
+            convert.rank_result_to_proto(scores, response.results.add(), packed=request.packed_results)
+        return response
 
     async def behave(self, request: Any, context: Any) -> None:
         """Is late, fails, or does neither."""
@@ -197,19 +212,14 @@ class _Recall(recall_pb2_grpc.RecallServiceServicer):
 
     async def Recall(self, request: Any, context: Any) -> recall_pb2.RecallResponse:  # noqa: N802
         process = self.process
+        request = as_older(request) if process.older else request
         await process.behave(request, context)
-        response = recall_pb2.RecallResponse(
-            channel=process.channel or process.role,
-            bundle_version=process.version or request.bundle_version,
-            queue_microseconds=10,
-            compute_microseconds=20,
-        )
-        if process.real is not None:
-            response.results.extend(answer(process.real, request.queries))
-        else:
-            response.results.extend(process.listed(query) for query in request.queries)
+        response = answer(process.real or process, request)
+        response.channel = process.channel or process.role
+        response.bundle_version = process.version or request.bundle_version
+        response.queue_microseconds, response.compute_microseconds = 10, 20
         process.tamper(response)
-        return response
+        return as_older(response) if process.older else response
 
     async def Status(self, request: Any, context: Any) -> recall_pb2.RecallServiceStatusResponse:  # noqa: N802
         return recall_pb2.RecallServiceStatusResponse(status=self.process.status())
@@ -221,12 +231,12 @@ class _Rank(rank_pb2_grpc.RankServiceServicer):
 
     async def Rank(self, request: Any, context: Any) -> rank_pb2.RankResponse:  # noqa: N802
         process = self.process
+        request = as_older(request) if process.older else request
         await process.behave(request, context)
-        response = rank_pb2.RankResponse(bundle_version=process.version or request.bundle_version)
-        for query in request.queries:
-            response.results.append(rank_pb2.RankResult(scores=[item_id % 1000 for item_id in query.item_ids]))
+        response = process.scores(request)
+        response.bundle_version = process.version or request.bundle_version
         process.tamper(response)
-        return response
+        return as_older(response) if process.older else response
 
     async def Status(self, request: Any, context: Any) -> rank_pb2.RankServiceStatusResponse:  # noqa: N802
         return rank_pb2.RankServiceStatusResponse(status=self.process.status())

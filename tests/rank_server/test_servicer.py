@@ -21,6 +21,7 @@ from recsys.server.telemetry import Telemetry
 from recsys.server.versions import Versions
 from recsys.testing import FakeRanker, release, serving, toy_rank_query, write_bundle
 from recsys.v1 import rank_pb2, rank_pb2_grpc
+from tests.older import as_older
 
 
 @dataclass
@@ -61,6 +62,26 @@ async def test_scores_come_in_the_order_of_queries_and_candidates(world: World) 
     assert [list(result.scores) for result in answer.results] == [[3, 1, 2], [], [12]]
     assert [list(result.features) for result in answer.results] == [[], [], []]
     assert answer.compute_microseconds > 0
+
+
+async def test_a_caller_that_reads_packed_results_gets_them(world: World) -> None:
+    request = rank_pb2.RankRequest(bundle_version="v1", packed_results=True)
+    for ids in ([3, 1, 2], [], [12]):
+        convert.rank_query_to_proto(toy_rank_query(ids), request.queries.add(), return_features=True, packed=True)
+    answer = await world.stub.Rank(request)
+    assert answer.packed
+    assert [list(result.scores) for result in answer.results] == [[], [], []]
+    assert [convert.rank_result_from_proto(result).tolist() for result in answer.results] == [[3, 1, 2], [], [12]]
+    assert convert.rank_features_from_proto(answer.results[2])[1].tolist() == [[12, 1]]
+    labels = {"stage": "rank", "direction": "in"}
+    assert world.telemetry.registry.get_sample_value("recsys_stage_candidates_sum", labels) == 4
+
+
+async def test_an_older_gateway_is_answered_as_before(world: World) -> None:
+    queries = [convert.rank_query_to_proto(toy_rank_query([3, 1]), return_features=True)]
+    response = await world.stub.Rank(as_older(rank_pb2.RankRequest(bundle_version="v1", queries=queries)))
+    assert as_older(response) == response
+    assert list(response.results[0].scores) == [3, 1]
 
 
 async def test_a_request_is_answered_by_the_version_it_is_pinned_to(world: World) -> None:
@@ -121,5 +142,6 @@ async def test_status_and_metrics(world: World) -> None:
     await world.stub.Rank(rank_pb2.RankRequest(queries=[convert.rank_query_to_proto(toy_rank_query([3, 1]))]))
     status = (await world.stub.Status(rank_pb2.RankServiceStatusRequest())).status
     assert (status.role, list(status.ready_versions), status.active_version) == ("rank", ["v2", "v1"], "v2")
+    assert status.reads_packed
     labels = {"stage": "rank", "direction": "in"}
     assert world.telemetry.registry.get_sample_value("recsys_stage_candidates_sum", labels) == 2

@@ -24,6 +24,7 @@ from recsys.server.telemetry import Telemetry
 from recsys.server.versions import Versions
 from recsys.testing import TOY_CUTOFF, FakeChannel, release, serving, write_bundle
 from recsys.v1 import recall_pb2, recall_pb2_grpc
+from tests.older import as_older
 from tests.waiting import PATIENCE_SECONDS, soon
 
 ROLE = "itemcf"
@@ -100,6 +101,32 @@ async def test_seeds_travel_where_there_are_any(world: World) -> None:
     assert list(answer.results[1].seed_item_ids) == [0, 0]
 
 
+async def test_a_caller_that_reads_packed_results_gets_them(world: World) -> None:
+    publish(world, "v1")
+    queries = [query(3, history=History.of([7, 2], [1, 2])), query(2, exclude_item_ids=np.asarray([1], np.int64))]
+    plain = await world.recall(*queries)
+    assert not plain.packed
+    request = recall_pb2.RecallRequest(packed_results=True)
+    for one in queries:
+        convert.recall_query_to_proto(one, request.queries.add(), packed=True)
+    packed = await world.stub.Recall(request)
+    assert packed.packed
+    for result, expected in zip(packed.results, plain.results, strict=True):
+        assert len(result.item_ids) == 0
+        found, of_plain = (convert.recall_result_from_proto(message) for message in (result, expected))
+        for name in ("item_ids", "scores", "seed_item_ids", "seed_present"):
+            np.testing.assert_array_equal(getattr(found, name), getattr(of_plain, name))
+    assert world.samples("recsys_stage_candidates_sum", stage="recall:itemcf", direction="out") == 10
+
+
+async def test_an_older_gateway_is_answered_as_before(world: World) -> None:
+    publish(world, "v1")
+    older = as_older(recall_pb2.RecallRequest(queries=[convert.recall_query_to_proto(query(3))], request_id="r-1"))
+    response = await world.stub.Recall(older)
+    assert as_older(response) == response
+    assert list(response.results[0].item_ids) == [1, 2, 3]
+
+
 async def test_an_empty_batch_is_an_empty_answer(world: World) -> None:
     publish(world, "v1")
     assert len((await world.recall()).results) == 0
@@ -164,6 +191,7 @@ async def test_status_tells_what_is_ready_and_refused(world: World) -> None:
     world.versions.refresh()
     status = (await world.stub.Status(recall_pb2.RecallServiceStatusRequest())).status
     assert (status.role, list(status.ready_versions), status.active_version) == (ROLE, ["v1"], "v1")
+    assert status.reads_packed
     assert [refused.bundle_version for refused in status.refused_versions] == ["v2"]
     assert "scale.npy: missing" in status.refused_versions[0].reason
 

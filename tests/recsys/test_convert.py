@@ -242,7 +242,8 @@ def test_a_rank_result_survives_the_wire_with_features_where_asked() -> None:
     plain = convert.rank_result_to_proto(scores)
     assert_array_equal(convert.rank_result_from_proto(plain), scores)
     assert (list(plain.features), list(plain.feature_names)) == ([], [])
-    names, found = convert.rank_features_from_proto(convert.rank_result_to_proto(scores, features, ("a", "b", "c")))
+    convert.rank_features_to_proto(features, ("a", "b", "c"), plain)
+    names, found = convert.rank_features_from_proto(plain)
     assert names == ("a", "b", "c")
     assert_array_equal(found, features)
 

@@ -43,8 +43,12 @@ async def answer_bytes(world: World, wall: int, **fields: Any) -> tuple[bytes, d
     response = await recommend(world, count=4, **fields)
     assert (response.degraded, len(response.items)) == (False, 4)
     asked = {name: process.requests[-1] for name, process in world.processes.items()}
-    for message in (response, *asked.values()):
+    response.ClearField("request_id")
+    for message in asked.values():
         message.ClearField("request_id")
+        message.ClearField("timeout_microseconds")
+        for query in message.queries:
+            query.ClearField("request_id")
     sent = {name: request.SerializeToString(deterministic=True) for name, request in asked.items()}
     return response.SerializeToString(deterministic=True), sent
 

@@ -305,6 +305,32 @@ async def test_channels_get_time_history_and_what_not_to_return() -> None:
     assert not answer.degraded
 
 
+async def test_channels_get_what_is_excluded_besides_the_history_that_they_get() -> None:
+    """A query's history, as much of it as the channel gets, and the rest exclude together what the request excludes."""
+    rng, channels = np.random.default_rng(10), [Recording(name, [11]) for name in ("popularity", "itemcf", "vector")]
+    requests = []
+    for n in rng.integers(0, 10, 200):
+        types = rng.integers(1, len(EventType) + 1, n)
+        history = History.of(rng.integers(1, 9, n), np.sort(rng.integers(0, 50, n)), types=types)
+        requests.append(Request(history, 60, 1, rng.integers(1, 9, rng.integers(0, 3))))
+    await ranked(channels, hidden=[9]).run(requests, Budget.of(60.0))
+    for channel in channels:
+        assert len(channel.queries) == len(requests)
+        for query in channel.queries:
+            assert query.exclude_besides_history is not None
+            parts = {*query.history.not_again_item_ids().tolist(), *query.exclude_besides_history.tolist()}
+            assert parts == set(query.exclude_item_ids.tolist())
+
+
+async def test_a_history_that_is_sent_whole_leaves_nothing_to_exclude_besides() -> None:
+    itemcf = Recording("itemcf", [6])
+    await one(ranked([itemcf]), Request(History.of([1, 2, 1], [1, 2, 3]), 5, 1))
+    (query,) = itemcf.queries
+    assert query.exclude_item_ids.tolist() == [1, 2]
+    assert query.exclude_besides_history is not None
+    assert len(query.exclude_besides_history) == 0
+
+
 async def test_the_ranker_gets_the_time_and_the_best_blended_candidates() -> None:
     ranker = ById()
     answer = await one(ranked(sources(), ranker, rank_count=3), Request(History.of([1], [5]), 9, 2))

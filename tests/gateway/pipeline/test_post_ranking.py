@@ -26,7 +26,7 @@ def ordered(item_ids: Sequence[int]) -> OrderedCandidates:
 
 def context(history: History | None = None, *genres: str) -> RequestContext:
     request = Request(history or History.empty(), 0, 2, preferred_genres=genres)
-    return RequestContext(request, request.history.sequence(), HIDDEN, HIDDEN)
+    return RequestContext(request, request.history.sequence(), HIDDEN, HIDDEN, HIDDEN)
 
 
 def run(stage: PostRankingStage, of: Sequence[int], asked: RequestContext) -> tuple[list[int], list[float], object]:

@@ -20,6 +20,7 @@ from offline.steps.workspace import Step, Workspace
 from rank_server.scoring import GRAPH_FILE
 from rank_server.servicer import answer
 from recsys import convert
+from recsys.v1 import rank_pb2
 from tests.offline.ranking import ranking_datasets
 from tests.offline.ranking.ranking_datasets import DATASET, NAMES, T1
 from tests.offline.tastes import bare_samples
@@ -130,8 +131,8 @@ def test_every_kind_is_served(root: Path, kind: str) -> None:
     (folder / GRAPH_FILE).write_bytes((trained.folder / GRAPH_FILE).read_bytes())
     ranker = ranking_datasets.served(folder)
     asked = ranking_datasets.queries()[:5]
-    messages = [convert.rank_query_to_proto(query) for query in asked]
-    answers = answer(ranker, messages)
+    request = rank_pb2.RankRequest(queries=[convert.rank_query_to_proto(query) for query in asked])
+    answers = answer(ranker, request).results
     expected = ranker.score(asked)
     assert [len(part.scores) for part in answers] == [len(query.candidates) for query in asked]
     for found, scores in zip(answers, expected, strict=True):
