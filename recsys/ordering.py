@@ -42,7 +42,7 @@ def distinct(item_ids: NDArray[np.int64]) -> NDArray[np.int64]:
 def has_repeats(item_ids: NDArray[np.int64]) -> bool:
     """Whether any id occurs more than once."""
     ordered = np.sort(item_ids)
-    return bool((ordered[1:] == ordered[:-1]).any())
+    return bool(np.count_nonzero(ordered[1:] == ordered[:-1]))
 
 
 def are_among(item_ids: NDArray[np.int64], distinct_ids: NDArray[np.int64]) -> NDArray[np.bool_]:
