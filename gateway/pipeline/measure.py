@@ -9,6 +9,7 @@ from gateway.pipeline.stages import StageReport, Status
 from recsys.server.telemetry import Telemetry
 
 _OF_OTHER_PROCESSES = ("recall:", "rank")
+_NAMES = {status: status.name.lower() for status in Status}
 
 
 class TimedResponse(Protocol):
@@ -16,7 +17,7 @@ class TimedResponse(Protocol):
 
     @property
     def queue_microseconds(self) -> int:
-        """Spent waiting for a worker."""
+        """Between the arrival of the call and the beginning of its computing."""
 
     @property
     def compute_microseconds(self) -> int:
@@ -26,20 +27,20 @@ class TimedResponse(Protocol):
 def observe_call(telemetry: Telemetry, stage: str, *, seconds: float, response: TimedResponse) -> None:
     """Splits the time of an answered call into the server's queue, its computation, and the rest, the network."""
     queue, compute = response.queue_microseconds / 1e6, response.compute_microseconds / 1e6
-    parts = {"queue": queue, "compute": compute, "network": max(0.0, seconds - queue - compute)}
-    for part, value in parts.items():
-        telemetry.stage_seconds.labels(stage, part, "ok").observe(value)
+    part = telemetry.stage_seconds.labels
+    part(stage, "queue", "ok").observe(queue)
+    part(stage, "compute", "ok").observe(compute)
+    part(stage, "network", "ok").observe(max(0.0, seconds - queue - compute))
 
 
 def observe_stages(telemetry: Telemetry, stages: Sequence[StageReport]) -> None:
     """Counts candidates and degradation, and the time of the stages that `observe_call` has not measured."""
     for stage in stages:
-        status = stage.status.name.lower()
-        telemetry.stage_candidates.labels(stage.name, "in").observe(stage.candidates_in)
-        telemetry.stage_candidates.labels(stage.name, "out").observe(stage.candidates_out)
-        remote = stage.name.startswith(_OF_OTHER_PROCESSES)
-        if stage.status is not Status.OK:
-            telemetry.degraded.labels(stage.name, status).inc()
-        if stage.status is not Status.OK or not remote:
+        name, status, remote = stage.name, stage.status, stage.name.startswith(_OF_OTHER_PROCESSES)
+        telemetry.stage_candidates.labels(name, "in").observe(stage.candidates_in)
+        telemetry.stage_candidates.labels(name, "out").observe(stage.candidates_out)
+        if status is not Status.OK:
+            telemetry.degraded.labels(name, _NAMES[status]).inc()
+        if status is not Status.OK or not remote:
             part = "network" if remote else "compute"
-            telemetry.stage_seconds.labels(stage.name, part, status).observe(stage.microseconds / 1e6)
+            telemetry.stage_seconds.labels(name, part, _NAMES[status]).observe(stage.microseconds / 1e6)

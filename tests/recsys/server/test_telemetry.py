@@ -3,16 +3,17 @@ from __future__ import annotations
 import urllib.request
 
 import pytest
-from prometheus_client import generate_latest
+from prometheus_client import Histogram, generate_latest
 
 from recsys.errors import CannotStart
-from recsys.server.telemetry import SECONDS, Telemetry
+from recsys.server.telemetry import CANDIDATES, SECONDS, Telemetry
 
 NAMES = {
     "recsys_rpc_seconds",
     "recsys_rpc_in_flight",
     "recsys_stage_seconds",
     "recsys_stage_candidates",
+    "recsys_batch_size",
     "recsys_bundle_info",
     "recsys_bundle_loads",
     "recsys_degraded",
@@ -31,6 +32,25 @@ def test_every_metric_has_its_promised_name_and_a_help_text() -> None:
 def test_buckets_span_half_a_millisecond_to_two_seconds_in_order() -> None:
     assert (SECONDS[0], SECONDS[-1]) == (0.0005, 2.0)
     assert list(SECONDS) == sorted(SECONDS)
+
+
+def test_histograms_count_what_they_observe_as_the_library_does() -> None:
+    ours = Telemetry.create()
+    theirs = Histogram("recsys_stage_candidates", "x", ("stage", "direction"), buckets=CANDIDATES, registry=None)
+    for labels in (("rank", "in"), ("merge", "out")):
+        for value in (0, 1, 1.5, 200, 2_000, 2_001, 1e9):
+            ours.stage_candidates.labels(*labels).observe(value)
+            theirs.labels(*labels).observe(value)
+    (found,), (expected,) = ours.stage_candidates.collect(), theirs.collect()
+    assert found.samples == [sample for sample in expected.samples if not sample.name.endswith("_created")]
+
+
+def test_labels_are_looked_up_once() -> None:
+    telemetry = Telemetry.create()
+    assert telemetry.requests.labels("ok") is telemetry.requests.labels("ok")
+    assert telemetry.requests.labels("ok") is not telemetry.requests.labels("degraded")
+    with pytest.raises(ValueError, match="Incorrect label count"):
+        telemetry.requests.labels("ok", "twice")
 
 
 def test_registries_are_independent() -> None:
