@@ -1,4 +1,4 @@
-"""`RankService`: converts messages, pins the bundle version, and runs the ranker off the event loop."""
+"""`RankService`: converts messages, pins the bundle version, and runs the ranker where `Compute` decides."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from recsys import convert
 from recsys.contracts import check_scores
 from recsys.domain import RankQuery, Scores
 from recsys.errors import ContractBroken
-from recsys.server.calls import after_answer, note, remaining_seconds
+from recsys.server.calls import after_answer, note, note_queries, remaining_seconds, seconds_since_sent
 from recsys.server.compute import Compute
 from recsys.server.telemetry import Telemetry, observe_each
 from recsys.server.versions import Versions
@@ -53,15 +53,22 @@ class RankServicer(rank_pb2_grpc.RankServiceServicer):
     ) -> rank_pb2.RankResponse:
         """Scores a batch with one bundle version."""
         convert.batch_from_proto(request.queries)
+        note_queries(request.queries)
         loaded = await self._versions.resolve(request.bundle_version)
         ranker: Scorer = loaded.servable
+        left = remaining_seconds(context)
         timed = await self._compute.run(
             lambda: answer(ranker, request),
-            remaining_seconds=remaining_seconds(context),
-            small=len(request.queries) == 1,
+            queries=len(request.queries),
+            waited_seconds=seconds_since_sent(request.timeout_microseconds, left),
+            remaining_seconds=left,
         )
         after_answer(lambda: observe_each(self._candidates, list(map(convert.candidate_count, request.queries))))
-        note(queries=len(request.queries), bundle=loaded.version, compute_microseconds=timed.compute_microseconds)
+        note(
+            bundle=loaded.version,
+            queue_microseconds=timed.queue_microseconds,
+            compute_microseconds=timed.compute_microseconds,
+        )
         response = timed.value
         response.bundle_version = loaded.version
         response.queue_microseconds = timed.queue_microseconds

@@ -1,4 +1,4 @@
-"""`RecallService`: converts messages, pins the bundle version, and runs the channel off the event loop."""
+"""`RecallService`: converts messages, pins the bundle version, and runs the channel where `Compute` decides."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from grpc import aio
 
 from recsys import convert
 from recsys.domain import RecallQuery, RecallResult
-from recsys.server.calls import after_answer, note, remaining_seconds
+from recsys.server.calls import after_answer, note, note_queries, remaining_seconds, seconds_since_sent
 from recsys.server.compute import Compute
 from recsys.server.telemetry import Telemetry, observe_each
 from recsys.server.versions import Versions
@@ -39,16 +39,23 @@ class RecallServicer(recall_pb2_grpc.RecallServiceServicer):
     ) -> recall_pb2.RecallResponse:
         """Answers a batch with one bundle version."""
         convert.batch_from_proto(request.queries)
+        note_queries(request.queries)
         loaded = await self._versions.resolve(request.bundle_version)
         channel: Recaller = loaded.servable
+        left = remaining_seconds(context)
         timed = await self._compute.run(
             lambda: answer(channel, request),
-            remaining_seconds=remaining_seconds(context),
-            small=len(request.queries) == 1,
+            queries=len(request.queries),
+            waited_seconds=seconds_since_sent(request.timeout_microseconds, left),
+            remaining_seconds=left,
         )
         response = timed.value
         after_answer(lambda: observe_each(self._candidates, list(map(convert.recall_result_size, response.results))))
-        note(queries=len(request.queries), bundle=loaded.version, compute_microseconds=timed.compute_microseconds)
+        note(
+            bundle=loaded.version,
+            queue_microseconds=timed.queue_microseconds,
+            compute_microseconds=timed.compute_microseconds,
+        )
         response.channel, response.bundle_version = self._versions.role, loaded.version
         response.queue_microseconds = timed.queue_microseconds
         response.compute_microseconds = timed.compute_microseconds

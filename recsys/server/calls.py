@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import time
-import uuid
-from collections.abc import Awaitable, Callable
+import zlib
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import grpc
@@ -35,29 +37,72 @@ MAX_REQUEST_ID = 128
 OUR_PACKAGE = "/recsys.v1."
 """Calls of other services (health, reflection) pass through unchanged."""
 
+DEGRADED = "degraded"
+"""The fact that marks a call whose answer is not complete; such a call always leaves a line."""
+
+REQUEST_IDS = "request_ids"
+"""The fact that names the request of each query of a batch, in order."""
+
 Behavior = Callable[[Any, aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
-_facts_of_call: ContextVar[dict[str, object] | None] = ContextVar("facts_of_call", default=None)
-_work_after_call: ContextVar[list[Callable[[], None]] | None] = ContextVar("work_after_call", default=None)
+
+class _Call:
+    """A call in progress, and how it ended."""
+
+    __slots__ = ("code", "details", "facts", "given", "later", "method", "seconds", "started")
+
+    def __init__(self, method: str, given: float | None) -> None:
+        """`method` as Service/Method; `given`: seconds until the deadline as the call begins, None without one."""
+        self.started = time.perf_counter()
+        self.method = method
+        self.given = given
+        self.facts: dict[str, object] = {}
+        self.later: list[Callable[[], None]] | None = []
+        """What to do once the response has been sent; None from then on."""
+        self.code = grpc.StatusCode.OK
+        self.details = ""
+        self.seconds = 0.0
+
+
+_current: ContextVar[_Call | None] = ContextVar("current_call", default=None)
 
 
 def note(**facts: object) -> None:
     """Adds fields to the log line of the current call."""
-    known = _facts_of_call.get()
-    if known is not None:
-        known.update(facts)
+    call = _current.get()
+    if call is not None:
+        call.facts.update(facts)
+
+
+def note_queries(queries: Sequence[Any]) -> None:
+    """Notes how many queries the current call has, and the request of each, so that the log can be searched for it."""
+    note(queries=len(queries), **{REQUEST_IDS: [query.request_id[:MAX_REQUEST_ID] for query in queries]})
 
 
 def after_answer(work: Callable[[], None]) -> None:
-    """Runs `work` once the response of the current call has been sent; immediately if there is no call.
+    """Runs `work` once the response of the current call has been sent; at once if it has been, or if there is no call.
 
     For measuring and logging: a caller should not wait for either.
     """
-    waiting = _work_after_call.get()
-    if waiting is None:
+    call = _current.get()
+    if call is None or call.later is None:
         work()
     else:
-        waiting.append(work)
+        call.later.append(work)
+
+
+def seconds_since_sent(timeout_microseconds: int, left: float | None) -> float:
+    """Seconds from when the caller sent the current call until now: on the way, and in every queue before this point.
+
+    `timeout_microseconds` is what the caller gave the call, `left` what remains of it: gRPC begins to count when the
+    call reaches this process, also while the event loop is busy with others. Without either it is the time since the
+    call was taken up. Deadlines travel rounded up, to 1 ms below a second and to a hundredth above: the result is too
+    small by up to that, and never negative.
+    """
+    if timeout_microseconds > 0 and left is not None:
+        return max(0.0, timeout_microseconds / 1e6 - left)
+    call = _current.get()
+    return 0.0 if call is None else time.perf_counter() - call.started
 
 
 def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
@@ -67,6 +112,7 @@ def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
 
 
 _FOREVER_SECONDS = 1e6
+
 
 _EARLY_SECONDS = 0.1
 _EARLY_SHARE = 0.1
@@ -78,19 +124,23 @@ By at most this many seconds, or this share of the time allowed, whichever is le
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How many calls `Calls` admits, and from when on it calls one slow."""
+    """How many calls `Calls` admits at a time, and which ones leave a line in the log."""
 
     in_flight: int = 256
     slow_seconds: float = 0.25
+    """From when on a call is slow."""
+    log_sample: int = 1
+    """Of ordinary calls, 1 in this many is logged; slow, failed and degraded ones always are."""
 
 
 class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
-    """The interceptor of every process. `Status` calls are always admitted and logged at DEBUG."""
+    """The interceptor of every process. `Status` calls are always admitted."""
 
     def __init__(self, telemetry: Telemetry, limits: CallLimits | None = None) -> None:
-        self._telemetry = telemetry
+        self._seconds = telemetry.rpc_seconds
         self._limits = limits or CallLimits()
-        self._admission = asyncio.Semaphore(self._limits.in_flight)
+        self._in_flight = 0
+        telemetry.rpc_in_flight.set_function(lambda: self._in_flight)
         self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     async def intercept_service(
@@ -115,38 +165,29 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
 
     def _wrap(self, method: str, behavior: Behavior) -> Behavior:
         async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-            started, given = time.perf_counter(), remaining_seconds(context)
-            request_id = _request_id(request, context)
-            facts: dict[str, object] = {}
-            later: list[Callable[[], None]] = []
+            call, request_id = _Call(method, remaining_seconds(context)), _request_id(request, context)
             request_id_of_call.set(request_id)
-            _facts_of_call.set(facts)
-            _work_after_call.set(later)
-            code, details, response = grpc.StatusCode.OK, "", None
-            trailers: tuple[tuple[str, str], ...] = ((REQUEST_ID_KEY, request_id),)
+            _current.set(call)
+            retry_seconds: float | None = None
             try:
-                response = await self._admitted(method, behavior, request, context)
+                return await self._admitted(method, behavior, request, context)
             except RecsysError as error:
-                code, details = code_of(error), str(error)
-                if isinstance(error, Overloaded) and error.retry_seconds is not None:
-                    trailers += ((RETRY_KEY, str(math.ceil(error.retry_seconds * 1e3))),)
+                call.code, call.details = code_of(error), str(error)
+                retry_seconds = error.retry_seconds if isinstance(error, Overloaded) else None
             except asyncio.CancelledError:
-                code, details = _cancelled(given, remaining_seconds(context))
+                call.code, call.details = _cancelled(call.given, remaining_seconds(context))
                 raise
             except aio.AbortError:
-                code, details = context.code(), context.details()
+                call.code, call.details = context.code(), context.details()
                 raise
             except Exception:
-                code = grpc.StatusCode.INTERNAL
-                details = f"unexpected error; the server's log has the traceback under request id {request_id}"
+                call.code = grpc.StatusCode.INTERNAL
+                call.details = f"unexpected error; the server's log has the traceback under request id {request_id}"
                 logger.exception("%s failed unexpectedly", method)
             finally:
-                seconds = time.perf_counter() - started
-                later.append(lambda: self._report(method, code, details, seconds=seconds, facts=facts))
-                asyncio.get_running_loop().call_soon(_run_all, later)
-            if code is not grpc.StatusCode.OK:
-                await context.abort(code, details, trailers)
-            return response
+                call.seconds = time.perf_counter() - call.started
+                asyncio.get_running_loop().call_soon(self._end, call)
+            return await context.abort(call.code, call.details, _trailers(request_id, retry_seconds))
 
         return answer
 
@@ -156,40 +197,48 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
         """Runs the handler, unless the deadline has already passed or too many calls are in flight."""
         left = remaining_seconds(context)
         if left is not None and left <= 0:
-            raise DeadlinePassed("the deadline had passed when the call arrived; allow it more time")
+            raise DeadlinePassed("the deadline had passed when the call was taken up; allow it more time")
         if method.endswith("/Status"):
             return await behavior(request, context)
-        if self._admission.locked():
+        if self._in_flight >= self._limits.in_flight:
             raise Overloaded(
                 f"{self._limits.in_flight} calls are in flight, no more are admitted; retry later, or raise "
                 "--in-flight-limit"
             )
-        async with self._admission:
-            self._telemetry.rpc_in_flight.inc()
-            try:
-                return await behavior(request, context)
-            finally:
-                self._telemetry.rpc_in_flight.dec()
-
-    def _report(
-        self, method: str, code: grpc.StatusCode, details: str, *, seconds: float, facts: dict[str, object]
-    ) -> None:
-        self._telemetry.rpc_seconds.labels(method, code.name).observe(seconds)
-        level = logging.DEBUG if method.endswith("/Status") else logging.INFO
-        if code is not grpc.StatusCode.OK or seconds > self._limits.slow_seconds:
-            level = logging.WARNING
-        if logger.isEnabledFor(level):
-            line = {"method": method, "code": code.name, "milliseconds": round(seconds * 1e3, 3), **facts}
-            logger.log(level, details or "answered", extra={"facts": line})
-
-
-def _run_all(later: list[Callable[[], None]]) -> None:
-    """Runs the work that was deferred until after the response; a failure does not stop the rest."""
-    for work in later:
+        self._in_flight += 1
         try:
-            work()
-        except Exception:
-            logger.exception("a call could not be measured or logged")
+            return await behavior(request, context)
+        finally:
+            self._in_flight -= 1
+
+    def _end(self, call: _Call) -> None:
+        """Does what was left for after the response, measures and logs; a failure does not stop the rest."""
+        waiting: list[Callable[[], None]] = [*(call.later or ()), partial(self._report, call)]
+        call.later = None
+        for work in waiting:
+            try:
+                work()
+            except Exception:
+                logger.exception("a call could not be measured or logged")
+
+    def _report(self, call: _Call) -> None:
+        self._seconds.labels(call.method, call.code.name).observe(call.seconds)
+        level = self._level(call)
+        if logger.isEnabledFor(level) and (level != logging.INFO or self._is_chosen(call.facts)):
+            line = {"method": call.method, "code": call.code.name, "milliseconds": round(call.seconds * 1e3, 3)}
+            logger.log(level, call.details or "answered", extra={"facts": line | call.facts})
+
+    def _level(self, call: _Call) -> int:
+        if call.code is not grpc.StatusCode.OK or call.seconds > self._limits.slow_seconds:
+            return logging.WARNING
+        return logging.DEBUG if call.method.endswith("/Status") else logging.INFO
+
+    def _is_chosen(self, facts: Mapping[str, object]) -> bool:
+        """Whether an ordinary call leaves a line: its request ids decide, so that all processes choose the same."""
+        if self._limits.log_sample == 1 or DEGRADED in facts:
+            return True
+        ids = cast("Iterable[str]", facts.get(REQUEST_IDS) or (request_id_of_call.get(),))
+        return any(zlib.crc32(request_id.encode()) % self._limits.log_sample == 0 for request_id in ids)
 
 
 def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:
@@ -197,7 +246,18 @@ def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:
     for key, value in context.invocation_metadata() or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and value:
             return value[:MAX_REQUEST_ID]
-    return getattr(request, "request_id", "")[:MAX_REQUEST_ID] or uuid.uuid4().hex
+    return getattr(request, "request_id", "")[:MAX_REQUEST_ID] or new_request_id()
+
+
+def _trailers(request_id: str, retry_seconds: float | None) -> tuple[tuple[str, str], ...]:
+    """The trailers of a call that failed."""
+    retry = () if retry_seconds is None else ((RETRY_KEY, str(math.ceil(retry_seconds * 1e3))),)
+    return ((REQUEST_ID_KEY, request_id), *retry)
+
+
+def new_request_id() -> str:
+    """128 random bits in hexadecimal."""
+    return os.urandom(16).hex()
 
 
 def _cancelled(given: float | None, left: float | None) -> tuple[grpc.StatusCode, str]:

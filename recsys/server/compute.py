@@ -1,7 +1,8 @@
-"""Running the models, with waiting and computing time measured separately.
+"""Running the models, with waiting and computing time measured apart.
 
-A single small call is computed on the event loop: handing it to a thread and back costs as much as the popularity
-channel's whole computation. A large call, or one that is not alone, runs in a thread.
+A batch whose predicted time is short is computed on the event loop: handing it to a thread and back costs a switch of
+threads each way, and a thread that holds the interpreter's lock makes the loop no more responsive. Longer ones run in a
+thread, so that health checks and other calls are answered meanwhile.
 """
 
 from __future__ import annotations
@@ -21,10 +22,22 @@ from recsys.server.telemetry import Telemetry
 
 T = TypeVar("T")
 
+SHORT_SECONDS = 0.02
+"""A batch that is predicted to take no longer is computed on the event loop. Nothing else happens there meanwhile."""
+
+SHORT_SECONDS_BESIDE_THREADS = 0.001
+"""The same with several threads, which compute at the same time: only what a switch of threads would not pay for."""
+
+FIRST_GUESS_SECONDS = 0.001
+"""What a query is predicted to take before any has been measured."""
+
+EWMA_ALPHA = 0.1
+"""Weight of the latest batch in the time predicted for a query."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timed(Generic[T]):
-    """A result, with the seconds that it waited for a thread and the seconds that it took."""
+    """A result, with the seconds that the call waited before it was computed and the seconds that this took."""
 
     value: T
     queue_seconds: float
@@ -42,45 +55,54 @@ class Timed(Generic[T]):
 
 
 class Compute:
-    """Threads that run the models. Native code releases the interpreter lock, so the event loop stays responsive."""
+    """Where the models of a process are run: on the event loop, or in threads."""
 
     def __init__(self, threads: int, stage: str, telemetry: Telemetry) -> None:
         """`stage` names the work in the metrics, as in the gateway."""
         self._executor = ThreadPoolExecutor(threads, thread_name_prefix="compute")
         self._stage = stage
         self._seconds = telemetry.stage_seconds
-        self._in_threads = 0
+        self._short = SHORT_SECONDS if threads == 1 else SHORT_SECONDS_BESIDE_THREADS
+        self._query_seconds = FIRST_GUESS_SECONDS
+        """Exponentially weighted moving average of the time that one query takes."""
 
     async def run(
-        self, work: Callable[[], T], *, remaining_seconds: float | None = None, small: bool = False
+        self,
+        work: Callable[[], T],
+        *,
+        queries: int,
+        waited_seconds: float = 0.0,
+        remaining_seconds: float | None = None,
     ) -> Timed[T]:
-        """Runs `work` and measures it, even if it fails: here if it is `small` and alone, otherwise in a thread.
+        """Runs `work`, which answers `queries` queries, and measures it, even if it fails.
+
+        `waited_seconds` is how long the call has waited before, `remaining_seconds` what is left until its deadline.
 
         Raises:
-            DeadlinePassed: `remaining_seconds` had passed before a thread was free; `work` did not run.
+            DeadlinePassed: the deadline passed before the work could begin; it did not run.
         """
-        if small and not self._in_threads:
-            return self._timed(work, time.perf_counter(), None)
-        context, queued = contextvars.copy_context(), time.perf_counter()
-        timed = partial(context.run, self._timed, work, queued, remaining_seconds)
-        self._in_threads += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._executor, timed)
-        finally:
-            self._in_threads -= 1
+        timed = partial(self._timed, work, time.perf_counter(), waited_seconds, remaining_seconds)
+        if queries * self._query_seconds <= self._short:
+            done = timed()
+        else:
+            context = contextvars.copy_context()
+            done = await asyncio.get_running_loop().run_in_executor(self._executor, context.run, timed)
+        if queries:
+            self._query_seconds += EWMA_ALPHA * (done.compute_seconds / queries - self._query_seconds)
+        return done
 
     def close(self) -> None:
         """Lets running work finish and drops what waits."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _timed(self, work: Callable[[], T], queued: float, remaining_seconds: float | None) -> Timed[T]:
+    def _timed(self, work: Callable[[], T], queued: float, waited: float, remaining: float | None) -> Timed[T]:
         started = time.perf_counter()
-        waited = started - queued
-        if remaining_seconds is not None and waited >= remaining_seconds:
-            self._observe("queue", "timeout", waited)
+        for_thread = started - queued
+        if remaining is not None and for_thread >= remaining:
+            self._observe("timeout", waited + for_thread)
             raise DeadlinePassed(
-                f"waited {waited * 1e3:.0f} ms for a free thread, the deadline left {remaining_seconds * 1e3:.0f} "
-                "ms; send fewer calls at a time, or raise --compute-threads"
+                f"waited {(waited + for_thread) * 1e3:.0f} ms for its turn, the deadline left "
+                f"{(waited + remaining) * 1e3:.0f} ms; send fewer calls at a time, or raise --compute-threads"
             )
         status = "failed"
         try:
@@ -88,9 +110,15 @@ class Compute:
             status = "ok"
         finally:
             seconds = time.perf_counter() - started
-            self._observe("queue", status, waited)
-            self._observe("compute", status, seconds)
-        return Timed(value, waited, seconds)
+            self._observe(status, waited + for_thread, seconds)
+        return Timed(value, waited + for_thread, seconds)
 
-    def _observe(self, part: str, status: str, seconds: float) -> None:
-        after_answer(lambda: self._seconds.labels(self._stage, part, status).observe(seconds))
+    def _observe(self, status: str, queue: float, compute: float | None = None) -> None:
+        """Leaves the measurements for after the answer; without `compute` the work has not run."""
+
+        def observe() -> None:
+            self._seconds.labels(self._stage, "queue", status).observe(queue)
+            if compute is not None:
+                self._seconds.labels(self._stage, "compute", status).observe(compute)
+
+        after_answer(observe)

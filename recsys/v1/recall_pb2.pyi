@@ -152,7 +152,9 @@ class RecallResponse(_message.Message):
     bundle_version: _builtins.str
     """The bundle version that answered; the gateway checks it."""
     queue_microseconds: _builtins.int
-    """Microseconds spent waiting for a worker."""
+    """Microseconds from the arrival of the call until its computing began, if the request states its timeout: spent in
+    the queues of gRPC, of the event loop and of threads. Otherwise since the call was taken up.
+    """
     compute_microseconds: _builtins.int
     """Microseconds spent computing."""
     packed: _builtins.bool

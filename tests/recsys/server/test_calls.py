@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +14,16 @@ import pytest
 
 from recsys.errors import BundleMissing, ContractBroken, InvalidRequest, RecsysError
 from recsys.logs import request_id_of_call, write_logs
-from recsys.server.calls import REQUEST_ID_KEY, Calls, after_answer, note, remaining_seconds
+from recsys.server.calls import (
+    MAX_REQUEST_ID,
+    REQUEST_ID_KEY,
+    CallLimits,
+    Calls,
+    after_answer,
+    note,
+    note_queries,
+    remaining_seconds,
+)
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recall_pb2
 from tests.recsys.answering import NAME, Behavior, Running
@@ -181,6 +191,105 @@ async def test_each_call_leaves_one_line_with_its_request_id_and_facts(
     assert len(lines) == 3
     expected = {"level": "INFO", "method": "RecallService/Recall", "code": "OK", "queries": 3}
     assert all({name: line[name] for name in expected} == expected for line in lines)
+
+
+IDS = [f"request-{number}" for number in range(400)]
+
+
+class Sampling:
+    """A process that logs 1 in 10 of its ordinary calls; each call is one batch of queries."""
+
+    def __init__(self, caplog: pytest.LogCaptureFixture, *, slow_seconds: float = 5.0) -> None:
+        caplog.set_level(logging.INFO)
+        caplog.clear()
+        self._caplog = caplog
+        self._calls = Calls(Telemetry.create(), CallLimits(log_sample=10, slow_seconds=slow_seconds))
+
+    async def call(self, ids: Sequence[str], behavior: Behavior | None = None) -> None:
+        context: Any = SimpleNamespace(time_remaining=lambda: None, invocation_metadata=tuple, abort=_abort)
+
+        async def noting(request: Any, context: Any) -> Any:
+            note_queries([recall_pb2.RecallQuery(request_id=request_id) for request_id in ids])
+            return behavior and await behavior(request, context)
+
+        wrapped = self._calls._wrap("RecallService/Recall", noting)
+        await wrapped(recall_pb2.RecallRequest(request_id=f"batch of {ids[0]}"), context)
+        await asyncio.sleep(0)  # a call is logged after its answer
+
+    def logged(self) -> set[str]:
+        """The requests that a line names."""
+        lines = [vars(record)["facts"] for record in self._caplog.records]
+        return {request_id for line in lines for request_id in line["request_ids"]}
+
+
+async def _abort(code: grpc.StatusCode, details: str, trailers: Any) -> None: ...
+
+
+async def test_of_ordinary_calls_a_sample_is_logged_and_all_processes_choose_the_same_requests(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    alone = Sampling(caplog)
+    for request_id in IDS:
+        await alone.call([request_id])
+    chosen = alone.logged()
+    assert len(IDS) / 20 < len(chosen) < len(IDS) / 5
+    in_batches = Sampling(caplog)
+    for first in range(0, len(IDS), 16):
+        await in_batches.call(IDS[first : first + 16])
+    assert chosen <= in_batches.logged()
+    other_batches = Sampling(caplog)
+    for request_id in sorted(set(IDS) - chosen):
+        await other_batches.call([request_id, request_id])
+    assert other_batches.logged() == set()
+
+
+@pytest.mark.parametrize("kind", ["failed", "degraded", "slow"])
+async def test_calls_that_are_not_ordinary_are_all_logged(caplog: pytest.LogCaptureFixture, kind: str) -> None:
+    async def behavior(request: Any, context: Any) -> None:
+        if kind == "failed":
+            raise InvalidRequest("count: 0")
+        if kind == "degraded":
+            note(degraded=["recall:itemcf"])
+
+    process = Sampling(caplog, slow_seconds=0.0 if kind == "slow" else 5.0)
+    for request_id in IDS[:40]:
+        await process.call([request_id], behavior)
+    assert process.logged() == set(IDS[:40])
+
+
+async def test_the_request_of_every_query_of_a_batch_is_in_its_line(
+    running: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def behavior(request: Any, context: Any) -> recall_pb2.RecallResponse:
+        note_queries(request.queries)
+        raise InvalidRequest("queries[1].count: 0")
+
+    running.servicer.behavior = behavior
+    write_logs("INFO", "json")
+    ids = ["r-1", "r-2", "x" * 200]
+    await running.error(recall_pb2.RecallRequest(queries=[recall_pb2.RecallQuery(request_id=one) for one in ids]))
+    await soon(lambda: running.observed("RecallService/Recall", "INVALID_ARGUMENT") == 1, "the call is measured")
+    (line,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert (line["queries"], line["request_ids"]) == (3, ["r-1", "r-2", "x" * MAX_REQUEST_ID])
+
+
+async def test_what_comes_after_the_end_of_a_call_is_done_at_once(running: Running) -> None:
+    """As the work of a batch may that outlives the call which began it."""
+    done: list[str] = []
+    outliving: list[asyncio.Task[None]] = []
+
+    async def outlive() -> None:
+        await soon(lambda: running.observed("RecallService/Recall", "OK") == 1, "the call is measured")
+        after_answer(lambda: done.append("at once"))
+        assert done == ["at once"]
+
+    async def behavior(request: Any, context: Any) -> recall_pb2.RecallResponse:
+        outliving.append(asyncio.create_task(outlive()))
+        return recall_pb2.RecallResponse()
+
+    running.servicer.behavior = behavior
+    await running.stub.Recall(recall_pb2.RecallRequest())
+    await outliving[0]
 
 
 async def test_failed_calls_are_warnings(running: Running, caplog: pytest.LogCaptureFixture) -> None:
