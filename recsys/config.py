@@ -194,7 +194,12 @@ class ServerConfig(TypedConfig):
         le=1024,
         description="largest message to accept, in MiB; the gateway sends stored histories of any length",
     )
-    compute_threads: int = Field(default=1, ge=1, description="compute threads; further calls wait in a queue")
+    compute_threads: int = Field(
+        default=1,
+        ge=1,
+        description="threads for batches that take too long for the event loop; further ones wait in a queue. Two or "
+        "more also take short batches, and so use more cores",
+    )
     workers: int = Field(
         default=1,
         ge=1,
@@ -211,7 +216,13 @@ class ServerConfig(TypedConfig):
         default=0.25, gt=0, description="calls that take longer than this are logged as warnings"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="INFO logs every call, WARNING only slow and failed ones"
+        default="INFO", description="INFO logs ordinary calls, too, WARNING only slow and failed ones"
+    )
+    log_sample: int = Field(
+        default=1,
+        ge=1,
+        description="of ordinary calls, 1 in this many is logged, chosen by request id: the same requests in every "
+        "process that has the same setting; slow, failed and degraded calls are always logged",
     )
     log_format: LogFormat = Field(default="json", description="json: one object per line; text: for people")
 

@@ -56,7 +56,7 @@ class Server:
     """A gRPC server that reports NOT_SERVING until `set_serving(True)`."""
 
     def __init__(self, config: ServerConfig, telemetry: Telemetry, services: Sequence[Service]) -> None:
-        limits = CallLimits(config.in_flight_limit, config.slow_call_seconds)
+        limits = CallLimits(config.in_flight_limit, config.slow_call_seconds, config.log_sample)
         options = (
             *_OPTIONS,
             ("grpc.so_reuseport", int(config.workers > 1)),
