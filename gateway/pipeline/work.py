@@ -14,7 +14,7 @@ from gateway.pipeline.stages import Budget, Outcome, StageReport, Status
 from recsys.domain import Candidates, Scores
 
 Result = TypeVar("Result")
-Calls = Sequence[asyncio.Task[list[Outcome[Result]]]]
+SourceCalls = Sequence[asyncio.Task[list[Outcome[Result]]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,7 @@ def limit(batch: Sequence[Work], share: float) -> list[Work]:
 
 async def in_time(
     batch: Sequence[Work],
-    calls: Calls[Result],
+    calls: SourceCalls[Result],
     group: asyncio.TaskGroup,
     go_on: Callable[[Sequence[Work]], Coroutine[Any, Any, None]],
 ) -> None:
