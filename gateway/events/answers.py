@@ -44,8 +44,10 @@ _INSERT = """
 INSERT INTO answers (request_id, method, user_key, time, as_of, bundle_version, policy, degraded, items)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
-_PRUNE = "DELETE FROM answers WHERE time < ?"
+_PRUNE = "DELETE FROM answers WHERE row_id IN (SELECT row_id FROM answers WHERE time < ? LIMIT ?)"
 _MAX_BATCH = 500
+_MAX_PRUNED = 1_000
+"""Answers that are deleted with each batch, of those that are too old: no other worker waits long for its turn."""
 _PAUSE_SECONDS = 0.2
 _SECONDS_PER_DAY = 86_400
 
@@ -103,7 +105,7 @@ def _items(candidates: Candidates, scores: Scores) -> list[dict[str, object]]:
 
 
 class AnswerLog:
-    """Appends answers to a SQLite file of its own."""
+    """Appends answers to a SQLite file that the workers of a gateway share."""
 
     def __init__(
         self, path: Path, *, dropped: Callable[[int], None], keep_days: int = 30, capacity: int = 10_000
@@ -136,18 +138,17 @@ class AnswerLog:
             self._write(batch)
 
     def _write(self, batch: Sequence[LoggedAnswer]) -> None:
+        rows = [answer.row() for answer in batch]
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            self._connection.executemany(_INSERT, [answer.row() for answer in batch])
-            self._prune(batch[-1].time)
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            if self._connection.in_transaction:
-                self._connection.execute("ROLLBACK")
+            with sqlite.turn(self._path), sqlite.transaction(self._connection):
+                self._connection.executemany(_INSERT, rows)
+                self._prune(batch[-1].time)
+        except (sqlite3.Error, OSError) as error:
             logger.warning("%s: %d answers not logged: %s", self._path, len(batch), error)
             self._dropped(len(batch))
 
     def _prune(self, now: int) -> None:
         if now - self._pruned >= _SECONDS_PER_DAY:
-            self._connection.execute(_PRUNE, (now - self._keep_seconds,))
-            self._pruned = now
+            deleted = self._connection.execute(_PRUNE, (now - self._keep_seconds, _MAX_PRUNED)).rowcount
+            if deleted < _MAX_PRUNED:
+                self._pruned = now

@@ -1,7 +1,7 @@
 """Recorded events in one SQLite table that is durable before anything is acknowledged.
 
-The gateway writes it; `ingest --events-from` reads the rows after the tables' watermark. Row ids mean something only
-within one file, so each file has a log id, and a watermark belongs to a log id.
+The workers of a gateway write it, each in its turn; `ingest --events-from` reads the rows after the tables' watermark.
+Row ids mean something only within one file, so each file has a log id, and a watermark belongs to a log id.
 """
 
 from __future__ import annotations
@@ -46,11 +46,13 @@ INSERT INTO events (event_id, request_id, user_key, item_key, user_id, item_id, 
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING
 """
 _USERS = "SELECT DISTINCT user_key FROM events"
+_LAST = "SELECT coalesce(max(row_id), 0) FROM events"
+_SINCE = "SELECT row_id, user_key FROM events WHERE row_id > ? ORDER BY row_id LIMIT ?"
 _OF_USER = "SELECT row_id, item_key, type, value, time FROM events WHERE user_key = ? ORDER BY row_id"
 
 
 class SQLiteEventStore(EventStore):
-    """Events in a SQLite file, with one connection that writes and one that reads."""
+    """Events in a SQLite file, with one connection that writes, one that reads and one that looks for new events."""
 
     def __init__(self, path: Path) -> None:
         """Opens or creates the file; raises CannotStart if that fails."""
@@ -58,13 +60,16 @@ class SQLiteEventStore(EventStore):
         self._writer = open_events(path)
         self._reader = open_events(path)
         self._reading = threading.Lock()
+        self._watcher = open_events(path)
+        self._watching = threading.Lock()
         self.log_id = log_id(self._writer, path)
 
     def append(self, batches: Sequence[Sequence[Event]]) -> list[int]:
         """See `EventStore`; one transaction, synced to disk."""
         try:
-            return append_events(self._writer, batches)
-        except sqlite3.Error as error:
+            with sqlite.turn(self._path):
+                return append_events(self._writer, batches)
+        except (sqlite3.Error, OSError) as error:
             raise sqlite.unwritten(self._path, error) from error
 
     def events_of(self, user_key: str) -> tuple[RecordedEvent, ...]:
@@ -84,11 +89,28 @@ class SQLiteEventStore(EventStore):
         except sqlite3.Error as error:
             raise sqlite.unreadable(self._path, error) from error
 
+    def last_row_id(self) -> int:
+        """See `EventStore`."""
+        try:
+            with self._watching:
+                return int(self._watcher.execute(_LAST).fetchone()[0])
+        except sqlite3.Error as error:
+            raise sqlite.unreadable(self._path, error) from error
+
+    def recorded_since(self, row_id: int, limit: int) -> Sequence[tuple[int, str]]:
+        """See `EventStore`: one look at the end of the table, 3 µs."""
+        try:
+            with self._watching:
+                return self._watcher.execute(_SINCE, (row_id, limit)).fetchall()
+        except sqlite3.Error as error:
+            raise sqlite.unreadable(self._path, error) from error
+
     def close(self) -> None:
         """Closes the file."""
         self._writer.close()
-        with self._reading:
+        with self._reading, self._watching:
             self._reader.close()
+            self._watcher.close()
 
 
 def open_events(path: Path) -> sqlite3.Connection:
@@ -117,14 +139,8 @@ def append_events(connection: sqlite3.Connection, batches: Sequence[Sequence[Eve
     Raises:
         sqlite3.Error: nothing of any batch was written.
     """
-    connection.execute("BEGIN IMMEDIATE")
-    try:
+    with sqlite.transaction(connection):
         recorded = [connection.executemany(_INSERT, [astuple(event) for event in batch]).rowcount for batch in batches]
-        connection.execute("COMMIT")
-    except sqlite3.Error:
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
     return [max(0, count) for count in recorded]
 
 

@@ -35,7 +35,7 @@ class RecordedEvent:
 
 
 class EventStore(ABC):
-    """Where recorded events are kept. One thread appends; any thread may read meanwhile.
+    """Where recorded events are kept. One thread of each process appends; any thread may read meanwhile.
 
     Row ids ascend in the order of recording and are never used twice, but they mean something only within one log.
     """
@@ -57,6 +57,18 @@ class EventStore(ABC):
     @abstractmethod
     def users_with_events(self) -> Iterator[str]:
         """The keys of all users who have events; raises Unreachable."""
+
+    @abstractmethod
+    def last_row_id(self) -> int:
+        """Row id of the last event that any process has recorded, 0 if there is none; raises Unreachable."""
+
+    @abstractmethod
+    def recorded_since(self, row_id: int, limit: int) -> Sequence[tuple[int, str]]:
+        """Row id and user key of the first `limit` events after row `row_id`, in order; raises Unreachable.
+
+        Whatever any process has acknowledged is among them. Called by every request, on the event loop: it must take
+        microseconds where there is nothing new.
+        """
 
     @abstractmethod
     def close(self) -> None:
