@@ -46,10 +46,6 @@ class WireList:
         repeated, packed = self._forms(message)
         return -(-len(packed) // self._value_size) if packed else len(repeated)
 
-    def path(self, message: Message, field: str) -> str:
-        """The field that holds the values, for an error; `field` is the path of the message."""
-        return f"{field}.{self.packed_name if getattr(message, self.packed_name) else self.name}"
-
     def read(self, message: Message, field: str, error: type[RecsysError] = InvalidRequest) -> NDArray[Any]:
         """The values: packed ones as read-only `dtype`, integers of a repeated field as int64, which holds them all.
 

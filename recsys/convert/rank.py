@@ -43,11 +43,10 @@ def candidates_from_proto(message: rank_pb2.RankQuery, field: str = "query") -> 
     """
     n = _ITEM_IDS.size(message)
     if n > MAX_COUNT:
-        raise InvalidRequest(f"{_ITEM_IDS.path(message, field)}: {n}, at most {MAX_COUNT} are allowed")
+        raise InvalidRequest(f"{field}.item_ids: {n}, at most {MAX_COUNT} are allowed")
     item_ids = _ITEM_IDS.read(message, field)
     if has_repeats(item_ids):
-        path = _ITEM_IDS.path(message, field)
-        raise InvalidRequest(f"{path}: an item appears twice; send each candidate once")
+        raise InvalidRequest(f"{field}.item_ids: an item appears twice; send each candidate once")
     packed = message.packed_channels or message.packed_scores or message.packed_ranks
     names, scores, ranks = (_packed_evidence if packed else _repeated_evidence)(message, n, field)
     return Candidates.without_seeds(item_ids, names, scores, ranks)

@@ -22,7 +22,7 @@ MAX_COUNT = 2_000
 MAX_NAMES = 200
 """Most genres in one list."""
 
-EVENT_ITEMS = WireList("item_ids", "<i8")
+_ITEM_IDS = WireList("item_ids", "<i8")
 _TIMESTAMPS = WireList("timestamps", "<i8")
 _TYPES = WireList("types", "<i1")
 _VALUES = WireList("values", "<f4")
@@ -66,18 +66,16 @@ def history_from_proto(
         InvalidRequest: lists of different lengths or cut off, too many events, a negative time, an unknown type, an
             infinity.
     """
-    n = EVENT_ITEMS.size(message)
+    n = _ITEM_IDS.size(message)
     if limit is not None and n > limit:
-        path = EVENT_ITEMS.path(message, field)
-        raise InvalidRequest(f"{path}: {n} events, at most {limit} are allowed; send the latest ones")
-    item_ids = EVENT_ITEMS.read(message, field)
-    times = _of_each_event(_TIMESTAMPS, message, n, field)
+        raise InvalidRequest(f"{field}.item_ids: {n} events, at most {limit} are allowed; send the latest ones")
+    item_ids, times = _ITEM_IDS.read(message, field), _of_each_event(_TIMESTAMPS, message, n, field)
     types, values = _event_types(message, n, field), _event_values(message, n, field)
     if times is None:
         return History(item_ids, np.full(n, as_of, np.int64), types, values)
     in_order = not np.count_nonzero(times[1:] < times[:-1])
     if times[0] < 0 or not in_order:
-        refuse_where(times < 0, times, _TIMESTAMPS.path(message, field), "expected Unix seconds, 0 or more")
+        refuse_where(times < 0, times, f"{field}.timestamps", "expected Unix seconds, 0 or more")
     history = History(item_ids, times, types, values)
     return history if in_order else history.take(np.argsort(times, kind="stable"))
 
@@ -86,8 +84,7 @@ def _of_each_event(part: WireList, message: types_pb2.History, n: int, field: st
     """The values of one list, None if it is empty; raises InvalidRequest unless there is one per event."""
     values = part.read(message, field)
     if len(values) not in (0, n):
-        path = part.path(message, field)
-        raise InvalidRequest(f"{path}: {len(values)} entries for {n} item_ids; expected none or {n}")
+        raise InvalidRequest(f"{field}.{part.name}: {len(values)} entries for {n} item_ids; expected none or {n}")
     return values if len(values) else None
 
 
@@ -95,9 +92,7 @@ def _event_types(message: types_pb2.History, n: int, field: str) -> NDArray[np.i
     numbers = _of_each_event(_TYPES, message, n, field)
     if numbers is None:
         return np.full(n, RATING, np.int8)
-    unknown = beyond(numbers, _LAST_TYPE)
-    if np.count_nonzero(unknown):
-        refuse_where(unknown, numbers, _TYPES.path(message, field), f"expected 0 to {_LAST_TYPE}")
+    refuse_where(beyond(numbers, _LAST_TYPE), numbers, f"{field}.types", f"expected 0 to {_LAST_TYPE}")
     if np.count_nonzero(numbers) < n:
         numbers = np.where(numbers == 0, RATING, numbers)
     return numbers.astype(np.int8, copy=False)
@@ -107,10 +102,7 @@ def _event_values(message: types_pb2.History, n: int, field: str) -> Scores:
     values = _of_each_event(_VALUES, message, n, field)
     if values is None:
         return np.full(n, np.nan, np.float32)
-    infinite = np.isinf(values)
-    if np.count_nonzero(infinite):
-        path = _VALUES.path(message, field)
-        refuse_where(infinite, values, path, "expected a finite number, or NaN for none")
+    refuse_where(np.isinf(values), values, f"{field}.values", "expected a finite number, or NaN for none")
     return values
 
 
@@ -134,7 +126,7 @@ def history_to_proto(
     A message that is filled in where it belongs is not copied into the message around it.
     """
     message = types_pb2.History() if message is None else message
-    EVENT_ITEMS.write(message, history.item_ids, packed=packed)
+    _ITEM_IDS.write(message, history.item_ids, packed=packed)
     _TIMESTAMPS.write(message, history.timestamps, packed=packed)
     if packed or not (history.types == RATING).all():
         _TYPES.write(message, history.types, packed=packed)

@@ -168,15 +168,15 @@ def test_the_two_forms_of_different_lists_may_meet() -> None:
         (types_pb2.History(packed_item_ids=b"1234567"), "h.packed_item_ids: 7 bytes; expected a multiple of 8"),
         (packed_history(item_ids=[1]), "h.packed_item_ids: sent together with item_ids; send one of the two"),
         (packed_history(packed_timestamps=bytes(9)), "h.packed_timestamps: 9 bytes; expected a multiple of 8"),
-        (packed_history(packed_timestamps=bytes(8)), "h.packed_timestamps: 1 entries for 3 item_ids"),
-        (packed_history(packed_types=bytes(2)), "h.packed_types: 2 entries for 3 item_ids; expected none or 3"),
-        (packed_history(packed_values=bytes(16)), "h.packed_values: 4 entries for 3 item_ids"),
-        (types_pb2.History(packed_values=bytes(4)), "h.packed_values: 1 entries for 0 item_ids"),
-        (packed_history(packed_timestamps=column([-1, 2, 3], "<i8").tobytes()), "h.packed_timestamps[0]: -1; expected"),
-        (packed_history(packed_timestamps=column([1, 2, -3], "<i8").tobytes()), "h.packed_timestamps[2]: -3; expected"),
-        (packed_history(packed_types=bytes([1, 8, 1])), "h.packed_types[1]: 8; expected 0 to 7"),
-        (packed_history(packed_types=bytes([1, 1, 255])), "h.packed_types[2]: -1; expected 0 to 7"),
-        (packed_history(packed_values=column([1, 2, np.inf], "<f4").tobytes()), "h.packed_values[2]: inf; expected"),
+        (packed_history(packed_timestamps=bytes(8)), "h.timestamps: 1 entries for 3 item_ids"),
+        (packed_history(packed_types=bytes(2)), "h.types: 2 entries for 3 item_ids; expected none or 3"),
+        (packed_history(packed_values=bytes(16)), "h.values: 4 entries for 3 item_ids"),
+        (types_pb2.History(packed_values=bytes(4)), "h.values: 1 entries for 0 item_ids"),
+        (packed_history(packed_timestamps=column([-1, 2, 3], "<i8").tobytes()), "h.timestamps[0]: -1; expected"),
+        (packed_history(packed_timestamps=column([1, 2, -3], "<i8").tobytes()), "h.timestamps[2]: -3; expected"),
+        (packed_history(packed_types=bytes([1, 8, 1])), "h.types[1]: 8; expected 0 to 7"),
+        (packed_history(packed_types=bytes([1, 1, 255])), "h.types[2]: -1; expected 0 to 7"),
+        (packed_history(packed_values=column([1, 2, np.inf], "<f4").tobytes()), "h.values[2]: inf; expected"),
     ],
 )
 def test_a_bad_packed_history_is_refused_by_field(message: types_pb2.History, complaint: str) -> None:
@@ -186,7 +186,7 @@ def test_a_bad_packed_history_is_refused_by_field(message: types_pb2.History, co
 
 def test_the_limit_of_a_public_history_holds_for_both_forms() -> None:
     message = types_pb2.History(packed_item_ids=np.arange(2_001, dtype="<i8").tobytes())
-    with pytest.raises(InvalidRequest, match=r"history\.packed_item_ids: 2001 events, at most 2000"):
+    with pytest.raises(InvalidRequest, match=r"history\.item_ids: 2001 events, at most 2000"):
         convert.history_from_proto(message, as_of=NOW, limit=2_000)
 
 
@@ -204,9 +204,9 @@ def packed_candidates(**fields: Any) -> rank_pb2.RankQuery:
 @pytest.mark.parametrize(
     ("fields", "complaint"),
     [
-        ({"packed_item_ids": column([3, 3], "<i8").tobytes()}, "q.packed_item_ids: an item appears twice"),
+        ({"packed_item_ids": column([3, 3], "<i8").tobytes()}, "q.item_ids: an item appears twice"),
         ({"packed_item_ids": bytes(15)}, "q.packed_item_ids: 15 bytes; expected a multiple of 8"),
-        ({"packed_item_ids": np.arange(2_001, dtype="<i8").tobytes()}, "q.packed_item_ids: 2001, at most 2000"),
+        ({"packed_item_ids": np.arange(2_001, dtype="<i8").tobytes()}, "q.item_ids: 2001, at most 2000"),
         ({"item_ids": [1, 2]}, "q.packed_item_ids: sent together with item_ids"),
         ({"channels": [{"channel": "c"}]}, "q.packed_channels: sent together with channels"),
         ({"packed_channels": ["a", "a"]}, "q.packed_channels: a channel appears twice"),

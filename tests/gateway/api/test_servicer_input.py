@@ -23,9 +23,9 @@ BAD = [
     ({"history": types_pb2.History(item_ids=[1], timestamps=[-1])}, r"history.timestamps\[0\]: -1"),
     ({"history": types_pb2.History(item_ids=[1], values=[float("inf")])}, r"history.values\[0\]: inf"),
     ({"history": types_pb2.History(item_ids=[1], types=[42])}, r"history.types\[0\]: 42"),  # type: ignore[list-item]
-    ({"history": types_pb2.History(packed_item_ids=bytes(8 * 2_001))}, "history.packed_item_ids: 2001 events"),
+    ({"history": types_pb2.History(packed_item_ids=bytes(8 * 2_001))}, "history.item_ids: 2001 events"),
     ({"history": types_pb2.History(packed_item_ids=bytes(9))}, "history.packed_item_ids: 9 bytes"),
-    ({"history": types_pb2.History(packed_item_ids=bytes(8), packed_types=b"*")}, r"history.packed_types\[0\]: 42"),
+    ({"history": types_pb2.History(packed_item_ids=bytes(8), packed_types=b"*")}, r"history.types\[0\]: 42"),
     ({"filter": types_pb2.ItemFilter(genres_any=["Opera"])}, "filter.genres_any: unknown genre 'Opera'"),
     ({"filter": types_pb2.ItemFilter(genres_none=["Opera"])}, "filter.genres_none: unknown genre 'Opera'"),
     ({"filter": types_pb2.ItemFilter(min_year=2, max_year=1)}, "filter.min_year: 2 is after"),
