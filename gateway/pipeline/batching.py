@@ -75,6 +75,9 @@ class Batcher:
     async def answer(self, request: Request, budget: Budget) -> Answer:
         """The pipeline's answer. A caller who goes away costs the others nothing.
 
+        Calls in progress are never cancelled, not even when all callers of a batch have gone: they end by themselves,
+        and grpc.aio keeps a kilobyte for good of every call that is cancelled (grpc/grpc#43360).
+
         Raises what goes wrong with this request and is not the failure of a source.
         """
         loop = asyncio.get_running_loop()
@@ -98,7 +101,6 @@ class Batcher:
                 task = asyncio.get_running_loop().create_task(self._run(batch), context=contextvars.Context())
                 self._running.add(task)
                 task.add_done_callback(self._running.discard)
-                _stop_when_all_have_gone(batch, task)
 
     async def _run(self, batch: Sequence[Job]) -> None:
         self._observe(len(batch))
@@ -134,17 +136,3 @@ class _Slot:
         give_back, self._give_back = self._give_back, None
         if give_back is not None:
             give_back()
-
-
-def _stop_when_all_have_gone(batch: Sequence[Job], task: asyncio.Task[None]) -> None:
-    """Stops the work on a batch once none of its callers is left."""
-    left = len(batch)
-
-    def one_less(answer: asyncio.Future[Answer]) -> None:
-        nonlocal left
-        left -= answer.cancelled()
-        if not left:
-            task.cancel()
-
-    for job in batch:
-        job.answer.add_done_callback(one_less)
