@@ -85,22 +85,22 @@ class Batcher:
         self._waiting.append(job)
         if len(self._waiting) == 1:
             loop.call_soon(self._leave)  # with the others that arrive in this turn of the loop
-        return await job.answer
+        try:
+            return await job.answer
+        except asyncio.CancelledError:
+            if job in self._waiting:
+                self._waiting.remove(job)
+            raise
 
     def _leave(self) -> None:
-        """Sends batches off while there are slots, and requests whose callers still wait."""
+        """Sends batches off while there are slots and requests."""
         while self._free > 0 and self._waiting:
-            batch: list[Job] = []
-            while self._waiting and len(batch) < self._limits.size:
-                job = self._waiting.popleft()
-                if not job.answer.done():
-                    batch.append(job)
-            if batch:
-                self._free -= 1
-                # In a context of its own, because a batch is nobody's call.
-                task = asyncio.get_running_loop().create_task(self._run(batch), context=contextvars.Context())
-                self._running.add(task)
-                task.add_done_callback(self._running.discard)
+            batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limits.size))]
+            self._free -= 1
+            # In a context of its own, because a batch is nobody's call.
+            task = asyncio.get_running_loop().create_task(self._run(batch), context=contextvars.Context())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
 
     async def _run(self, batch: Sequence[Job]) -> None:
         self._observe(len(batch))

@@ -31,9 +31,9 @@ class Answer:
         return any(stage.status is not Status.OK for stage in self.stages)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Job:
-    """A request that waits for its answer."""
+    """A request that waits for its answer. Compared by identity."""
 
     request: Request
     budget: Budget

@@ -32,7 +32,9 @@ GROWTH_MIB = 16.0
 def cluster(trained: Workflow, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[LocalCluster, str]]:
     """The five servers on the small production bundle."""
     folder = tmp_path_factory.mktemp("cancelled") / "run"
-    running, target = started(trained.config.store("production").root, folder, hang_seconds=60.0, gateway_settings={})
+    running, target = started(
+        trained.config.store("production").root, folder, hang_seconds=60.0, gateway_settings={"budget-seconds": "30"}
+    )
     yield running, target
     running.stop()
 

@@ -352,6 +352,11 @@ async def test_a_request_is_refused_if_it_would_wait_longer_than_it_can(waiting:
         served.batcher.admit(Budget.of(0.9 * needed))
     assert refused.value.retry_seconds is not None
     assert 0.15 <= refused.value.retry_seconds < 3 * needed
+    for task in tasks[8:]:
+        task.cancel()
+    await asyncio.sleep(0)
+    with pytest.raises(Overloaded, match=r"^0 requests are waiting"):
+        served.batcher.admit(Budget.of(0.1))
     served.slow.open.set()
-    await asyncio.gather(*tasks)
+    await asyncio.gather(*tasks[:8])
     served.batcher.admit(Budget.of(0.0))
