@@ -107,7 +107,7 @@ def _follow(factory: ServingFactory, process: Process) -> Versions[Serving]:
     config = factory.config
     store, telemetry = BundleStore(config.bundle_root), process.telemetry
     versions: Versions[Serving] = Versions(store, ROLE, factory.load, check=_check, telemetry=telemetry)
-    versions.follow(config.poll_seconds, process.set_ready)
+    versions.follow(config.poll_seconds, process.set_ready, process.loaded)
     process.closing.callback(versions.close)
     return versions
 

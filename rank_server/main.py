@@ -35,7 +35,7 @@ async def build(config: RankServerConfig, process: Process) -> list[Service]:
     process.closing.callback(compute.close)
     process.closing.callback(versions.close)
     servicer = RankServicer(versions, compute, process.telemetry)
-    versions.follow(config.poll_seconds, process.set_ready)
+    versions.follow(config.poll_seconds, process.set_ready, process.loaded)
     return [Service(SERVICE_NAME, partial(rank_pb2_grpc.add_RankServiceServicer_to_server, servicer))]
 
 

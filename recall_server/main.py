@@ -79,7 +79,7 @@ async def build(config: RecallServerConfig, process: Process) -> list[Service]:
     process.closing.callback(compute.close)
     process.closing.callback(versions.close)
     servicer = RecallServicer(versions, compute, process.telemetry)
-    versions.follow(config.poll_seconds, process.set_ready)
+    versions.follow(config.poll_seconds, process.set_ready, process.loaded)
     return [Service(SERVICE_NAME, partial(recall_pb2_grpc.add_RecallServiceServicer_to_server, servicer))]
 
 

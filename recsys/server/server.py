@@ -23,6 +23,7 @@ from recsys import __version__, kernels
 from recsys.config import ServerConfig
 from recsys.errors import CannotStart, RecsysError
 from recsys.logs import write_logs
+from recsys.server import collector
 from recsys.server.calls import CallLimits, Calls
 from recsys.server.reflection import reflect
 from recsys.server.telemetry import Telemetry
@@ -112,6 +113,8 @@ class Process:
     """Closed after the drain, last entry first."""
     set_ready: Callable[[bool], None]
     """Reports whether the process can serve; may be called from any thread, before and after the server started."""
+    loaded: Callable[[], None] = lambda: None
+    """Is called when versions of the bundle were loaded or dropped, from any thread."""
 
 
 Build = Callable[[Config, Process], Awaitable[Sequence[Service]]]
@@ -144,8 +147,14 @@ class _Readiness:
                 logger.info("health is %s", "SERVING" if reported else "NOT_SERVING")
 
 
-async def serve(config: Config, build: Build[Config], *, stop: asyncio.Event | None = None) -> None:
-    """Serves until SIGTERM, SIGINT or `stop`, then drains and closes everything.
+async def serve(
+    config: Config,
+    build: Build[Config],
+    *,
+    stop: asyncio.Event | None = None,
+    loaded: Callable[[], None] = lambda: None,
+) -> None:
+    """Serves until SIGTERM, SIGINT or `stop`, then drains and closes everything. `loaded`: see `Process`.
 
     Raises:
         CannotStart: a port is in use.
@@ -159,7 +168,7 @@ async def serve(config: Config, build: Build[Config], *, stop: asyncio.Event | N
         loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_input, loop, stop)
     async with AsyncExitStack() as closing:
         telemetry, readiness = Telemetry.create(), _Readiness()
-        server = Server(config, telemetry, await build(config, Process(telemetry, closing, readiness.set)))
+        server = Server(config, telemetry, await build(config, Process(telemetry, closing, readiness.set, loaded)))
         port = server.bind()
         metrics = telemetry.serve(config.host, config.metrics_port)
         closing.callback(metrics.server_close)
@@ -187,7 +196,8 @@ def run(program: str, config_class: type[Config], build: Build[Config], argument
         write_logs(config.log_level, config.log_format)
         facts = {"kernels": kernels.form(), "config": config.model_dump(mode="json")}
         logger.info("%s %s starts", program, __version__, extra={"facts": facts})
-        asyncio.run(serve(config, build))
+        collector.collect_rarely()
+        asyncio.run(serve(config, build, loaded=collector.exempt_what_is_loaded))
     except RecsysError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return EXIT_CANNOT_START

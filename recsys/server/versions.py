@@ -75,12 +75,22 @@ class Versions(Generic[T]):
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def follow(self, poll_seconds: float, on_change: Callable[[bool], None]) -> None:
-        """Reads CURRENT now and every `poll_seconds`, in a thread; `on_change` learns whether a version is active."""
+    def follow(
+        self, poll_seconds: float, on_change: Callable[[bool], None], loaded: Callable[[], None] = lambda: None
+    ) -> None:
+        """Reads CURRENT now and every `poll_seconds`, in a thread.
+
+        `on_change` learns each time whether a version is active; `loaded` is called before, when versions have been
+        loaded or dropped since the last time.
+        """
 
         def refresh_until_closed() -> None:
+            known: set[str] = set()
             while True:
                 self.refresh()
+                if known != set(self._loaded):
+                    known = set(self._loaded)
+                    loaded()
                 on_change(self._active is not None)
                 if self._stopping.wait(poll_seconds):
                     return

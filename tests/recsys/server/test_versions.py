@@ -262,6 +262,26 @@ def test_following_reports_readiness_and_survives_an_unreadable_root(tmp_path: P
     assert reports[0] is False
 
 
+def test_following_tells_when_versions_were_loaded_or_dropped_before_it_tells_that_one_is_active(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versions_module, "LINGER_SECONDS", 0.0)
+    world, told, done = World(tmp_path), [], threading.Event()
+    releases = [("v1", None), ("v2", "v1"), ("v2", "v1"), ("v3", "v2")]
+
+    def on_change(is_active: bool) -> None:
+        told.append(is_active)
+        if releases:
+            world.publish(*releases.pop(0))
+        else:
+            done.set()
+
+    world.versions.follow(0.01, on_change, lambda: told.append(world.versions.ready_versions()))
+    assert done.wait(PATIENCE_SECONDS)
+    world.versions.close()
+    assert told[:8] == [False, ["v1"], True, ["v2", "v1"], True, True, ["v3", "v2"], True]
+
+
 def test_each_step_is_logged(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.publish("v1")
     with caplog.at_level(logging.INFO):
