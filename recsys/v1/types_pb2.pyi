@@ -110,7 +110,8 @@ Global___StageStatus: _TypeAlias = StageStatus  # noqa: Y015
 class History(_message.Message):
     """What a user did, oldest event first. The four lists are parallel:
     timestamps, types and values are either empty or as long as item_ids.
-    Each list is a repeated field, or the bytes of the packed field of the same name, never both.
+    Each list is a repeated field, or the bytes of the packed field of the same name, never both. Clients may keep to
+    the repeated fields.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
