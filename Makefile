@@ -6,7 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
 PEERS_VENV ?= .venv-peers
-RACE_VENV ?= .venv-race
+RACE_VENV := .venv-race
+TRITON_VENV := .venv-race-triton
 RACE_PIP := $(RACE_VENV)/bin/python -m pip --disable-pip-version-check
 PEERS_PIP := $(PEERS_VENV)/bin/python -m pip --disable-pip-version-check
 BIN := $(VENV)/bin
@@ -152,8 +153,15 @@ $(RACE_VENV)/.ready: benchmarks/race/requirements.txt pyproject.toml constraints
 	@$(RACE_PIP) install -q --no-compile -c constraints.txt -e '.[vector,rank]' -r benchmarks/race/requirements.txt
 	@touch $@
 
-race: setup $(RACE_VENV)/.ready ## Races this system against other servers on the published bundle. ARGS=--short: half a minute.
-	@$(BIN)/python benchmarks/race/run.py --dataset "$(DATASET)" --root "$(DATA_ROOT)" --peers-python "$(abspath $(RACE_VENV))/bin/python" $(ARGS)
+# Triton's wheels are for Linux on x86-64: where they cannot be installed the race says so, and goes on without.
+$(TRITON_VENV)/.ready: benchmarks/race/requirements-triton.txt
+	@echo "installing Triton"
+	@test -x $(TRITON_VENV)/bin/python || $(PYTHON) -m venv $(TRITON_VENV)
+	-@$(TRITON_VENV)/bin/python -m pip --disable-pip-version-check install -q --no-compile -r benchmarks/race/requirements-triton.txt
+	@touch $@
+
+race: setup $(RACE_VENV)/.ready $(TRITON_VENV)/.ready ## Races this system against other servers on the published bundle. ARGS=--short: half a minute.
+	@$(BIN)/python benchmarks/race/run.py --dataset "$(DATASET)" --root "$(DATA_ROOT)" $(ARGS)
 
 clean: ## Removes the environment and caches, not the data.
-	rm -rf $(VENV) $(PEERS_VENV) $(RACE_VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info
+	rm -rf $(VENV) $(PEERS_VENV) $(RACE_VENV) $(TRITON_VENV) .pytest_cache .mypy_cache .ruff_cache .coverage* build *.egg-info

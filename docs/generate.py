@@ -22,7 +22,7 @@ DOCKER = FOLDER.parent / "docker"
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
 try:
-    from tables import code, processes, protos, quality, settings  # found next to this script
+    from tables import code, processes, protos, quality, serving, settings  # found next to this script
 except ModuleNotFoundError as missing:
     sys.exit(f"docs/generate.py: {missing.name} is not installed; install the development tools with `make setup-dev`")
 
@@ -68,6 +68,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "headline": quality.headline,
     "result-pages": quality.result_pages,
     **quality.sections(),
+    **serving.sections(),
 }
 """What each generated part holds, by the name in its marker."""
 

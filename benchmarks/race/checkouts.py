@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 PLACES: Mapping[str, tuple[str, ...]] = {
-    "Budget": ("gateway.pipeline.stages", "gateway.stages"),
-    "ChannelSource": ("offline.ranking.in_process", "offline.sources"),
     "LocalCluster": ("offline.local.cluster", "recsys.cluster"),
-    "Pipeline": ("gateway.pipeline.pipeline", "gateway.pipeline"),
     "Ports": ("offline.local.cluster", "recsys.cluster"),
-    "RankerSource": ("offline.ranking.in_process", "offline.sources"),
     "Request": ("gateway.pipeline.request", "gateway.pipeline"),
     "ServedBundle": ("gateway.bundle.served", "gateway.served"),
+    "apply_filters": ("gateway.pipeline.filters", "gateway.filters"),
+    "best_first": ("gateway.pipeline.merge", "gateway.merge"),
+    "blended_scores": ("gateway.pipeline.merge", "gateway.merge"),
     "channel_class": ("recall_server.channels.registry", "recall_server.channels"),
     "channels_of": ("offline.local.serve", "offline.local"),
+    "merge": ("gateway.pipeline.merge", "gateway.merge"),
     "programs": ("offline.local.cluster", "recsys.cluster"),
     "wait_complete": ("offline.local.serve", "offline.local"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ class Spread:
 
     @classmethod
     def of_ratios(cls, above: Sequence[float], below: Sequence[float]) -> Self:
-        """Of `above / below`, round by round: what slows a whole round down cancels out."""
-        return cls.of([one / other for one, other in zip(above, below, strict=True)])
+        """Of `above / below`, round by round: what slows a whole round down cancels out. Over 0 it is infinite."""
+        return cls.of([one / other if other else math.inf for one, other in zip(above, below, strict=True)])
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -1,34 +1,66 @@
-"""The whole recommender in this process: the floor, the monoliths, and what every server's lists must equal."""
+"""The whole recommender in one process and one thread: the floor, and what the other servers of the race serve.
+
+It is the gateway's pipeline without what a gateway is for: the same functions and models, called one after the other,
+with no deadlines, no breakers, no reports and no event loop. `race.users` compares its lists with the pipeline's.
+"""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from race.checkouts import named
 from rank_server.scoring import Ranker
 from recsys.bundle import BundleStore
+from recsys.domain import NO_IDS, Candidates, RankQuery, RecallQuery, RecallResult, Scores
 
-COUNT = 10
-"""Items per request."""
-
-UNLIMITED_SECONDS = 3_600.0
-"""In one process nothing is late."""
+apply_filters, best_first = named("apply_filters"), named("best_first")
+blended_scores, merge = named("blended_scores"), named("merge")
 
 
-class InProcess:
-    """Pipeline, models and texts of a published bundle."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that has begun."""
 
-    def __init__(self, bundle: Any, pipeline: Any) -> None:
-        """`bundle`: a `ServedBundle`, `pipeline`: a `Pipeline` over sources in this process."""
-        self._bundle = bundle
-        self._pipeline = pipeline
-        self._budget, self._request = named("Budget"), named("Request")
-        texts, item_ids = bundle.texts, bundle.catalogue.item_ids.tolist()
+    request: Any
+    """A `gateway.pipeline.request.Request`."""
+    sequence: Any
+    seen_item_ids: Any
+
+    def recall_query(self, policy: Any) -> RecallQuery:
+        """What a channel is asked."""
+        request = self.request
+        history, count = self.sequence.last(policy.history_limit), max(policy.count, request.count)
+        return RecallQuery(history, request.as_of, count, self.seen_item_ids, user_id=request.user_id)
+
+    def rank_query(self, policy: Any, candidates: Candidates) -> RankQuery:
+        """What the ranker is asked."""
+        history = self.sequence.last(policy.rank_history_limit)
+        return RankQuery(history, self.request.as_of, candidates, user_id=self.request.user_id)
+
+
+Answer = tuple[Candidates, Scores]
+"""Items, best first, and their scores."""
+
+
+class Gateway:
+    """What a gateway does between its calls, with the gateway's files of a bundle."""
+
+    def __init__(self, served: Any) -> None:
+        """`served`: a `ServedBundle`."""
+        self.served = served
+        self.policy = served.manifest.policy
+        if self.policy.rerank is not None or self.policy.ranking != "ranked":
+            raise ValueError(
+                f"bundle {served.version} re-ranks or serves no ranked order; the race is for one that ranks"
+            )
+        self._request = named("Request")
+        item_ids, texts = served.catalogue.item_ids.tolist(), served.texts
         titles = [json.dumps(title) for title in texts.titles]
-        # What a body says about an item does not depend on the request, so it is written once.
+        # What a body says of an item does not depend on the request, so it is written once.
         self._items = [
             f'{{"item_id":{item_id},"item_key":{json.dumps(key)},"title":{title},"score":'
             for item_id, key, title in zip(item_ids, texts.keys, titles, strict=True)
@@ -39,56 +71,93 @@ class InProcess:
 
     @classmethod
     def open(cls, bundle_root: Path) -> Self:
+        """Loads the gateway's files of the released bundle of the store at `bundle_root`."""
+        store = BundleStore(bundle_root)
+        return cls(named("ServedBundle").load(store.open(store.release().current), ""))
+
+    def ask(self, user_id: int, count: int) -> Asked:
+        """A user's request with the stored history, resolved as the gateway does it."""
+        history = self.served.history(self.served.user(user_id, None), ())
+        as_of = self.served.as_of(history, 0)
+        request = self._request(history.until(as_of), as_of, count, user_id=user_id)
+        return Asked(request, request.history.sequence(), request.history.seen_item_ids())
+
+    def to_rank(self, asked: Asked, results: Mapping[str, RecallResult]) -> Candidates:
+        """The candidates of all channels, by name in the order of the policy: merged, filtered, best of the blend."""
+        count = asked.request.count
+        candidates = merge(results)
+        if len(candidates) < count:
+            query = RecallQuery(asked.sequence.last(0), asked.request.as_of, count, asked.seen_item_ids)
+            candidates = merge({**results, "fallback": self.served.fallback.recall(query)})
+        candidates = apply_filters(
+            candidates,
+            self.served.catalogue,
+            forbidden_ids=asked.seen_item_ids,
+            hidden_ids=NO_IDS,
+            item_filter=asked.request.item_filter,
+        ).kept
+        candidates, _ = best_first(candidates, blended_scores(candidates, self.policy))
+        return candidates.take(slice(0, max(self.policy.rank_count, count)))
+
+    def finish(self, asked: Asked, candidates: Candidates, scores: Scores) -> Answer:
+        """The answer that the ranker's scores of the candidates give."""
+        candidates, scores = best_first(candidates, scores)
+        return candidates.take(slice(0, asked.request.count)), scores[: asked.request.count]
+
+    def body(self, answer: Answer) -> bytes:
+        """The answer as JSON, with everything that `recsys.v1.RecommendResponse` says about the items."""
+        candidates, scores = answer
+        present, rows_of = candidates.seed_present, self.served.catalogue.rows
+        seed_rows = iter(rows_of(candidates.seed_item_ids[present]).tolist())
+        rows, ranks_of = rows_of(candidates.item_ids).tolist(), candidates.ranks.tolist()
+        items = []
+        for row, score, ranks, seeded in zip(rows, scores.tolist(), ranks_of, present.tolist(), strict=True):
+            reasons = []
+            for channel, rank, has_seed in zip(candidates.channels, ranks, seeded, strict=True):
+                end = self._seeds[next(seed_rows)] if has_seed else "}"
+                if rank > 0:
+                    reasons.append((rank, f'{{"channel":"{channel}","rank":{rank}{end}'))
+            reasons.sort()
+            facts = ",".join([text for _, text in reasons])
+            items.append(f'{self._items[row]}{score!r},"reasons":[{facts}]}}')
+        version, listed = self.served.version, ",".join(items)
+        return f'{{"bundle_version":"{version}","degraded":false,"items":[{listed}]}}'.encode()
+
+
+class InProcess:
+    """Gateway, channels and ranker of one bundle."""
+
+    def __init__(self, gateway: Gateway, channels: Mapping[str, Any], ranker: Ranker) -> None:
+        self.gateway = gateway
+        self._channels = channels
+        self._ranker = ranker
+
+    @classmethod
+    def open(cls, bundle_root: Path) -> Self:
         """Loads the released bundle of the store at `bundle_root`."""
         store = BundleStore(bundle_root)
         bundle = store.open(store.release().current)
-        served = named("ServedBundle").load(bundle, "")
-        policy, channel_class = bundle.manifest.policy, named("channel_class")
-        sources = [
-            named("ChannelSource")(channel_class(channel.name).open(bundle.folder)) for channel in policy.channels
+        channel_class = named("channel_class")
+        names = [policy.name for policy in bundle.manifest.policy.channels]
+        channels = {name: channel_class(name).open(bundle.folder) for name in names}
+        return cls(Gateway.open(bundle_root), channels, Ranker.open(bundle.folder))
+
+    def answers(self, batch: Sequence[Asked]) -> list[Answer]:
+        """Answers a batch, in order, with one call of each model."""
+        gateway, policy = self.gateway, self.gateway.policy
+        found = {
+            channel.name: self._channels[channel.name].recall([asked.recall_query(channel) for asked in batch])
+            for channel in policy.channels
+        }
+        candidates = [
+            gateway.to_rank(asked, {name: results[place] for name, results in found.items()})
+            for place, asked in enumerate(batch)
         ]
-        ranker = named("RankerSource")(Ranker.open(bundle.folder))
-        pipeline = named("Pipeline")(
-            served.catalogue, policy, sources, ranker, served.fallback, reranker=served.reranker
-        )
-        return cls(served, pipeline)
+        queries = [asked.rank_query(policy, own) for asked, own in zip(batch, candidates, strict=True)]
+        scores = self._ranker.score(queries)
+        return [gateway.finish(*parts) for parts in zip(batch, candidates, scores, strict=True)]
 
-    def request(self, user_id: int, count: int = COUNT) -> Any:
-        """A user's request with the stored history, as the gateway resolves it."""
-        user = self._bundle.user(user_id, None)
-        history = self._bundle.history(user, ())
-        as_of = self._bundle.as_of(history, 0)
-        return self._request(history.until(as_of), as_of, count, user_id=user_id)
-
-    async def answers(self, requests: Sequence[Any]) -> list[Any]:
-        """Answers a batch, in order; raises RuntimeError for an answer that lacks something."""
-        answers: list[Any] = await self._pipeline.run(requests, self._budget.of(UNLIMITED_SECONDS))
-        for answer in answers:
-            if answer.degraded:
-                raise RuntimeError(f"degraded in one process: {[stage.cause for stage in answer.stages]}")
-        return answers
-
-    def body(self, answer: Any) -> bytes:
-        """The answer as JSON, with everything that `recsys.v1.RecommendResponse` tells about the items."""
-        candidates, rows_of = answer.candidates, self._bundle.catalogue.rows
-        present = candidates.seed_present
-        seed_rows = iter(rows_of(candidates.seed_item_ids[present]).tolist())
-        parts = []
-        columns = zip(
-            rows_of(candidates.item_ids).tolist(),
-            answer.scores.tolist(),
-            candidates.ranks.tolist(),
-            present.tolist(),
-            strict=True,
-        )
-        for row, score, ranks, seeded in columns:
-            reasons = []
-            for channel, rank, has_seed in zip(candidates.channels, ranks, seeded, strict=True):
-                seed = self._seeds[next(seed_rows)] if has_seed else "}"
-                if rank > 0:
-                    reasons.append((rank, f'{{"channel":"{channel}","rank":{rank}{seed}'))
-            reasons.sort()
-            found = ",".join([text for _, text in reasons])
-            parts.append(f'{self._items[row]}{score!r},"reasons":[{found}]}}')
-        version = self._bundle.version
-        return f'{{"bundle_version":"{version}","degraded":false,"items":[{",".join(parts)}]}}'.encode()
+    def bodies(self, user_ids: Sequence[int], count: int) -> list[bytes]:
+        """A body per user, from the request to the last byte."""
+        batch = [self.gateway.ask(user_id, count) for user_id in user_ids]
+        return [self.gateway.body(answer) for answer in self.answers(batch)]

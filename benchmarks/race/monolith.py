@@ -2,8 +2,8 @@
 
     RACE_BUNDLES=ROOT uvicorn race.monolith:app --workers 2
 
-A request is computed on the event loop. It is CPU work that holds the interpreter's lock, so a thread pool adds
-hand-overs and no parallelism.
+A request is computed on the event loop: it is work for the processor that mostly holds the interpreter's lock, so a
+thread pool adds hand-overs and no parallelism.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from fastapi import FastAPI, Response
 
-from race.in_process import COUNT, InProcess
+from race.in_process import InProcess
 
 app = FastAPI(openapi_url=None)
 _recommender = InProcess.open(Path(os.environ["RACE_BUNDLES"]))
 
 
 @app.get("/recommend")
-async def recommend(user_id: int, count: int = COUNT) -> Response:
+async def recommend(user_id: int, count: int = 10) -> Response:
     """The best `count` items for a user."""
-    (answer,) = await _recommender.answers([_recommender.request(user_id, count)])
-    return Response(_recommender.body(answer), media_type="application/json")
+    (body,) = _recommender.bodies([user_id], count)
+    return Response(body, media_type="application/json")

@@ -2,13 +2,14 @@
 
     PYTHONPATH=CHECKOUT:benchmarks python -m race.serve_checkout --bundles ROOT --folder FOLDER
 
-Prints one JSON object when every server is ready: `target` HOST:PORT of the gateway, `metrics` and `pids` by server.
+Prints one JSON object when every server is ready: `target` (HOST:PORT of the gateway), `metrics` and `pids` by server.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -35,7 +36,9 @@ def main() -> None:
         cluster.wait_healthy(READY_SECONDS)
         named("wait_complete")(ports.target("gateway"), READY_SECONDS)
         metrics = {server.name: server.metrics_target for server in servers}
-        print(json.dumps({"target": ports.target("gateway"), "metrics": metrics, "pids": cluster.pids()}), flush=True)
+        ready = {"target": ports.target("gateway"), "metrics": metrics, "pids": cluster.pids()}
+        print(json.dumps(ready), flush=True)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of standard input comes with it
         sys.stdin.read()
 
 

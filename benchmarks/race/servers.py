@@ -1,4 +1,4 @@
-"""What takes part: how each server is started, what it is asked, and how its answers are read."""
+"""What takes part: how each server is started, what it is sent, and what comes back."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import struct
 import subprocess
 import sys
-import time
 import urllib.request
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -19,8 +18,9 @@ from pathlib import Path
 import grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from offline.local.cluster import free_ports
+from race.http2 import without_request_id
 from race.processes import tree
+from recsys import kernels
 from recsys.v1.recommend_pb2 import RecommendRequest, RecommendResponse
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -28,9 +28,10 @@ BENCHMARKS = CHECKOUT / "benchmarks"
 METHOD = "/recsys.v1.RecommendationService/Recommend"
 START_SECONDS = 180.0
 TRIES = 20
-"""How often a list that is to be compared is asked for until it is complete."""
-ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
-"""On two cores, threads of linear algebra only wait for each other; every server gets the same."""
+"""How often a body that is to be compared is asked for until it is complete."""
+NUMPY_KERNELS = {kernels.FORCE_NUMPY: "1"}
+"""Environment that makes a process use numpy and ONNX Runtime in place of our compiled kernels."""
+_ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +45,9 @@ class Setting:
     count: int = 10
     """Items per request."""
     deadline_seconds: float = 1.0
-    """An answer that takes longer does not count; callers that can tell it to the server do."""
+    """A caller gives up then; callers that can say so to the server do."""
     budget_seconds: float | None = None
-    """Of our gateway; None: its default."""
+    """Of our gateways; None: their default."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,36 +57,42 @@ class Target:
     address: str
     """HOST:PORT."""
     path: str
-    """The path of a request, `{user}` and `{count}` filled in."""
     headers: Mapping[str, str]
     body: bytes
-    """Of one request; empty for GET."""
+    """Of the request; empty for GET."""
     grpc: bool
     """HTTP/2 with several requests per connection; otherwise HTTP/1.1 with one at a time."""
 
 
 class Server(ABC):
-    """One server that takes part. Start it once, stop it once."""
+    """One server that takes part."""
+
+    resident = True
+    """Whether it runs on while others are measured; False where it is busy even when nobody asks."""
 
     def __init__(self, name: str, setting: Setting) -> None:
         self.name = name
         self.setting = setting
         self.folder = setting.folder / name.replace(" ", "-")
-        self.processes: dict[str, int] = {}
-        """Process id by the name of its part."""
+        self.parts: dict[str, list[int]] = {}
+        """Process ids by the name of the part; empty while it does not run."""
         self._running = ExitStack()
 
     @abstractmethod
     def start(self) -> None:
-        """Returns when it answers."""
+        """Returns when it answers; raises RuntimeError where it does not."""
 
     @abstractmethod
     def target(self, user_id: int) -> Target:
         """What asks for this user's recommendations."""
 
     @abstractmethod
-    def item_ids(self, user_id: int) -> list[int]:
-        """A user's items as this server orders them; raises where the answer is not complete."""
+    def body(self, user_id: int) -> bytes:
+        """A complete answer, without what differs from answer to answer; raises RuntimeError where it gives none."""
+
+    @abstractmethod
+    def item_ids(self, body: bytes) -> list[int]:
+        """The items of a body, best first."""
 
     def outcomes(self) -> Counter[str]:
         """Requests so far by how they ended, as the server counts them; empty where it does not."""
@@ -94,26 +101,33 @@ class Server(ABC):
     def stop(self) -> None:
         """Ends all its processes."""
         self._running.close()
-        self.processes = {}
+        self.parts = {}
 
-    def _spawn(self, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path) -> subprocess.Popen[str]:
-        """A process that ends with this server; what it writes to standard error goes to its log."""
+    def spawn(self, arguments: Sequence[str], environment: Mapping[str, str], cwd: Path) -> subprocess.Popen[str]:
+        """A process that `stop` ends; what it writes to standard error goes to its log."""
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self._running.enter_context((self.folder / "output.log").open("w"))
         process = subprocess.Popen(
             arguments,
             cwd=cwd,
-            env={**os.environ, **ONE_THREAD, **environment},
+            env={**os.environ, **_ENVIRONMENT, **environment},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,
         )
-        self._running.callback(_end, process)
+        self._running.callback(end, process)
         return process
 
+    def not_started(self) -> RuntimeError:
+        """With the last line of its log."""
+        log = self.folder / "output.log"
+        lines = log.read_text(errors="replace").split("\n") if log.exists() else []
+        return RuntimeError("did not start: " + next((line for line in reversed(lines) if line.strip()), "no output"))
 
-def _end(process: subprocess.Popen[str]) -> None:
+
+def end(process: subprocess.Popen[str]) -> None:
+    """Closes its standard input and terminates it; kills it where that does not help."""
     if process.stdin is not None:
         process.stdin.close()
     process.terminate()
@@ -122,10 +136,12 @@ def _end(process: subprocess.Popen[str]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
 
 
 class Checkout(Server):
-    """The five processes of a checkout of this project, as `make serve` starts them."""
+    """The servers of a checkout of this project, as `make serve` starts them."""
 
     def __init__(self, name: str, setting: Setting, checkout: Path = CHECKOUT) -> None:
         super().__init__(name, setting)
@@ -135,22 +151,21 @@ class Checkout(Server):
 
     def start(self) -> None:
         """See `Server`."""
-        process = self._spawn(
-            [
-                *(sys.executable, "-m", "race.serve_checkout", "--bundles", str(self.setting.bundles)),
-                *("--folder", str(self.folder)),
-                *(("--budget-seconds", f"{self.setting.budget_seconds:g}") if self.setting.budget_seconds else ()),
-            ],
-            {"PYTHONPATH": f"{self._checkout}:{BENCHMARKS}"},
-            self._checkout,
-        )
+        budget = self.setting.budget_seconds
+        arguments = [
+            *(sys.executable, "-m", "race.serve_checkout", "--bundles", str(self.setting.bundles)),
+            *("--folder", str(self.folder)),
+            *(("--budget-seconds", f"{budget:g}") if budget else ()),
+        ]
+        process = self.spawn(arguments, {"PYTHONPATH": f"{self._checkout}:{BENCHMARKS}"}, self._checkout)
         assert process.stdout is not None
         line = process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self.name} did not start; see {self.folder}")
+            raise self.not_started()
         ready = json.loads(line)
-        self._address, self._metrics = ready["target"], [ready["metrics"]["gateway"]]
-        self.processes = ready["pids"]
+        self._address = ready["target"]
+        self._metrics = [place for name, place in ready["metrics"].items() if name.startswith("gateway")]
+        self.parts = {name: tree(pid) for name, pid in ready["pids"].items()}
 
     def target(self, user_id: int) -> Target:
         """See `Server`."""
@@ -163,22 +178,23 @@ class Checkout(Server):
         }
         return Target(self._address, METHOD, headers, framed, grpc=True)
 
-    def item_ids(self, user_id: int) -> list[int]:
+    def body(self, user_id: int) -> bytes:
         """See `Server`."""
         with grpc.insecure_channel(self._address) as channel:
-            ask = channel.unary_unary(
-                METHOD,
-                request_serializer=RecommendRequest.SerializeToString,
-                response_deserializer=RecommendResponse.FromString,
-            )
+            ask = channel.unary_unary(METHOD, request_serializer=RecommendRequest.SerializeToString)
             for _ in range(TRIES):
-                answer = ask(self._request(user_id), timeout=30)
+                message: bytes = ask(self._request(user_id), timeout=30)
+                answer = RecommendResponse.FromString(message)
                 if not answer.degraded:
-                    return [item.item_id for item in answer.items]
+                    return without_request_id(message)
         raise RuntimeError(f"{self.name}: {TRIES} times degraded for user {user_id}: {answer.stages}")
 
+    def item_ids(self, body: bytes) -> list[int]:
+        """See `Server`."""
+        return [item.item_id for item in RecommendResponse.FromString(body).items]
+
     def outcomes(self) -> Counter[str]:
-        """`ok`, `degraded`, `refused`, `failed`, and `aborted`: calls that the client gave up."""
+        """`ok`, `degraded`, `refused`, `late`, `failed`, and `aborted`: calls that the client gave up."""
         found: Counter[str] = Counter()
         for address in self._metrics:
             with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as response:
@@ -207,68 +223,50 @@ def outcomes_of(text: str) -> Counter[str]:
     return found
 
 
-_OUTCOME_OF_CODE = {"OK": "", "RESOURCE_EXHAUSTED": "refused", "CANCELLED": "aborted"}
+_OUTCOME_OF_CODE = {"OK": "", "RESOURCE_EXHAUSTED": "refused", "DEADLINE_EXCEEDED": "late", "CANCELLED": "aborted"}
 
 
-class OverHTTP(Server):
-    """A server that answers GET /recommend with JSON."""
+class Floor:
+    """The in-process recommender of a checkout, in a process that waits to be asked."""
 
-    address = ""
-    path = "/recommend?user_id={user}&count={count}"
+    def __init__(self, name: str, setting: Setting, checkout: Path, environment: Mapping[str, str]) -> None:
+        self.name = name
+        self._setting, self._checkout, self._environment = setting, checkout, dict(environment)
+        self._process: subprocess.Popen[str] | None = None
 
-    def target(self, user_id: int) -> Target:
-        """See `Server`."""
-        path = self.path.format(user=user_id, count=self.setting.count)
-        return Target(self.address, path, {}, b"", grpc=False)
-
-    def item_ids(self, user_id: int) -> list[int]:
-        """See `Server`."""
-        with urllib.request.urlopen(f"http://{self.address}{self.target(user_id).path}", timeout=30) as response:
-            answer = json.load(response)
-        if answer["degraded"]:
-            raise RuntimeError(f"{self.name}: degraded for user {user_id}")
-        return [item["item_id"] for item in answer["items"]]
-
-    def _wait(self, process: subprocess.Popen[str], user_id: int) -> None:
-        """Returns when a request is answered; raises RuntimeError where none is in time, or the process has ended."""
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.item_ids(user_id)
-                return
-            except (OSError, ValueError):
-                if process.poll() is not None or time.monotonic() > deadline:
-                    raise RuntimeError(f"{self.name} does not answer; see {self.folder}") from None
-                time.sleep(0.2)
-
-
-class Monolith(OverHTTP):
-    """FastAPI and uvicorn with the models in each of two workers."""
-
-    WORKERS = 2
-
-    def __init__(self, name: str, setting: Setting, python: Path, *, environment: Mapping[str, str]) -> None:
-        """`python`: the interpreter of the peers' environment."""
-        super().__init__(name, setting)
-        self._python = python
-        self._environment = dict(environment)
-
-    def start(self) -> None:
-        """See `Server`."""
-        (port,) = free_ports(1)
-        self.address = f"127.0.0.1:{port}"
-        process = self._spawn(
+    def start(self, user_ids: Sequence[int]) -> None:
+        """Loads the bundle."""
+        users = ",".join(str(user_id) for user_id in user_ids)
+        self._process = subprocess.Popen(
             [
-                *(str(self._python), "-m", "uvicorn", "race.monolith:app", "--workers", str(self.WORKERS)),
-                *("--port", str(port), "--loop", "uvloop", "--http", "httptools"),
-                *("--no-access-log", "--log-level", "warning"),
+                *(sys.executable, "-m", "race.floor", "--bundles", str(self._setting.bundles), "--users", users),
+                *("--count", str(self._setting.count)),
             ],
-            {
-                "PYTHONPATH": f"{CHECKOUT}:{BENCHMARKS}",
-                "RACE_BUNDLES": str(self.setting.bundles),
-                **self._environment,
-            },
-            CHECKOUT,
+            cwd=self._checkout,
+            env={**os.environ, **_ENVIRONMENT, "PYTHONPATH": f"{self._checkout}:{BENCHMARKS}", **self._environment},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
-        self._wait(process, 1)
-        self.processes = {f"process {number}": pid for number, pid in enumerate(tree(process.pid), 1)}
+        self._line()
+
+    def milliseconds(self, batch: int, seconds: float) -> float:
+        """CPU milliseconds per request in batches of `batch`."""
+        assert self._process is not None
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{batch} {seconds}\n")
+        self._process.stdin.flush()
+        return float(self._line())
+
+    def _line(self) -> str:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"the floor of {self.name} ended; what it wrote stands above")
+        return line
+
+    def stop(self) -> None:
+        """Ends the process."""
+        if self._process is not None:
+            end(self._process)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gateway.bundle.state import StoredHistories
-from race.in_process import InProcess
+from gateway.pipeline.pipeline import Pipeline
+from offline.ranking.in_process import ChannelSource, RankerSource, run_pipeline
+from race.in_process import Gateway
+from rank_server.scoring import Ranker
+from recall_server.channels.registry import open_channels
 from recsys.bundle import BundleStore
 
 LOADED = 8
@@ -31,14 +33,16 @@ def by_history_length(bundle_root: Path, n: int) -> dict[int, int]:
 
 
 def offline_lists(bundle_root: Path, user_ids: Sequence[int], count: int) -> dict[int, list[int]]:
-    """The items of each user as one process makes them, one request at a time."""
-    recommender = InProcess.open(bundle_root)
-
-    async def answers() -> list[Any]:
-        return [(await recommender.answers([recommender.request(user_id, count)]))[0] for user_id in user_ids]
-
-    found = asyncio.run(answers())
-    return {user_id: answer.candidates.item_ids.tolist() for user_id, answer in zip(user_ids, found, strict=True)}
+    """The items of each user as the pipeline of `offline evaluate` makes them, one request at a time."""
+    store = BundleStore(bundle_root)
+    folder, gateway = store.open(store.release().current).folder, Gateway.open(bundle_root)
+    served = gateway.served
+    sources = [ChannelSource(channel) for channel in open_channels(gateway.policy, folder)]
+    ranker = RankerSource(Ranker.open(folder))
+    pipeline = Pipeline(served.catalogue, gateway.policy, sources, ranker, served.fallback)
+    requests = [gateway.ask(user_id, count).request for user_id in user_ids]
+    answers = run_pipeline(pipeline, requests, batch=1)
+    return {user_id: answer.candidates.item_ids.tolist() for user_id, answer in zip(user_ids, answers, strict=True)}
 
 
 def differences(expected: Mapping[int, list[int]], found: Mapping[int, list[int]]) -> list[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
-from race.closed_loop import command, latencies_of
+from race import closed_loop
+from race.closed_loop import Done, command, done_of
 from race.figures import Spread, percentile
+from race.rounds import counted_of, recovery
 from race.servers import Target, outcomes_of
 from race.users import differences
 
@@ -22,13 +26,14 @@ def test_a_percentile_is_the_nearest_rank() -> None:
 def test_ratios_are_of_the_same_round() -> None:
     """Both are twice as slow in the second round, which therefore says the same."""
     assert Spread.of_ratios([10, 5, 12], [20, 10, 16]) == Spread(0.5, 0.5, 0.75, 3)
+    assert Spread.of_ratios([1], [0]).median == math.inf
     with pytest.raises(ValueError, match="shorter"):
         Spread.of_ratios([1, 2], [1])
 
 
 def test_h2load_counts_only_what_was_answered() -> None:
     log = "1796077446864872\t200\t41225\n1796077446864876\t-1\t9\n1796077446864868\t503\t7\n1796077446864869\t200\t83\n"
-    assert latencies_of(log) == [41225, 83]
+    assert done_of(log) == Done([41225, 83], 2)
 
 
 def test_requests_in_flight_are_streams_of_grpc_and_connections_of_http() -> None:
@@ -42,6 +47,12 @@ def test_requests_in_flight_are_streams_of_grpc_and_connections_of_http() -> Non
     assert "-d" not in flags(grpc=False)
 
 
+def test_requests_in_flight_are_shared_out_evenly() -> None:
+    targets = [Target("127.0.0.1:1", "/x", {}, b"", grpc=False)] * 8
+    with pytest.raises(ValueError, match="take a multiple"):
+        closed_loop.run(targets, in_flight=12, seconds=0.1)
+
+
 def test_outcomes_come_from_the_gateway_and_from_codes() -> None:
     text = """\
 # TYPE recsys_requests_total counter
@@ -53,9 +64,23 @@ recsys_rpc_seconds_count{code="OK",method="RecommendationService/Recommend"} 100
 recsys_rpc_seconds_count{code="RESOURCE_EXHAUSTED",method="RecommendationService/Recommend"} 7.0
 recsys_rpc_seconds_count{code="DEADLINE_EXCEEDED",method="RecommendationService/Recommend"} 2.0
 recsys_rpc_seconds_count{code="CANCELLED",method="RecommendationService/Recommend"} 3.0
+recsys_rpc_seconds_count{code="INTERNAL",method="RecommendationService/Recommend"} 1.0
 recsys_rpc_seconds_count{code="OK",method="RecommendationService/Status"} 55.0
 """
-    assert outcomes_of(text) == {"ok": 90, "degraded": 10, "refused": 7, "failed": 2, "aborted": 3}
+    assert outcomes_of(text) == {"ok": 90, "degraded": 10, "refused": 7, "late": 2, "failed": 1, "aborted": 3}
+
+
+def test_what_is_degraded_refused_failed_or_late_does_not_count() -> None:
+    outcomes = Counter(ok=5, degraded=2, refused=1, aborted=4)
+    shares, counted = counted_of(Done([1_000] * 9 + [2_000_000], failed=2), outcomes, 1.0)
+    assert counted == 12 - 2 - 1 - 1 - 2
+    assert shares == {"degraded": 2 / 12, "refused": 1 / 12, "failed": 2 / 12, "late": 1 / 12}
+
+
+def test_recovery_ends_with_the_last_request_that_does_not_count() -> None:
+    rows = [(1.0, "late"), (2.1, "ok"), (2.5, "degraded"), (2.75, "refused"), (3.0, "ok")]
+    assert recovery(rows, 2.0) == 0.75
+    assert recovery(rows[:2], 2.0) == 0.0
 
 
 def test_another_order_is_another_list() -> None:
