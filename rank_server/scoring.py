@@ -14,15 +14,16 @@ so a tree ensemble and an attention network over the history run on the same ser
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
-from recsys.bundle import Bundle
+from rank_server.graphs import Feed, Graph, open_graph
+from recsys.bundle import Bundle, golden
 from recsys.catalogue import Catalogue
 from recsys.domain import RankQuery, Scores
 from recsys.errors import BundleMismatch, ContractBroken
@@ -40,42 +41,54 @@ MENU = (
     "history_mask",
 )
 
-Feed = dict[str, NDArray[Any]]
 NO_SCORES: Scores = np.empty(0, np.float32)
+
+logger = logging.getLogger(__name__)
 
 
 class Ranker:
     """Scores candidates. Safe to use from several threads."""
 
-    def __init__(self, store: FeatureStore, session: ort.InferenceSession) -> None:
-        """Raises BundleMismatch unless the graph's inputs are on the menu and its only output is `score`."""
+    def __init__(self, store: FeatureStore, graph: Graph) -> None:
+        """Raises BundleMismatch unless the graph's inputs are on the menu."""
         self._store = store
-        self._session = session
-        self._inputs = {node.name: node.type for node in session.get_inputs()}
-        unknown = sorted(set(self._inputs) - set(MENU))
-        outputs = [node.name for node in session.get_outputs()]
-        if unknown or outputs != ["score"]:
-            raise BundleMismatch(
-                f"{GRAPH_FILE}: inputs {sorted(self._inputs)} and outputs {outputs}; expected inputs among "
-                f"{', '.join(MENU)} and the output score; export the ranker again"
-            )
+        self._graph = graph
+        self._inputs = graph.inputs
+        if not set(graph.inputs) <= set(MENU):
+            found, known = ", ".join(sorted(graph.inputs)), ", ".join(MENU)
+            raise BundleMismatch(f"{GRAPH_FILE}: inputs {found}; expected some of {known}; export the ranker again")
 
     @classmethod
     def open(cls, folder: Path) -> Self:
         """Reads the graph, the feature arrays and the catalogue below `folder`."""
-        return cls(FeatureStore.open(folder), open_session(folder / GRAPH_FILE))
+        return cls(FeatureStore.open(folder), open_graph(folder / GRAPH_FILE))
 
     @classmethod
     def load(cls, bundle: Bundle) -> Self:
-        """Like `open`; raises BundleMismatch if the manifest names other features than this software computes."""
-        ranker = cls.open(bundle.folder)
-        check_feature_names(f"bundle {bundle.version}", bundle.manifest.feature_names, ranker.feature_names)
-        return ranker
+        """Like `open`; compiled trees repeat the golden requests against ONNX Runtime, and the log says what scores.
+
+        Raises BundleMismatch if the manifest names other features than this software computes, or for a bundle without
+        golden requests.
+        """
+        store = FeatureStore.open(bundle.folder)
+        check_feature_names(f"bundle {bundle.version}", bundle.manifest.feature_names, store.feature_names)
+
+        def examples() -> NDArray[np.float32]:
+            return np.concatenate([store.features(query) for query in golden.rank_queries(bundle.folder)])
+
+        graph = open_graph(bundle.folder / GRAPH_FILE, examples)
+        logger.info("the ranker of bundle %s is scored by %s", bundle.version, graph.form)
+        return cls(store, graph)
 
     @property
     def feature_names(self) -> tuple[str, ...]:
         """Columns of `features`, in order."""
         return self._store.feature_names
+
+    @property
+    def used_columns(self) -> NDArray[np.int64] | None:
+        """Columns of `features` that a score depends on, ascending; None: all may count."""
+        return self._graph.used_columns
 
     @property
     def catalogue(self) -> Catalogue:
@@ -99,7 +112,7 @@ class Ranker:
 
     def _run(self, query: RankQuery) -> Scores:
         n = len(query.candidates)
-        scores = np.asarray(self._session.run(["score"], self._feed(query))[0], np.float32) if n else NO_SCORES
+        scores = self._graph.run(self._feed(query)) if n else NO_SCORES
         if scores.shape != (n,):
             raise ContractBroken(f"{GRAPH_FILE}: scores of shape {scores.shape} for {n} candidates")
         return scores
@@ -119,16 +132,6 @@ class Ranker:
                 history["history_mask"] = history["history_mask"].astype(np.float32)
             feed |= history
         return {name: array for name, array in feed.items() if name in self._inputs}
-
-
-def open_session(path: Path) -> ort.InferenceSession:
-    """A session on one thread that never spins: a process does not have a core to itself."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def history_inputs(catalogue: Catalogue, query: RankQuery) -> Feed:

@@ -85,6 +85,11 @@ def check_recall(folder: Path, role: str, recall: Recall) -> None:
         _check_ids(where, expected, found)
 
 
+def rank_queries(folder: Path) -> list[RankQuery]:
+    """The queries of the ranker's golden requests; raises as `recorded` does."""
+    return [_rank_query_from_json(query) for query, _ in recorded(folder, "rank")]
+
+
 def check_rank(folder: Path, rank: Rank) -> None:
     """Repeats the golden requests on the ranker; raises BundleMismatch, which names the first difference."""
     pairs = recorded(folder, "rank")

@@ -33,13 +33,13 @@ cdef class Ensemble:
     `node_column` is at most `threshold`; bit l of `left_leaves` is set where leaf l of the tree is on the node's left.
     Leaves are numbered from left to right, at most 64 a tree; their values are those from `leaf_start[t]` on.
 
-    Nothing is checked: an index out of range reads foreign memory.
+    The arrays are not checked: an index out of range reads foreign memory.
     """
 
     cdef const int32_t[::1] column, node_start, node_column, leaf_start
     cdef const float[::1] missing, threshold, leaf_value
     cdef const uint64_t[::1] left_leaves
-    cdef Py_ssize_t base_column
+    cdef Py_ssize_t base_column, width
     cdef float base_weight
     cdef bint wide
 
@@ -50,11 +50,17 @@ cdef class Ensemble:
         self.threshold, self.left_leaves = threshold, left_leaves
         self.leaf_start, self.leaf_value = leaf_start, leaf_value
         self.base_column, self.base_weight = base_column, base_weight
+        self.width = max(np.max(column, initial=-1), base_column) + 1
         self.wide = np.diff(leaf_start).max(initial=0) > 32
 
     def score(self, const float[:, ::1] features):
-        """float32[n] for float32[n, F]. Adds in single precision, tree by tree, as ONNX Runtime does."""
+        """float32[n] for float32[n, F]; ValueError where F is too small.
+
+        Adds in single precision, tree by tree, as ONNX Runtime does.
+        """
         cdef Py_ssize_t start, rows, n = features.shape[0]
+        if features.shape[1] < self.width:
+            raise ValueError(f"features of {features.shape[1]} columns, expected at least {self.width}")
         scores = np.zeros(n, np.float32)
         cdef float[::1] out = scores
         cdef float *block = <float *>malloc((self.column.shape[0] + 1) * BLOCK * sizeof(float))

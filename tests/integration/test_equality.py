@@ -22,7 +22,8 @@ from offline.local.cluster import LocalCluster, Ports, programs
 from offline.local.serve import HEALTHY_SECONDS, served
 from offline.protocols.targets import TargetKind, Targets
 from offline.workflow.workflow import Workflow
-from rank_server.scoring import GRAPH_FILE, Ranker, open_session
+from rank_server.graphs import open_graph
+from rank_server.scoring import GRAPH_FILE, Ranker
 from recall_server.channels.vector import VectorChannel
 from recsys.domain import NO_IDS, History
 from recsys.errors import BundleMismatch
@@ -118,7 +119,7 @@ def test_one_broken_feature_is_seen(trained: Workflow, gateway: str, models: Mod
     store, column = FeatureStore.open(folder), ITEM_NAMES.index(WEIGHTY)
     items = store.items.copy()
     items[:, column] = np.roll(items[:, column], 1)
-    wrong = replace(models, ranker=Ranker(replace(store, items=items), open_session(folder / GRAPH_FILE)))
+    wrong = replace(models, ranker=Ranker(replace(store, items=items), open_graph(folder / GRAPH_FILE)))
     assert trained.ranking.policy.ranking == "ranked"
     assert parity(wrong, answers, targets).equal_entries < 0.99
 

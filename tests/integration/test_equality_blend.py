@@ -25,7 +25,8 @@ from offline.protocols.targets import TargetKind, Targets
 from offline.ranking.rankers.choice import RankerChoice
 from offline.workflow.config import OfflineConfig
 from offline.workflow.workflow import Workflow
-from rank_server.scoring import GRAPH_FILE, MENU, Feed, Ranker, open_session
+from rank_server.graphs import Feed, open_graph
+from rank_server.scoring import GRAPH_FILE, MENU, Ranker
 from recall_server.channels.als import ALSChannel
 from recsys.bundle import Bundle
 from recsys.domain import History, RankQuery
@@ -184,7 +185,7 @@ def other_ratings(models: Models, folder: Path, scratch: Path) -> Models:
     store = FeatureStore.open(folder)
     assert store.rating is not None
     rating = replace(store.rating, biases=np.roll(store.rating.biases, 1))
-    return replace(models, ranker=Ranker(replace(store, rating=rating), open_session(folder / GRAPH_FILE)))
+    return replace(models, ranker=Ranker(replace(store, rating=rating), open_graph(folder / GRAPH_FILE)))
 
 
 def other_weights(models: Models, folder: Path, scratch: Path) -> Models:
@@ -193,7 +194,7 @@ def other_weights(models: Models, folder: Path, scratch: Path) -> Models:
     (weight,) = [constant for constant in graph.graph.initializer if constant.name == "weight1"]
     weight.CopyFrom(numpy_helper.from_array(np.asarray(0.9 * WEIGHTS["network"], np.float32), weight.name))
     onnx.save(graph, scratch / "ranker.onnx")
-    return replace(models, ranker=Ranker(FeatureStore.open(folder), open_session(scratch / "ranker.onnx")))
+    return replace(models, ranker=Ranker(FeatureStore.open(folder), open_graph(scratch / "ranker.onnx")))
 
 
 def other_histories(models: Models, folder: Path, scratch: Path) -> Models:

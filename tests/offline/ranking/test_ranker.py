@@ -32,6 +32,7 @@ from offline.ranking.rankers.trees import (
 )
 from offline.ranking.rankers.trees_export import Base, export_onnx
 from offline.ranking.samples import record_queries
+from rank_server.trees import Trees
 from recsys.domain import RecallQuery
 from recsys.errors import ContractBroken, DataError
 from recsys.features import FUSED
@@ -110,6 +111,9 @@ def test_a_graph_that_scores_otherwise_is_an_error(data: RankingData, tmp_path: 
     graph = onnx.load(tmp_path / "honest.onnx").graph
     assert [node.name for node in graph.input] == ["features"]
     assert [node.name for node in graph.output] == ["score"]
+    trees = Trees.read(tmp_path / "honest.onnx")
+    assert len(trees.leaf_start) - 1 == booster.num_trees()
+    assert set(trees.used_columns()) == {*np.flatnonzero(booster.feature_importance()), NAMES.index(FUSED)}
     with pytest.raises(ContractBroken, match="differ from LightGBM"):
         export_onnx(_Liar(booster), tmp_path / "lie.onnx", base=base, probe=part.features)
 

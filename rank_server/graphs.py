@@ -1,0 +1,121 @@
+"""What scores the features of candidates: the bundle's ONNX graph, by ONNX Runtime or by the compiled trees.
+
+ONNX Runtime judges: the compiled trees take its place only where they score alike.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from rank_server.trees import NotTrees, Trees
+from recsys import kernels
+from recsys.domain import Scores
+from recsys.errors import BundleMismatch
+
+if kernels.COMPILED:
+    from recsys.kernels._trees import Ensemble
+
+logger = logging.getLogger(__name__)
+
+TOLERANCE = 1e-6
+"""Largest difference between a score of the compiled trees and that of ONNX Runtime, absolutely or relative to it."""
+PROBES = 256
+"""Rows around the thresholds of the trees that both score."""
+
+Feed = dict[str, NDArray[Any]]
+Features = NDArray[np.float32]
+
+
+class Graph(ABC):
+    """From inputs of the menu to one score per candidate."""
+
+    inputs: Mapping[str, str]
+    """The type of each input by name, in ONNX Runtime's words: `tensor(float)`."""
+    used_columns: NDArray[np.int64] | None
+    """Columns of the features that a score depends on, ascending; None: all may count."""
+    form: str
+    """What computes the scores, for the log."""
+
+    @abstractmethod
+    def run(self, feed: Feed) -> Scores:
+        """float32[n]; `feed` has exactly `inputs`."""
+
+
+class OnnxGraph(Graph):
+    """Any graph, run by ONNX Runtime."""
+
+    def __init__(self, session: ort.InferenceSession, form: str = "ONNX Runtime") -> None:
+        """Raises BundleMismatch unless `score` is the only output."""
+        outputs = [node.name for node in session.get_outputs()]
+        if outputs != ["score"]:
+            raise BundleMismatch(f"the ranker's graph has the outputs {outputs}, expected score; export it again")
+        self._session = session
+        self.used_columns = None
+        self.inputs = {node.name: node.type for node in session.get_inputs()}
+        self.form = form
+
+    def run(self, feed: Feed) -> Scores:
+        """See `Graph`."""
+        return np.asarray(self._session.run(["score"], feed)[0], np.float32)
+
+
+class TreeGraph(Graph):
+    """A tree ensemble over the features, compiled."""
+
+    def __init__(self, trees: Trees) -> None:
+        self._ensemble = Ensemble(**trees.arrays())
+        self.inputs = {"features": "tensor(float)"}
+        self.form = "compiled trees"
+        self.used_columns = trees.used_columns()
+
+    def run(self, feed: Feed) -> Scores:
+        """See `Graph`."""
+        return self._ensemble.score(feed["features"])
+
+
+def open_session(path: Path) -> ort.InferenceSession:
+    """A session on one thread that never spins: a process does not have a core to itself."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def open_graph(path: Path, examples: Callable[[], Features] | None = None) -> Graph:
+    """The graph at `path`, compiled where it is a tree ensemble that scores as ONNX Runtime does, else run by it.
+
+    Both score rows around the thresholds of the trees, and those of `examples`, float32[n, F]. Where they differ, this
+    software is at fault, or its compiler: that is logged as an error, and ONNX Runtime serves the graph as it is.
+    """
+    session = open_session(path)
+    if not kernels.COMPILED:
+        return OnnxGraph(session, f"ONNX Runtime; kernels: {kernels.form()}")
+    try:
+        trees = Trees.read(path)
+    except NotTrees as reason:
+        return OnnxGraph(session, f"ONNX Runtime; not compiled: {reason}")
+    judge, compiled = OnnxGraph(session), TreeGraph(trees)
+    rows = trees.probes(PROBES, session.get_inputs()[0].shape[1])
+    if examples is not None:
+        rows = np.concatenate([rows, examples()])
+    difference = _largest_difference(judge.run({"features": rows}), compiled.run({"features": rows}))
+    if difference > TOLERANCE:
+        logger.error("%s: compiled trees differ from ONNX Runtime by %.2g on %d rows", path, difference, len(rows))
+        return OnnxGraph(session, f"ONNX Runtime; the compiled trees differ by {difference:.2g}")
+    return compiled
+
+
+def _largest_difference(expected: Scores, found: Scores) -> float:
+    """Absolutely, or relative to scores above 1; infinite where one of them is no number."""
+    apart = np.abs(found.astype(np.float64) - expected) / np.maximum(1.0, np.abs(expected))
+    return float(np.where(np.isnan(apart), np.inf, apart).max(initial=0.0))
