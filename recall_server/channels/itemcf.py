@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -14,11 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from recall_server.channels.base import Channel
 from recall_server.channels.evidence import ValueScale, history_weights
 from recall_server.channels.files import check_items, map_array, read_facts
+from recall_server.channels.links import make_links
 from recsys.allowed import Allowed
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
-from recsys.domain import History, Mask, RecallQuery, RecallResult, Scores
-from recsys.ordering import top_k
+from recsys.domain import History, RecallQuery, RecallResult, Scores
 
 FACTS_FILE = "itemcf/facts.json"
 NEIGHBOURS_FILE = "itemcf/neighbours.npy"
@@ -38,18 +37,6 @@ class ItemCFFacts(BaseModel):
     half_life_days: float | None = Field(gt=0, description="a past event loses half its weight in this time")
 
 
-@dataclass(frozen=True, slots=True)
-class _Evidence:
-    """The links of one history's m distinct known items."""
-
-    rows: NDArray[np.int64]
-    """int64[m]: catalogue rows of the past items."""
-    targets: NDArray[np.int32]
-    """int32[m, k]: catalogue rows that they link to, each once; the row after the last is no item."""
-    contributions: NDArray[np.float32]
-    """float32[m, k]: weight of the past item times weight of the link; 0 is no link."""
-
-
 class ItemCFChannel(Channel):
     """Scores an item by the sum of what each past item contributes to it.
 
@@ -66,8 +53,7 @@ class ItemCFChannel(Channel):
         """`neighbours`: int32[items, k], rows that each item links to; `weights`: float32[items, k], above 0."""
         self.catalogue = catalogue
         self.facts = facts
-        self._neighbours = neighbours
-        self._weights = weights
+        self._links = make_links(neighbours, weights)
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -88,44 +74,16 @@ class ItemCFChannel(Channel):
         return cls.open(bundle.folder)
 
     def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Allowed]) -> list[RecallResult]:
-        """Sums the links of each history, masks, and names the strongest past item of each candidate."""
+        """Sums the links of each history, and names the strongest past item of each candidate."""
         return [self._search(query, own) for query, own in zip(queries, allowed, strict=True)]
 
     def _search(self, query: RecallQuery, allowed: Allowed) -> RecallResult:
-        evidence = self._evidence(query.history)
-        sums = np.bincount(
-            evidence.targets.ravel(), weights=evidence.contributions.ravel(), minlength=len(self.catalogue) + 1
-        )[:-1]
-        scores = np.where(sums > 0, sums, -np.inf).astype(np.float32)
-        allowed.forbid(scores, -np.inf)
-        rows = top_k(scores, query.count)
-        seeds, present = self._seeds(evidence, rows)
-        return RecallResult(self.catalogue.item_ids[rows], scores[rows], seeds, present)
-
-    def _evidence(self, history: History) -> _Evidence:
-        rows, weights = self.history_weights(history)
-        return _Evidence(rows, self._neighbours.take(rows, axis=0), self._weights.take(rows, axis=0) * weights[:, None])
+        past, weights = self.history_weights(query.history)
+        passing = None if allowed.passing is None else allowed.passing.mask.view(np.uint8)
+        rows, scores, seeds = self._links.best(past, weights, query.count, excluded=allowed.excluded, passing=passing)
+        ids = self.catalogue.item_ids
+        return RecallResult(ids[rows], scores, ids[past[seeds]], np.ones(len(rows), np.bool_))
 
     def history_weights(self, history: History) -> tuple[NDArray[np.int64], Scores]:
         """Distinct known rows of a history in ascending order, and the weight of each; see `evidence`."""
         return history_weights(history, self.catalogue, self.facts.value_scale, self.facts.half_life_days)
-
-    def _seeds(self, evidence: _Evidence, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], Mask]:
-        """For each candidate row the id of the past item that contributed most, and whether there is one."""
-        n, n_past = len(rows), len(evidence.rows)
-        if not n:
-            return np.empty(0, np.int64), np.empty(0, np.bool_)
-        # The table has one line per candidate, and a last line that collects all links to other items.
-        line_of_row = np.full(len(self.catalogue) + 1, n, np.int64)
-        line_of_row[rows] = np.arange(n)
-        # The link from past item j to candidate i is cell (i, j), flat i * n_past + j: three times as fast as pairs.
-        cells = line_of_row.take(evidence.targets)
-        cells *= n_past
-        cells += np.arange(n_past)[:, None]
-        table = np.zeros((n + 1) * n_past, np.float32)
-        table[cells.ravel()] = evidence.contributions.ravel()
-        # The seed of a candidate is the past item with the largest contribution in its line.
-        table = table.reshape(n + 1, n_past)[:n]
-        best = table.argmax(axis=1)
-        present = table[np.arange(n), best] > 0
-        return np.where(present, self.catalogue.item_ids[evidence.rows[best]], 0), present

@@ -175,9 +175,10 @@ def test_a_value_below_the_least_is_no_evidence() -> None:
 
 def test_arrays_are_mapped_not_read(folder: Path) -> None:
     channel = ItemCFChannel.open(folder)
-    assert isinstance(channel._weights.base, np.memmap)
-    assert isinstance(channel._neighbours.base, np.memmap)
+    mapped = Path("/proc/self/maps").read_text()
+    assert [str(folder / file) in mapped for file in (NEIGHBOURS_FILE, WEIGHTS_FILE)] == [True, True]
     assert channel_class("itemcf") is ItemCFChannel
+    assert type(channel) is ItemCFChannel
 
 
 @pytest.mark.parametrize(
