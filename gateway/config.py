@@ -14,8 +14,13 @@ RANKER = "rank"
 """Name of the rank server among the backends, and its role in the bundle."""
 
 
-Target = Annotated[str, Field(pattern=r"^\S+:[0-9]+$", title="HOST:PORT")]
-"""Where a process listens; `--help` shows the title."""
+Targets = Annotated[str, Field(pattern=r"^[^\s+]+:[0-9]+(\+[^\s+]+:[0-9]+)*$", title="HOST:PORT[+HOST:PORT…]")]
+"""Where the processes of one role listen; `--help` shows the title."""
+
+
+def split_targets(targets: str) -> list[str]:
+    """HOST:PORT of each process."""
+    return targets.split("+")
 
 
 def _local(role: str) -> str:
@@ -45,12 +50,16 @@ class GatewayConfig(ServerConfig):
     max_message_mib: int = Field(
         default=4, ge=1, le=1024, description="largest message that is accepted from clients, in MiB"
     )
-    recall: dict[str, Target] = Field(
+    recall: dict[str, Targets] = Field(
         default={name: _local(name) for name in CHANNELS},
-        description="where each recall channel listens: NAME=HOST:PORT, separated by commas; a JSON object in the "
-        "environment, a table in the file; those that the bundle's policy does not name are not called",
+        description="where each recall channel listens: NAME=HOST:PORT, separated by commas, or several processes of a "
+        "channel, NAME=HOST:PORT+HOST:PORT; a JSON object in the environment, a table in the file; those that the "
+        "bundle's policy does not name are not called",
     )
-    rank: Target = Field(default=_local(RANKER), description="where the rank server listens: HOST:PORT")
+    rank: Targets = Field(
+        default=_local(RANKER),
+        description="where the rank server listens: HOST:PORT, or several processes, HOST:PORT+HOST:PORT",
+    )
     events_file: Path = Field(
         default=Path("data/demo/events/events.sqlite"), description="SQLite file of the recorded events"
     )

@@ -10,9 +10,10 @@ import grpc
 from gateway import background
 from gateway.api.servicer import GatewayServicer
 from gateway.backends.backends import Backend, RankBackend, RecallBackend
+from gateway.backends.workers import Workers
 from gateway.bundle.gateway_golden import check_gateway
 from gateway.bundle.hidden import HiddenItems
-from gateway.config import RANKER, GatewayConfig
+from gateway.config import RANKER, GatewayConfig, split_targets
 from gateway.events.answers import AnswerLog
 from gateway.events.recorder import EventRecorder
 from gateway.events.sqlite_store import SQLiteEventStore
@@ -41,8 +42,10 @@ async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
         )
     hidden = HiddenItems(config.hidden_items)
     recorder, answers = _open_files(config, process)
-    recall, rank = _connect(config, process)
-    backends: list[Backend] = [*recall, rank]
+    recall, rank = _connect(config)
+    backends: list[Backend] = [*(one for channel in recall for one in channel.members), *rank.members]
+    for backend in backends:
+        process.closing.push_async_callback(backend.close)
     factory = ServingFactory(config, recall, rank, hidden, process.telemetry, recorder.log_id)
     versions = _follow(factory, process)
     rollout = Rollout(lambda: versions.active().servable, backends, timeout_seconds=config.rollout_timeout_seconds)
@@ -79,13 +82,13 @@ def _open_files(config: GatewayConfig, process: Process) -> tuple[EventRecorder,
     return recorder, answers
 
 
-def _connect(config: GatewayConfig, process: Process) -> tuple[list[RecallBackend], RankBackend]:
+def _connect(config: GatewayConfig) -> tuple[list[Workers[RecallBackend]], Workers[RankBackend]]:
     """Connects to the other processes."""
-    recall = [RecallBackend(name, target, config) for name, target in config.recall.items()]
-    rank = RankBackend(RANKER, config.rank, config)
-    for backend in (*recall, rank):
-        process.closing.push_async_callback(backend.close)
-    return recall, rank
+    recall = [
+        Workers([RecallBackend(name, target, config) for target in split_targets(targets)])
+        for name, targets in config.recall.items()
+    ]
+    return recall, Workers([RankBackend(RANKER, target, config) for target in split_targets(config.rank)])
 
 
 def _probe(backends: Sequence[Backend], rollout: Rollout, process: Process) -> None:
@@ -96,7 +99,7 @@ def _probe(backends: Sequence[Backend], rollout: Rollout, process: Process) -> N
             if backend.name in rollout.used_names:
                 await backend.probe()
 
-        background.start(f"probe of {backend.name}", probe, backend.pause_seconds, process.closing)
+        background.start(f"probe of {backend.name} at {backend.target}", probe, backend.pause_seconds, process.closing)
 
     for backend in backends:
         begin(backend)

@@ -1,8 +1,8 @@
 """Which bundle version new requests are pinned to, and when the gateway moves to the next one.
 
-It moves when its own files are loaded and the rank server and every reachable channel have the version ready. A
+It moves when its own files are loaded and a rank server and every reachable process have the version ready. A
 process that is missing, or refuses, delays the move by `timeout_seconds` at most and is degraded from then on. An
-unreachable channel delays nothing. Requests in flight keep the version they began with.
+unreachable one delays nothing, unless it is the only rank server. Requests in flight keep the version they began with.
 """
 
 from __future__ import annotations
@@ -85,10 +85,11 @@ class Rollout:
     def _missing(self, target: Serving) -> list[str]:
         """The processes that the move waits for, and why."""
         missing = []
+        ready = {backend.name for backend in self._backends if backend.is_ready(target.version)}
         for backend in self._backends:
             if backend.name not in target.backend_names or backend.is_ready(target.version):
                 continue
-            if backend.reachable or backend.name == target.ranker_name:
+            if backend.reachable or (backend.name == target.ranker_name and backend.name not in ready):
                 missing.append(
                     f"{backend.name} ({backend.refusal(target.version) or backend.cause or 'still loading'})"
                 )

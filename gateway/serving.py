@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from gateway.backends.backends import RankBackend, RecallBackend
 from gateway.backends.sources import GrpcRankSource, GrpcRecallSource
+from gateway.backends.workers import Workers
 from gateway.bundle.hidden import HiddenIds, HiddenItems
 from gateway.bundle.served import ServedBundle
 from gateway.config import GatewayConfig
@@ -58,8 +59,8 @@ class ServingFactory:
     """Builds a `Serving` from a bundle; `Versions` calls it for every version, in its own thread."""
 
     config: GatewayConfig
-    recall: Sequence[RecallBackend]
-    rank: RankBackend
+    recall: Sequence[Workers[RecallBackend]]
+    rank: Workers[RankBackend]
     hidden: HiddenItems
     telemetry: Telemetry
     log: str
@@ -105,7 +106,7 @@ class ServingFactory:
         return Pipeline(
             served.catalogue,
             policy,
-            [GrpcRecallSource(backend, served.version, self.telemetry) for backend in self.recall],
+            [GrpcRecallSource(workers, served.version, self.telemetry) for workers in self.recall],
             GrpcRankSource(self.rank, served.version, self.telemetry),
             served.fallback,
             HiddenIds(self.hidden, served.identities),

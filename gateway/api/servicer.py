@@ -98,7 +98,11 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         used_names = self.rollout.used_names
         backends = [
             recommend_pb2.BackendStatus(
-                name=backend.name, reachable=backend.reachable, cause=backend.cause, status=backend.status
+                name=backend.name,
+                target=backend.target,
+                reachable=backend.reachable,
+                cause=backend.cause,
+                status=backend.status,
             )
             for backend in self.backends
             if not used_names or backend.name in used_names

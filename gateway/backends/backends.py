@@ -60,6 +60,8 @@ class Backend(ABC):
         self.channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
         self.wanted_version = ""
         """The version that requests are pinned to; the breaker closes when the process has it."""
+        self.in_flight = 0
+        """Calls that are not answered yet."""
         self.reachable = False
         self.reads_packed = False
         """Whether calls may use packed fields: as the last probe found, until an answer proves it outdated."""
@@ -105,6 +107,7 @@ class Backend(ABC):
         self.breaker.check()
         if timeout <= 0:
             raise DeadlinePassed(f"{self.name}: no time was left to call it")
+        self.in_flight += 1
         try:
             response = await method()
         except grpc.aio.AioRpcError as error:
@@ -113,6 +116,8 @@ class Backend(ABC):
             if isinstance(failure, Unreachable) or (late and timeout >= self.config.min_counted_timeout_seconds):
                 self.breaker.failed(str(failure))
             raise failure from error
+        finally:
+            self.in_flight -= 1
         if response is None:  # grpc.aio, if the deadline passes while the answer arrives
             raise DeadlinePassed(f"{self.name}: the answer arrived too late to be read")
         self.breaker.succeeded()

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from gateway.backends.backends import Backend, RankBackend, RecallBackend
+from gateway.backends.workers import Workers
 from gateway.pipeline.measure import TimedResponse, observe_call
 from gateway.pipeline.stages import RankSource, RecallSource, SourceAnswer
 from recsys import convert
@@ -34,27 +35,33 @@ Response = TypeVar("Response", bound=BatchResponse)
 
 
 class GrpcRecallSource(RecallSource):
-    """A recall server, pinned to one bundle version."""
+    """The recall servers of one channel, pinned to one bundle version."""
 
-    def __init__(self, backend: RecallBackend, version: str, telemetry: Telemetry) -> None:
-        """Asks `backend` for `version` and nothing else."""
-        self.name = backend.name
+    def __init__(self, workers: Workers[RecallBackend], version: str, telemetry: Telemetry) -> None:
+        """Asks `workers` for `version` and nothing else."""
+        self.name = workers.name
         self.bundle_version = version
-        self._backend = backend
+        self._workers = workers
         self._telemetry = telemetry
 
     async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
         """See `RecallSource`; also refuses an answer of another channel."""
-        response = await _understood(self._backend, partial(self._ask, queries), timeout)
-        if response.channel != self.name:
-            raise ContractBroken(
-                f"{self._backend.target} is channel {response.channel!r}, expected {self.name!r}: check the ports"
-            )
+        response = await self._workers.ask(self.bundle_version, timeout, partial(self._answer, queries))
         results = [convert.recall_result_from_proto(result) for result in response.results]
         return SourceAnswer(results, response.bundle_version)
 
+    async def _answer(
+        self, queries: Sequence[RecallQuery], backend: RecallBackend, seconds: float
+    ) -> recall_pb2.RecallResponse:
+        response = await _understood(backend, partial(self._ask, queries, backend), seconds)
+        if response.channel != self.name:
+            raise ContractBroken(
+                f"{backend.target} is channel {response.channel!r}, expected {self.name!r}: check the ports"
+            )
+        return response
+
     def _ask(
-        self, queries: Sequence[RecallQuery], seconds: float, *, packed: bool
+        self, queries: Sequence[RecallQuery], backend: RecallBackend, seconds: float, *, packed: bool
     ) -> Awaitable[recall_pb2.RecallResponse]:
         request = recall_pb2.RecallRequest(
             bundle_version=self.bundle_version,
@@ -64,27 +71,34 @@ class GrpcRecallSource(RecallSource):
         )
         for query in queries:
             convert.recall_query_to_proto(query, request.queries.add(), packed=packed)
-        call = self._backend.call(lambda: self._backend.stub.Recall(request, timeout=seconds), seconds)
+        call = backend.call(lambda: backend.stub.Recall(request, timeout=seconds), seconds)
         return _measured(call, f"recall:{self.name}", self._telemetry)
 
 
 class GrpcRankSource(RankSource):
-    """The rank server, pinned to one bundle version."""
+    """The rank servers, pinned to one bundle version."""
 
-    def __init__(self, backend: RankBackend, version: str, telemetry: Telemetry) -> None:
-        """Asks `backend` for `version` and nothing else."""
-        self.name = backend.name
+    def __init__(self, workers: Workers[RankBackend], version: str, telemetry: Telemetry) -> None:
+        """Asks `workers` for `version` and nothing else."""
+        self.name = workers.name
         self.bundle_version = version
-        self._backend = backend
+        self._workers = workers
         self._telemetry = telemetry
 
     async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ASYNC109
         """See `RankSource`."""
-        response = await _understood(self._backend, partial(self._ask, queries), timeout)
+        response = await self._workers.ask(self.bundle_version, timeout, partial(self._answer, queries))
         results = [convert.rank_result_from_proto(result) for result in response.results]
         return SourceAnswer(results, response.bundle_version)
 
-    def _ask(self, queries: Sequence[RankQuery], seconds: float, *, packed: bool) -> Awaitable[rank_pb2.RankResponse]:
+    async def _answer(
+        self, queries: Sequence[RankQuery], backend: RankBackend, seconds: float
+    ) -> rank_pb2.RankResponse:
+        return await _understood(backend, partial(self._ask, queries, backend), seconds)
+
+    def _ask(
+        self, queries: Sequence[RankQuery], backend: RankBackend, seconds: float, *, packed: bool
+    ) -> Awaitable[rank_pb2.RankResponse]:
         request = rank_pb2.RankRequest(
             bundle_version=self.bundle_version,
             request_id=request_id_of_call.get(),
@@ -93,7 +107,7 @@ class GrpcRankSource(RankSource):
         )
         for query in queries:
             convert.rank_query_to_proto(query, request.queries.add(), packed=packed)
-        call = self._backend.call(lambda: self._backend.stub.Rank(request, timeout=seconds), seconds)
+        call = backend.call(lambda: backend.stub.Rank(request, timeout=seconds), seconds)
         return _measured(call, self.name, self._telemetry)
 
 

@@ -473,12 +473,15 @@ class BackendStatus(_message.Message):
     REACHABLE_FIELD_NUMBER: _builtins.int
     CAUSE_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """The name of the recall channel, or "rank"."""
     reachable: _builtins.bool
     """Whether it answered its last probe."""
     cause: _builtins.str
     """Why it is not used at the moment; empty if it is used."""
+    target: _builtins.str
+    """HOST:PORT where the gateway calls it; several processes of one name differ here."""
     @_builtins.property
     def status(self) -> _types_pb2.ServingStatus:
         """The status that it reports."""
@@ -490,10 +493,11 @@ class BackendStatus(_message.Message):
         reachable: _builtins.bool = ...,
         cause: _builtins.str = ...,
         status: _types_pb2.ServingStatus | None = ...,
+        target: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["status", b"status"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "name", b"name", "reachable", b"reachable", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cause", b"cause", "name", b"name", "reachable", b"reachable", "status", b"status", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -146,3 +146,20 @@ def test_a_ranker_that_the_policy_does_not_use_is_not_waited_for(world: World) -
     world.rank.reachable = False
     world.itemcf.ready = world.vector.ready = ("v2",)
     assert world.step() == "v2"
+
+
+def test_of_several_rankers_one_that_cannot_be_reached_holds_nothing_up_and_one_that_loads_does() -> None:
+    world = World()
+    second = FakeBackend("rank", reachable=False)
+    backends = cast("list[Backend]", [world.itemcf, world.vector, world.rank, second])
+    world.rollout = Rollout(world.current, backends, timeout_seconds=30, clock=world.clock)
+    world.publish("v1")
+    assert world.step() == "v1"
+    world.publish("v2")
+    world.itemcf.ready = world.vector.ready = ("v2",)
+    assert world.step() == "v1"
+    world.rank.ready = ("v2",)
+    second.reachable = True
+    assert world.step() == "v1"
+    second.reachable = False
+    assert world.step() == "v2"

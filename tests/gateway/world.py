@@ -13,6 +13,7 @@ import grpc
 
 from gateway.api.servicer import GatewayServicer
 from gateway.backends.backends import Backend, RankBackend, RecallBackend
+from gateway.backends.workers import Workers
 from gateway.bundle.hidden import HiddenItems
 from gateway.config import GatewayConfig
 from gateway.events.answers import AnswerLog
@@ -97,9 +98,9 @@ async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings:
         (folder / "hidden.txt").touch()
         patient = {"budget_seconds": 60.0, "probe_timeout_seconds": 60.0}
         config = GatewayConfig(**({"port": 0, "bundle_root": folder / "bundles"} | patient | settings))
-        recall = [RecallBackend(name, processes[name].target, config) for name in CHANNELS]
-        rank = RankBackend("rank", processes["rank"].target, config)
-        backends: list[Backend] = [*recall, rank]
+        recall = [Workers([RecallBackend(name, processes[name].target, config)]) for name in CHANNELS]
+        rank = Workers([RankBackend("rank", processes["rank"].target, config)])
+        backends: list[Backend] = [*(one for channel in recall for one in channel.members), *rank.members]
         for backend in backends:
             stack.push_async_callback(backend.close)
         telemetry, hidden, clock = Telemetry.create(), HiddenItems(folder / "hidden.txt"), Clock()

@@ -11,6 +11,7 @@ import pytest
 
 from gateway.backends.backends import RankBackend, RecallBackend
 from gateway.backends.sources import GrpcRankSource, GrpcRecallSource
+from gateway.backends.workers import Workers
 from gateway.config import GatewayConfig
 from gateway.pipeline.merge import merge
 from gateway.pipeline.stages import Outcome, Status
@@ -38,7 +39,7 @@ async def recall_from(stack: AsyncExitStack, process: FakeProcess) -> tuple[Reca
     await stack.enter_async_context(running(process))
     backend = RecallBackend("itemcf", process.target, CONFIG)
     stack.push_async_callback(backend.close)
-    return backend, GrpcRecallSource(backend, "v1", Telemetry.create())
+    return backend, GrpcRecallSource(Workers([backend]), "v1", Telemetry.create())
 
 
 async def asked(source: GrpcRecallSource) -> list[int]:
@@ -133,7 +134,7 @@ async def test_asking_again_stays_within_the_time_of_the_first_call(stack: Async
 async def score(backend: RankBackend) -> Outcome[Any]:
     result = RecallResult(np.asarray([5, 3], np.int64), np.asarray([1.0, 0.5], np.float32))
     query = RankQuery(History.of([4], [10]), 100, merge({"itemcf": result}), request_id="answer-7")
-    (outcome,) = await GrpcRankSource(backend, "v1", Telemetry.create()).rank([query], PATIENCE_SECONDS)
+    (outcome,) = await GrpcRankSource(Workers([backend]), "v1", Telemetry.create()).rank([query], PATIENCE_SECONDS)
     return outcome
 
 

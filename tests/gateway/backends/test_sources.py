@@ -13,6 +13,7 @@ import pytest
 
 from gateway.backends.backends import RankBackend, RecallBackend
 from gateway.backends.sources import GrpcRankSource, GrpcRecallSource
+from gateway.backends.workers import Workers
 from gateway.config import GatewayConfig
 from gateway.pipeline.merge import merge
 from gateway.pipeline.stages import Outcome, Status
@@ -40,7 +41,7 @@ async def channel(
     await stack.enter_async_context(running(process))
     backend = RecallBackend(name, process.target, CONFIG)
     stack.push_async_callback(backend.close)
-    return backend, GrpcRecallSource(backend, "v1", Telemetry.create())
+    return backend, GrpcRecallSource(Workers([backend]), "v1", Telemetry.create())
 
 
 async def test_a_good_answer_comes_through(stack: AsyncExitStack) -> None:
@@ -156,7 +157,7 @@ async def test_a_process_that_is_gone_is_skipped_and_used_again_when_it_is_back(
     async with running(process):
         backend = RecallBackend("itemcf", process.target, CONFIG)
         stack.push_async_callback(backend.close)
-        source = GrpcRecallSource(backend, "v1", Telemetry.create())
+        source = GrpcRecallSource(Workers([backend]), "v1", Telemetry.create())
         assert (await source.recall([QUERY], LONG))[0].status is Status.OK
         await backend.probe()
         assert backend.reachable
@@ -243,7 +244,7 @@ async def rank(stack: AsyncExitStack, process: FakeProcess) -> Outcome[Any]:
     await stack.enter_async_context(running(process))
     backend = RankBackend("rank", process.target, CONFIG)
     stack.push_async_callback(backend.close)
-    (outcome,) = await GrpcRankSource(backend, "v1", Telemetry.create()).rank([candidates()], LONG)
+    (outcome,) = await GrpcRankSource(Workers([backend]), "v1", Telemetry.create()).rank([candidates()], LONG)
     return outcome
 
 
@@ -292,7 +293,7 @@ async def test_the_time_of_a_call_is_split(stack: AsyncExitStack) -> None:
     backend = RecallBackend("itemcf", process.target, CONFIG)
     stack.push_async_callback(backend.close)
     telemetry = Telemetry.create()
-    await GrpcRecallSource(backend, "v1", telemetry).recall([QUERY], LONG)
+    await GrpcRecallSource(Workers([backend]), "v1", telemetry).recall([QUERY], LONG)
 
     def seconds(part: str) -> float | None:
         labels = {"stage": "recall:itemcf", "part": part, "status": "ok"}
