@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, TypeVar
 
 from gateway.pipeline.post_ranking import OrderedCandidates, PostRankingStage
@@ -17,7 +18,7 @@ Result = TypeVar("Result")
 SourceCalls = Sequence[asyncio.Task[list[Outcome[Result]]]]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Answer:
     """Items, best first, with the evidence that reasons are built from, and a report per stage."""
 
@@ -25,7 +26,7 @@ class Answer:
     scores: Scores
     stages: tuple[StageReport, ...]
 
-    @property
+    @cached_property
     def degraded(self) -> bool:
         """Whether some stage did not do all of its work."""
         return any(stage.status is not Status.OK for stage in self.stages)
