@@ -35,7 +35,7 @@ MAX_REQUEST_ID = 128
 """Longest request id that is accepted from a caller; longer ones are truncated."""
 
 OUR_PACKAGE = "/recsys.v1."
-"""Calls of other services (health, reflection) pass through unchanged."""
+"""What the full names of our methods begin with, and their names in metrics and logs do not."""
 
 DEGRADED = "degraded"
 """The fact that marks a call whose answer is not complete; such a call always leaves a line."""
@@ -133,35 +133,30 @@ class CallLimits:
     """Of ordinary calls, 1 in this many is logged; slow, failed and degraded ones always are."""
 
 
-class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
-    """The interceptor of every process. `Status` calls are always admitted."""
+class Calls:
+    """What every call of a process passes through. `Status` calls are always admitted.
+
+    Not an interceptor: gRPC runs those as coroutines for each call, which costs more than all of this.
+    """
 
     def __init__(self, telemetry: Telemetry, limits: CallLimits | None = None) -> None:
         self._seconds = telemetry.rpc_seconds
         self._limits = limits or CallLimits()
         self._in_flight = 0
         telemetry.rpc_in_flight.set_function(lambda: self._in_flight)
-        self._handlers: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any]]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> grpc.RpcMethodHandler[Any, Any]:
-        """Wraps the handlers of our own unary methods, once each."""
-        method: str = handler_call_details.method
-        if method in self._handlers:
-            return self._handlers[method]
-        handler = await continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None or not method.startswith(OUR_PACKAGE):
+    def surround(self, service: grpc.GenericRpcHandler[Any, Any]) -> grpc.GenericRpcHandler[Any, Any]:
+        """The same service, with each unary method wrapped once."""
+        return _Surrounded(service, self._surrounded)
+
+    def _surrounded(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
+        if handler.unary_unary is None:
             return handler
-        wrapped = grpc.unary_unary_rpc_method_handler(
+        return grpc.unary_unary_rpc_method_handler(
             self._wrap(method.removeprefix(OUR_PACKAGE), cast("Behavior", handler.unary_unary)),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
-        self._handlers[method] = wrapped
-        return wrapped
 
     def _wrap(self, method: str, behavior: Behavior) -> Behavior:
         async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
@@ -239,6 +234,25 @@ class Calls(aio.ServerInterceptor):  # type: ignore[type-arg]
             return True
         ids = cast("Iterable[str]", facts.get(REQUEST_IDS) or (request_id_of_call.get(),))
         return any(zlib.crc32(request_id.encode()) % self._limits.log_sample == 0 for request_id in ids)
+
+
+class _Surrounded(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """Methods of a service, each wrapped when it is first called."""
+
+    def __init__(
+        self,
+        service: grpc.GenericRpcHandler[Any, Any],
+        wrap: Callable[[str, grpc.RpcMethodHandler[Any, Any]], grpc.RpcMethodHandler[Any, Any]],
+    ) -> None:
+        self._service, self._wrap = service, wrap
+        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """The handler of the method that is called; None if the service has none."""
+        known = self._wrapped.get(details.method)
+        if known is None and (handler := self._service.service(details)) is not None:
+            known = self._wrapped[details.method] = self._wrap(details.method, handler)
+        return known
 
 
 def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:

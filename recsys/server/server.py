@@ -11,11 +11,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
+import grpc
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -53,11 +54,24 @@ class Service:
     """Adds the servicer to a server."""
 
 
+class _Surrounding:
+    """Stands for a server while our services are added to it: their handlers pass through `Calls` on the way."""
+
+    def __init__(self, server: aio.Server, calls: Calls) -> None:
+        self._server, self._calls = server, calls
+
+    def add_generic_rpc_handlers(self, services: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
+        self._server.add_generic_rpc_handlers([self._calls.surround(service) for service in services])
+
+    def add_registered_method_handlers(self, name: str, handlers: Mapping[str, object]) -> None:
+        """Nothing: these would be a second way to the same methods. grpc.aio has none either."""
+
+
 class Server:
     """A gRPC server that reports NOT_SERVING until `set_serving(True)`."""
 
     def __init__(self, config: ServerConfig, telemetry: Telemetry, services: Sequence[Service]) -> None:
-        limits = CallLimits(config.in_flight_limit, config.slow_call_seconds, config.log_sample)
+        calls = Calls(telemetry, CallLimits(config.in_flight_limit, config.slow_call_seconds, config.log_sample))
         options = (
             *_OPTIONS,
             ("grpc.so_reuseport", int(config.workers > 1)),
@@ -65,12 +79,12 @@ class Server:
             ("grpc.max_receive_message_length", config.max_message_mib << 20),
         )
         self._config = config
-        self._server = aio.server(interceptors=(Calls(telemetry, limits),), options=options)
+        self._server = aio.server(options=options)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set under a version check
         self._names = ("", *(service.name for service in services))
+        for service in services:  # before the others: gRPC asks each service for a method in the order of this list
+            service.register(cast("aio.Server", _Surrounding(self._server, calls)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        for service in services:
-            service.register(self._server)
         reflect(self._server, (*self._names[1:], health.SERVICE_NAME))
 
     def bind(self) -> int:

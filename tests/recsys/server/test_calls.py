@@ -114,12 +114,13 @@ async def test_a_call_that_ends_early_was_cancelled_unless_it_had_had_nearly_all
         remaining.append(left)
         raise asyncio.CancelledError
 
-    async def handler(details: Any) -> Any:
-        return grpc.unary_unary_rpc_method_handler(behavior)
+    class Service(grpc.GenericRpcHandler):
+        def service(self, details: grpc.HandlerCallDetails) -> Any:
+            return grpc.unary_unary_rpc_method_handler(behavior)
 
     telemetry = Telemetry.create()
     details: Any = SimpleNamespace(method=f"/{NAME}/Recall")
-    wrapped: Any = await Calls(telemetry).intercept_service(handler, details)
+    wrapped: Any = Calls(telemetry).surround(Service()).service(details)
     with pytest.raises(asyncio.CancelledError):
         await wrapped.unary_unary(recall_pb2.RecallRequest(), context)
     await asyncio.sleep(0)  # a call is measured after its answer
