@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 from race.clients import DEGRADED, FAILED, OK, RECEIVED, REFUSED, Client, Sent, Wire
 
+FIRST_CONNECTIONS = 64
+"""Opened before the first request, and used in turn, so that every worker of a server gets its share."""
 MOST_CONNECTIONS = 256
 
 
@@ -15,10 +17,11 @@ class HTTP1Client(Client):
 
     def __init__(self, address: str, wires: Sequence[Wire]) -> None:
         super().__init__(address, wires)
-        self.idle: list[HTTP1Connection] = []
+        self.idle: deque[HTTP1Connection] = deque()
         self.waiting: deque[Sent] = deque()
         self.carried: dict[int, HTTP1Connection] = {}
         self.texts = [self._text(wire) for wire in wires]
+        self.idle.extend(HTTP1Connection(self) for _ in range(FIRST_CONNECTIONS))
 
     def _text(self, wire: Wire) -> bytes:
         method = "POST" if wire.body else "GET"
@@ -33,7 +36,7 @@ class HTTP1Client(Client):
         if not self.idle and len(self.connections) >= MOST_CONNECTIONS:
             self.waiting.append(request)
             return
-        connection = self.idle.pop() if self.idle else HTTP1Connection(self)
+        connection = self.idle.popleft() if self.idle else HTTP1Connection(self)
         self.carried[id(request)] = connection
         connection.send(request)
 
