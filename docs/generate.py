@@ -67,8 +67,8 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "alert-server-down": processes.server_down,
     "headline": quality.headline,
     "result-pages": quality.result_pages,
+    "result-serving": serving.races,
     **quality.sections(),
-    **serving.sections(),
 }
 """What each generated part holds, by the name in its marker."""
 

@@ -34,7 +34,11 @@ def options_of(arguments: Sequence[str], description: str) -> argparse.Namespace
     add("--deadline", type=float, default=1.0, help="of closed loops, in seconds: a later answer does not count")
     add("--open-deadline", type=float, default=0.25, help="of open loops")
     add("--budget", type=float, help="budget_seconds of our gateways, in place of the default")
-    add("--out", type=Path, help="where the figures are saved as JSON")
+    add(
+        "--out",
+        type=Path,
+        help="where a full race saves its figures; benchmarks/results/serving/DATASET.json if not given",
+    )
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (3 if options.short else 5)
     options.seconds = options.seconds or (1.0 if options.short else 3.0)
@@ -52,6 +56,8 @@ def main(arguments: Sequence[str], description: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         track = Track(options, Path(folder))
         track.run()
-    print(report.ratios(track.race) if options.short else report.text(track.race))
-    if options.out is not None:
-        track.race.save(options.out)
+    if options.short:
+        print(report.ratios(track.race))
+        return
+    print(report.text(track.race))
+    track.race.save(options.out or CHECKOUT / "benchmarks" / "results" / "serving" / f"{options.dataset}.json")

@@ -1,10 +1,8 @@
-"""The races of the servers, as they are committed: one part per data set."""
+"""The races of the servers, as they are committed."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -15,12 +13,13 @@ from race import report  # noqa: E402 - found by the line above
 from race.results import Race  # noqa: E402
 
 
-def sections() -> dict[str, Callable[[], str]]:
-    """By name of its part, what makes the tables of each committed race."""
-    return {f"result-serving-{path.stem}": partial(_race, path) for path in sorted(RESULTS.glob("*.json"))}
+def races() -> str:
+    """What each race ran on, and its tables."""
+    made = [_race(path) for path in sorted(RESULTS.glob("*.json"))]
+    return "\n".join(made) or "No race has been saved yet.\n"
 
 
 def _race(path: Path) -> str:
     race = Race.load(path)
-    made = [f"### {title}\n\n{table}\n" for title, table in report.sections(race)]
-    return "\n".join([f"```sh\n{race.facts['command']}\n```\n", report.facts(race), "", *made])
+    tables = [f"### {title}\n\n{table}\n" for title, table in report.sections(race)]
+    return "\n".join([f"## {path.stem}\n\n```sh\n{race.facts['command']}\n```\n", f"{report.facts(race)}\n", *tables])
