@@ -82,18 +82,19 @@ cdef Py_ssize_t add(Links self, const int64_t[::1] rows, const float[::1] weight
     cdef uint32_t row
     cdef float contribution
     cdef Sum *sum
+    cdef bint larger
     for past in range(rows.shape[0]):
         for link in range(self.neighbours.shape[1]):
             row = <uint32_t>self.neighbours[rows[past], link]
             contribution = self.weights[rows[past], link] * weights[past]
             if contribution > 0 and row < <uint32_t>self.neighbours.shape[0]:
                 sum = &scratch.sums[row]
-                if sum.score == 0:
-                    scratch.touched[n] = row
-                    n += 1
+                scratch.touched[n] = row
+                n += sum.score == 0
                 sum.score += contribution
-                if contribution > sum.largest:
-                    sum.largest, sum.seed = contribution, <int32_t>past
+                larger = contribution > sum.largest
+                sum.largest = contribution if larger else sum.largest
+                sum.seed = <int32_t>past if larger else sum.seed
     return n
 
 
