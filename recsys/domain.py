@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -247,14 +248,17 @@ class Candidates:
 
     def take(self, index: slice | Ids | Mask) -> Candidates:
         """The candidates at `index`, in that order."""
-        return Candidates(
-            self.item_ids[index],
-            self.channels,
-            self.scores[index],
-            self.ranks[index],
-            self.seed_item_ids[index],
-            self.seed_present[index],
-        )
+        if isinstance(index, slice):
+            parts = [array[index] for array in self._arrays()]
+        else:
+            # Four times as fast as indexing with an array, for those of two dimensions.
+            positions = np.flatnonzero(index) if index.dtype == np.bool_ else index
+            parts = [array.take(positions, axis=0) for array in self._arrays()]
+        item_ids, scores, ranks, seed_item_ids, seed_present = parts
+        return Candidates(item_ids, self.channels, scores, ranks, seed_item_ids, seed_present)
+
+    def _arrays(self) -> tuple[NDArray[Any], ...]:
+        return self.item_ids, self.scores, self.ranks, self.seed_item_ids, self.seed_present
 
 
 @dataclass(frozen=True, slots=True)
