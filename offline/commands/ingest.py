@@ -18,6 +18,7 @@ class IngestConfig(OfflineConfig):
         "events",
         "events_from",
         "dataset",
+        "rows",
         "data_dir",
         "metadata_file",
         "items_file",

@@ -19,6 +19,7 @@ class RunConfig(OfflineConfig):
 
     main_settings = (
         "dataset",
+        "rows",
         "data_dir",
         "metadata_file",
         "root",
@@ -27,7 +28,6 @@ class RunConfig(OfflineConfig):
         "split.protocol",
         "two_tower.tower",
         "ranker.kind",
-        "keep_bundles",
     )
 
 

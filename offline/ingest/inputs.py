@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from offline.ingest.datasets.registry import SYNTHETIC
 from recsys.config import EVENTS_FILE
 
 
@@ -15,15 +16,17 @@ class IngestInputs:
     dataset: str
     root: Path
     data_dir: Path | None = None
-    """Folder or zip of the raw files; None: downloaded, or made where the data set is `demo`."""
+    """Folder or zip of the raw files; None: downloaded, or generated."""
     metadata_file: Path | None = None
     items_file: Path | None = None
     max_bad_lines: int = 0
+    rows: int = 0
+    """Ratings of `synthetic`."""
 
     @property
     def home(self) -> Path:
-        """The folder of the data set below the data root."""
-        return self.root / self.dataset
+        """The folder of the data set below the data root; `synthetic` has one for each number of ratings."""
+        return self.root / (f"{SYNTHETIC}-{self.rows}" if self.dataset == SYNTHETIC else self.dataset)
 
     @property
     def tables(self) -> Path:

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from offline.dataset.tables import SCHEMAS
-from offline.ingest import demo
+from offline.ingest import demo, synthetic
 from offline.ingest.datasets.added import WithItems
 from offline.ingest.datasets.records import DatasetSource
-from offline.ingest.datasets.registry import DEMO, PUBLISHED, open_dataset
+from offline.ingest.datasets.registry import DEMO, GENERATED, PUBLISHED, open_dataset
 from offline.ingest.download import download
 from offline.ingest.event_log import RecordedEvents
 from offline.ingest.ingest import append_interactions, ingest
@@ -125,8 +125,8 @@ def tables_step(inputs: IngestInputs, *, reused: bool) -> Step:
 
 
 def raw_files(inputs: IngestInputs) -> Path | None:
-    """Where the raw files are: the folder that was named, else a download below the data root; None for `demo`."""
-    if inputs.dataset == DEMO:
+    """Where the raw files are: the folder that was named, else a download below the root; None for a generated set."""
+    if inputs.dataset in GENERATED:
         return None
     if inputs.data_dir is not None or inputs.dataset not in PUBLISHED:
         return inputs.data_dir
@@ -141,14 +141,14 @@ def _require_named(inputs: IngestInputs) -> None:
 
 
 def _source(inputs: IngestInputs, path: Path | None) -> DatasetSource:
-    source = open_dataset(inputs.dataset, path)
+    source = open_dataset(inputs.dataset, path, rows=inputs.rows)
     if inputs.items_file is not None:
         source = WithItems(source, inputs.items_file)
     return source if inputs.metadata_file is None else Described(source, inputs.metadata_file)
 
 
 def _fingerprint(inputs: IngestInputs, path: Path | None) -> dict[str, Any]:
-    root = Path(demo.__file__).parent if path is None else path
+    root = path or Path(str((demo if inputs.dataset == DEMO else synthetic).__file__)).parent
     files = [root] if root.is_file() else sorted(file for file in root.rglob("*") if file.suffix != ".pyc")
     files += [file for file in (inputs.metadata_file, inputs.items_file) if file is not None]
     found = {str(file): [file.stat().st_size, file.stat().st_mtime_ns] for file in files if file.is_file()}

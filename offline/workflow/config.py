@@ -15,8 +15,9 @@ from offline.dataset.splits import SplitConfig
 from offline.evaluation.evaluate import BootstrapConfig
 from offline.evaluation.replay import PacingConfig
 from offline.evaluation.reranking.lists import RerankConfig
-from offline.ingest.datasets.registry import DEMO, PUBLISHED
+from offline.ingest.datasets.registry import DEMO, GENERATED, PUBLISHED
 from offline.ingest.inputs import IngestInputs
+from offline.ingest.synthetic.shape import FEWEST_ROWS
 from offline.ranking.blend import BlendConfig
 from offline.ranking.rankers.config import RankerConfig, RankerConfigs
 from offline.ranking.rankers.network.config import NetworkConfig
@@ -65,7 +66,7 @@ class ServingConfig(BaseModel):
 
     def policy(self, dataset: str) -> ServingPolicy:
         """The policy to start from: every channel alike, the blended order."""
-        historical = dataset == DEMO or dataset in PUBLISHED
+        historical = dataset in (*GENERATED, *PUBLISHED)
         clock = ("cutoff" if historical else "wall") if self.clock == "auto" else self.clock
         channels = tuple(
             ChannelPolicy(
@@ -108,8 +109,12 @@ class CommonConfig(TypedConfig):
     dataset: str = Field(
         default="demo",
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
-        description="demo (generated, with quick settings of its own), ml-latest-small, ml-100k, ml-1m, ml-10m, "
-        "ml-20m, ml-25m, ml-32m, interactions (your own data), or any other name together with --data-dir",
+        description="demo (generated, with quick settings of its own), synthetic (generated, of any size), "
+        "ml-latest-small, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, interactions (your own data), or any other "
+        "name together with --data-dir",
+    )
+    rows: int = Field(
+        default=1_000_000, ge=FEWEST_ROWS, description="ratings of the data set synthetic; a folder for each number"
     )
     data_dir: Path | None = Field(
         default=None, description="folder or zip with the raw files; without it, they are downloaded"
@@ -155,7 +160,7 @@ class CommonConfig(TypedConfig):
     def ingest_inputs(self) -> IngestInputs:
         """What ingest reads, and where it writes."""
         return IngestInputs(
-            self.dataset, self.root, self.data_dir, self.metadata_file, self.items_file, self.max_bad_lines
+            self.dataset, self.root, self.data_dir, self.metadata_file, self.items_file, self.max_bad_lines, self.rows
         )
 
     @property
@@ -166,7 +171,7 @@ class CommonConfig(TypedConfig):
     @property
     def label(self) -> str:
         """The data set's name in results: that of its folder, where one is given."""
-        return self.data_dir.name if self.data_dir is not None else self.dataset
+        return self.data_dir.name if self.data_dir is not None else self.home.name
 
     @property
     def tables(self) -> Path:

@@ -13,6 +13,7 @@ from offline.ingest.datasets.movielens_csv import MovieLensCsv
 from offline.ingest.datasets.movielens_dat import MovieLensDat
 from offline.ingest.datasets.own import OwnInteractions
 from offline.ingest.datasets.records import DatasetSource, Facts
+from offline.ingest.datasets.synthetic import Synthetic
 from recsys.errors import DataMissing
 
 BASE_URL = "https://files.grouplens.org/datasets/movielens/"
@@ -39,19 +40,24 @@ PUBLISHED: dict[str, PublishedDataset] = {
 """Facts as the README of each set states them: ratings, users who rated, movies, tags."""
 
 DEMO = "demo"
+SYNTHETIC = "synthetic"
+GENERATED = (DEMO, SYNTHETIC)
+"""Data sets that need no files."""
 OWN = "interactions"
-NAMES = (DEMO, *PUBLISHED, OWN)
+NAMES = (*GENERATED, *PUBLISHED, OWN)
 """Every data set that can be named."""
 
 
-def open_dataset(name: str, path: Path | None = None) -> DatasetSource:
-    """The data set `name` in the folder or zip `path`; `demo` needs none.
+def open_dataset(name: str, path: Path | None = None, *, rows: int = 0) -> DatasetSource:
+    """The data set `name` in the folder or zip `path`; those of `GENERATED` need none, `synthetic` has `rows` ratings.
 
     Any name that is not in `NAMES` stands for the user's own interactions, if `path` holds some. Raises DataMissing for
     an unknown name, or where a file is not there.
     """
     if name == DEMO:
         return Demo()
+    if name == SYNTHETIC:
+        return Synthetic(rows)
     if path is None:
         raise DataMissing(f"{name}: name the folder or zip that holds it; known data sets are {', '.join(NAMES)}")
     container = FileContainer(path)
