@@ -25,8 +25,8 @@ its settings' `reads_text` is true), and what it wrote itself at the cut-off bef
 class ChannelSpec:
     """One recall channel. `channel`, `trainer` and `settings` are `module:name`.
 
-    The trainer is called as `train(snapshot, settings, folder)` and writes the files of the channel below `folder`;
-    what it `needs` comes as keyword arguments of these names.
+    The trainer is called as `train(snapshot, config=settings, folder=folder)` and writes the files of the channel below
+    `folder`; what it `needs` comes as keyword arguments of these names.
     """
 
     name: str

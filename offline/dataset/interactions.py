@@ -85,7 +85,11 @@ class Items:
         )
 
 
-@dataclass(frozen=True, slots=True)
+KEPT_EVENTS = 20_000_000
+"""Events of the snapshots that a data set keeps: of 40 to 50 bytes each."""
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Everything that `ingest` wrote."""
 
@@ -100,15 +104,60 @@ class Dataset:
         return cls(name, interactions, _read_items(tables, interactions))
 
     def snapshot(self, cutoff: int) -> Snapshot:
-        """What was known at `cutoff`: events up to it, items available by then. Nothing later can change it."""
+        """What was known at `cutoff`: events up to it, items available by then. Nothing later can change it.
+
+        Those asked for last are kept, as far as `KEPT_EVENTS` allows; others are made again.
+        """
+        found = self._made.pop(cutoff, None)
+        if found is None:
+            self._make_room(len(self.interactions.until(cutoff)))
+            found = self._snapshot(cutoff)
+        self._made[cutoff] = found
+        return found
+
+    def items_at(self, cutoff: int) -> Items:
+        """The items available by `cutoff`, and the genres that they have."""
         items = self.items.take(self.items.available_from <= cutoff)
         named = np.flatnonzero(items.genres.any(axis=0))
-        items = replace(
-            items,
-            genres=items.genres[:, named],
-            genre_names=tuple(items.genre_names[column] for column in named),
+        return replace(
+            items, genres=items.genres[:, named], genre_names=tuple(items.genre_names[column] for column in named)
         )
-        return Snapshot.build(self.name, cutoff, items, self.interactions.until(cutoff))
+
+    def digest(self, cutoff: int) -> str:
+        """A digest of all events up to `cutoff` and of the ids of the items available by then.
+
+        Other data, or the same in another order, have another one.
+        """
+        digest = hashlib.sha256(f"{self.name} {cutoff}".encode())
+        events = self.interactions.until(cutoff)
+        digest.update(self.items.item_ids[self.items.available_from <= cutoff].data)
+        for column in (events.user_ids, events.item_ids, events.timestamps, events.types, events.values):
+            digest.update(np.ascontiguousarray(column).data)
+        return digest.hexdigest()
+
+    @cached_property
+    def by_user(self) -> NDArray[np.integer]:
+        """Positions of all events, grouped by user (ascending), in order of time within one.
+
+        What is left of them below some number is grouped likewise: the order of every snapshot comes from here.
+        """
+        order = np.argsort(self.interactions.user_ids, kind="stable")
+        return order.astype(np.int32) if len(order) <= np.iinfo(np.int32).max else order
+
+    @cached_property
+    def _made(self) -> dict[int, Snapshot]:
+        """Snapshots by cut-off, the one asked for last at the end."""
+        return {}
+
+    def _make_room(self, events: int) -> None:
+        """Forgets snapshots until `events` more are within `KEPT_EVENTS`."""
+        while self._made and events + sum(len(kept.item_ids) for kept in self._made.values()) > KEPT_EVENTS:
+            del self._made[next(iter(self._made))]
+
+    def _snapshot(self, cutoff: int) -> Snapshot:
+        events = self.interactions.until(cutoff)
+        order = self.by_user[self.by_user < len(events)]
+        return Snapshot.build(self.name, cutoff, self.items_at(cutoff), events, order=order)
 
 
 @dataclass(frozen=True)
@@ -127,24 +176,35 @@ class Snapshot:
     values: NDArray[np.float32]
 
     @classmethod
-    def build(cls, dataset: str, cutoff: int, items: Items, events: Interactions) -> Snapshot:
-        """Groups events by user, keeping the stable order of time; events of unknown items are left out."""
-        events = events.take(np.isin(events.item_ids, items.item_ids))
-        user_ids, user_rows = np.unique(events.user_ids, return_inverse=True)
-        events = events.take(np.argsort(user_rows, kind="stable"))
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(user_rows, minlength=len(user_ids)))]).astype(np.int64)
-        return cls(
-            dataset, cutoff, items, user_ids, indptr, events.item_ids, events.timestamps, events.types, events.values
-        )
+    def build(
+        cls,
+        dataset: str,
+        cutoff: int,
+        items: Items,
+        events: Interactions,
+        *,
+        order: NDArray[np.integer] | None = None,
+    ) -> Snapshot:
+        """Groups events by user, keeping the stable order of time; events of unknown items are left out.
 
-    def digest(self) -> str:
-        """A digest of all events and of the items' ids: other data, or the same in another order, have another one."""
-        digest = hashlib.sha256(f"{self.dataset} {self.cutoff}".encode())
-        for ids in (self.items.item_ids, self.user_ids, self.indptr, self.item_ids, self.timestamps):
-            digest.update(ids.data)
-        digest.update(self.types.data)
-        digest.update(self.values.data)
-        return digest.hexdigest()
+        `order` are the positions of events in that order, where they are known already.
+        """
+        order = np.argsort(events.user_ids, kind="stable") if order is None else order
+        known = np.isin(events.item_ids, items.item_ids)
+        order = order if known.all() else order[known[order]]
+        users = events.user_ids[order]
+        starts = np.flatnonzero(np.diff(users, prepend=-1)) if len(users) else np.empty(0, np.int64)
+        return cls(
+            dataset,
+            cutoff,
+            items,
+            users[starts],
+            np.append(starts, len(users)).astype(np.int64),
+            events.item_ids[order],
+            events.timestamps[order],
+            events.types[order],
+            events.values[order],
+        )
 
     @cached_property
     def catalogue(self) -> Catalogue:
@@ -201,21 +261,34 @@ class TrainingEvents:
         items = snapshot.catalogue.rows(snapshot.item_ids).astype(np.int32)
         enters = [number for number, meaning in EVENT_SEMANTICS.items() if meaning.enters_sequence]
         kept = np.isin(snapshot.types, [*enters, 0])
-        ratings = np.flatnonzero(snapshot.types <= EventType.RATING)
-        pairs = users[ratings].astype(np.int64) * max(len(snapshot.items.item_ids), 1) + items[ratings]
-        _, last_in_reverse = np.unique(pairs[::-1], return_index=True)
-        replaced = np.ones(len(ratings), np.bool_)
-        replaced[len(ratings) - 1 - last_in_reverse] = False
-        kept[ratings[replaced]] = False
-        indptr = np.concatenate([[0], np.cumsum(np.bincount(users[kept], minlength=len(snapshot.user_ids)))])
+        kept[_replaced(users, items, snapshot.types <= EventType.RATING)] = False
+        # A view of what the snapshot holds, where all of it is kept.
+        chosen = slice(None) if kept.all() else kept
+        users = users[chosen]
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(users, minlength=len(snapshot.user_ids)))])
         return cls(
             indptr.astype(np.int64),
-            users[kept],
-            items[kept],
-            snapshot.timestamps[kept],
-            snapshot.values[kept],
-            EVENT_WEIGHTS[snapshot.types[kept]],
+            users,
+            items[chosen],
+            snapshot.timestamps[chosen],
+            snapshot.values[chosen],
+            EVENT_WEIGHTS[snapshot.types[chosen]],
         )
+
+
+def _replaced(users: NDArray[np.int32], items: NDArray[np.int32], ratings: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Positions of the ratings of which there is a later one by the same user of the same item."""
+    pairs = users.astype(np.int64) << 32
+    pairs |= items
+    # Most logs have few or none: only pairs that are next to an equal one when sorted are looked at one by one.
+    ordered = np.sort(pairs if ratings.all() else pairs[ratings])
+    again = ordered[1:][ordered[1:] == ordered[:-1]]
+    del ordered
+    if not len(again):
+        return np.empty(0, np.int64)
+    repeated = np.flatnonzero(ratings & np.isin(pairs, again))
+    _, last_in_reverse = np.unique(pairs[repeated][::-1], return_index=True)
+    return np.delete(repeated, len(repeated) - 1 - last_in_reverse)
 
 
 def _read_interactions(tables: Path) -> Interactions:

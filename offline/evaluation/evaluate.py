@@ -63,15 +63,17 @@ class Models:
 class ModelFiles:
     """The models of one cut-off on disk: a folder with the files of a bundle, and how serving uses them."""
 
-    snapshot: Snapshot
+    known: Callable[[], Snapshot]
+    """Makes the snapshot that they were trained on."""
     policy: ServingPolicy
     folder: Path
 
     def open(self) -> Models:
         """Channels, ranker, fallback, and the re-ranker where the policy has one."""
-        catalogue, rerank = self.snapshot.catalogue, self.policy.rerank
+        snapshot, rerank = self.known(), self.policy.rerank
+        catalogue = snapshot.catalogue
         return Models(
-            self.snapshot,
+            snapshot,
             open_channels(self.policy, self.folder),
             Ranker.open(self.folder),
             self.policy,

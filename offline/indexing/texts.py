@@ -26,7 +26,7 @@ def index_texts(
         return None
     before = _texts_of_training(workspace.root, bundle)
     facts = ["index", bundle.version, snapshot.items.item_ids.tolist()]
-    return text_step(workspace, snapshot, config.recall, inputs=[tables], before=before, facts=facts)
+    return text_step(workspace, snapshot.catalogue, config.recall, inputs=[tables], before=before, facts=facts)
 
 
 def _texts_of_training(root: Path, bundle: Bundle) -> Step:

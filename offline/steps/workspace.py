@@ -52,12 +52,13 @@ class Workspace:
     def run(
         self,
         name: str,
-        work: Callable[[Path], object],
+        work: Callable[..., object],
         *,
         config: BaseModel | None = None,
         facts: object = None,
         inputs: Sequence[Step] = (),
         also: Sequence[Callable[..., Any]] = (),
+        given: Callable[[], object] | None = None,
     ) -> Step:
         """Runs `work(folder)` unless a folder of the same key is there already.
 
@@ -65,6 +66,9 @@ class Workspace:
         on is found by itself: the module of `work` and all of ours that this imports. So `work` is a function of the
         module that does the work, its other arguments bound by `functools.partial`. `also` are functions or classes
         that it reaches by name instead of by import.
+
+        With `given`, the step is run as `work(given(), folder=folder)`: for what is too large to be made or kept where
+        the step is not run. Facts or inputs stand for it in the key.
         """
         key = step_key(name, config=config, facts=facts, inputs=inputs, code=code_digest([work, *also]))
         folder = self.root / f"{name}-{key}"
@@ -77,7 +81,10 @@ class Workspace:
         staging.mkdir(parents=True, exist_ok=True)
         started = time.monotonic()
         with Meter() as meter:
-            work(staging)
+            if given is None:
+                work(staging)
+            else:
+                work(given(), folder=staging)
         seconds = round(time.monotonic() - started, 2)
         receipt = {"name": name, "key": key, "seconds": seconds, "inputs": [step.folder.name for step in inputs]}
         receipt |= asdict(meter.cost)

@@ -65,8 +65,9 @@ class BundleSteps:
         arrays = self.ranking.features(fit.training_view)
         gateway = self.workspace.run(
             "gateway",
-            partial(export_gateway, recall.snapshot, recall.view.folder, self.tables.folder),
+            partial(export_gateway, recall=recall.view.folder, tables=self.tables.folder),
             inputs=[recall.view],
+            given=recall.known,
         )
         steps: tuple[Step, ...] = (*recall.parts, model, arrays, gateway)
         if self.config.rerank.exposure:
@@ -80,13 +81,13 @@ class BundleSteps:
     def channels_alone(self, view: TrainingView) -> Models:
         """The configured channels of one view, without a blend and a ranker: nothing is chosen."""
         recall, policy = self.recall.models(view), self.config.serving.policy(self.config.dataset)
-        return Models(recall.snapshot, open_channels(policy, recall.view.folder), None, policy)
+        return Models(recall.known(), open_channels(policy, recall.view.folder), None, policy)
 
     def test_targets(self, kind: TargetKind) -> Targets:
         """What the test asks, and what should be found; raises DataError for targets that the protocol has not."""
         self.plan.check_kind(kind)
         fold = self.plan.test
-        return fold.ask(self.recall.models(fold.training_view).snapshot, kind)
+        return fold.ask(self.recall.models(fold.training_view).known(), kind)
 
     def evaluation(self, kind: TargetKind) -> Step:
         """The report on the evaluation bundle's models: `report/<kind>.json` and `.md`."""
@@ -127,7 +128,7 @@ class BundleSteps:
             read_facts(parts.recall.view.folder).index if VectorChannel.name in parts.recall.channels else None,
             headline,
         )
-        requests = golden_requests(parts.recall.snapshot)
+        requests = golden_requests(parts.recall.known())
         return publish(
             self.config.store(purpose),
             [*parts.folders, *([report.folder] if report else [])],
@@ -137,7 +138,7 @@ class BundleSteps:
         )
 
     def _files(self, parts: BundleParts) -> ModelFiles:
-        return ModelFiles(parts.recall.snapshot, parts.policy, self._side_by_side(parts.steps))
+        return ModelFiles(parts.recall.known, parts.policy, self._side_by_side(parts.steps))
 
     def _side_by_side(self, steps: Sequence[Step]) -> Path:
         folders = [step.folder for step in steps]
@@ -146,7 +147,7 @@ class BundleSteps:
     def _exposure(self, recall: RecallModels, steps: Sequence[Step]) -> Step:
         """The bonuses of items, learned from the lists that `steps` make for users of the snapshot."""
         config, seed, policy = self.config.rerank, self.config.seed, self.ranking.policy
-        files = ModelFiles(recall.snapshot, policy, self._side_by_side(steps))
+        files = ModelFiles(recall.known, policy, self._side_by_side(steps))
         return self.workspace.run(
             "exposure",
             partial(write_bonus, files, config, seed=seed),

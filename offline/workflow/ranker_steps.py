@@ -16,6 +16,7 @@ from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import OfflineConfig
 from offline.workflow.recall_steps import RecallSteps, folder_of
 from recsys.bundle import ServingPolicy
+from recsys.catalogue import Catalogue
 from recsys.features import FeatureStore
 
 
@@ -39,10 +40,11 @@ class RankerSteps:
         ask = self._ask(fold, config.max_users)
         step = self._workspace.run(
             "blend",
-            partial(choose_blend, recall.snapshot, recall.view.folder, ask, start=start, config=config),
+            partial(choose_blend, recall=recall.view.folder, ask=ask, start=start, config=config),
             config=config,
             facts=[start.model_dump(mode="json"), self.facts(fold)],
             inputs=[recall.view],
+            given=recall.known,
         )
         return ServingPolicy.model_validate_json((step.folder / POLICY_FILE).read_text("utf-8"))
 
@@ -52,14 +54,15 @@ class RankerSteps:
         rating = self.rating(view) if self._config.samples.svd_rating else None
         return self._workspace.run(
             "features",
-            partial(samples.save_features, recall.snapshot, policy, rating=folder_of(rating)),
+            partial(samples.save_features, policy=policy, rating=folder_of(rating)),
             facts=[channel.name for channel in policy.channels],
             inputs=[recall.view, *([rating] if rating else [])],
+            given=recall.known,
         )
 
     def feature_names(self, view: TrainingView) -> tuple[str, ...]:
         """The names of the features' columns, in order."""
-        catalogue = self._recall.models(view).snapshot.catalogue
+        catalogue = Catalogue.load(self._recall.models(view).catalogue.folder)
         return FeatureStore.open(self.features(view).folder, catalogue).feature_names
 
     def samples(self, fold: Fold, *, evaluated: bool = False) -> Step:
@@ -80,9 +83,10 @@ class RankerSteps:
         recall = self._recall.models(view)
         return self._workspace.run(
             "rating",
-            partial(train_rating_model, recall.snapshot, config=self._config.rating),
+            partial(train_rating_model, config=self._config.rating),
             config=self._config.rating,
             inputs=[recall.catalogue],
+            given=recall.known,
         )
 
     @cached_property
@@ -112,17 +116,15 @@ class RankerSteps:
         return [*fold.identity, self._plan.labels, self._config.seed]
 
     def _ask(self, fold: Fold, max_users: int) -> Callable[[], Targets]:
-        snapshot = self._recall.models(fold.training_view).snapshot
-        return partial(fold.ask, snapshot, self._plan.labels, max_users=max_users, seed=self._config.seed)
+        known, labels, seed = self._recall.models(fold.training_view).known, self._plan.labels, self._config.seed
+        return lambda: fold.ask(known(), labels, max_users=max_users, seed=seed)
 
     def _inputs(self, folds: Sequence[Fold], view: TrainingView, *, rating: bool) -> RankerInputs:
         return RankerInputs(
             [self._fold_samples(fold) for fold in folds],
-            self._recall.models(view).snapshot.catalogue.item_ids,
+            self._recall.models(view).item_ids,
             self.rating(view) if rating else None,
         )
 
     def _fold_samples(self, fold: Fold, *, evaluated: bool = False) -> FoldSamples:
-        return FoldSamples(
-            self.samples(fold, evaluated=evaluated), self._recall.models(fold.training_view).snapshot.catalogue.item_ids
-        )
+        return FoldSamples(self.samples(fold, evaluated=evaluated), self._recall.models(fold.training_view).item_ids)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from offline.dataset.interactions import Dataset, Snapshot, save_catalogue
@@ -13,18 +13,21 @@ from offline.recall.text.vectors import text_vectors
 from offline.steps.linking import link_folders
 from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import RecallConfig
+from recsys.catalogue import Catalogue
 from recsys.channels import CHANNELS, FALLBACK_CHANNEL, ChannelSpec
+from recsys.domain import Ids
 
 TEXT = "text"
 """Step of the text vectors."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class RecallModels:
     """The trained channels of one cut-off."""
 
     cutoff: int
-    snapshot: Snapshot
+    dataset: Dataset
+    """What was known then, and later."""
     catalogue: Step
     channels: dict[str, Step]
     """By name, in the order of the registry; each a folder that a bundle takes over as it is."""
@@ -32,6 +35,15 @@ class RecallModels:
     """One folder with all parts side by side, for `Channel.open`."""
     text: Step | None = None
     """Text vectors of the items, where a channel reads them; no part of a bundle."""
+
+    def known(self) -> Snapshot:
+        """What the channels were trained on; made again where the data set has not kept it."""
+        return self.dataset.snapshot(self.cutoff)
+
+    @cached_property
+    def item_ids(self) -> Ids:
+        """The ids of the catalogue, ascending."""
+        return self.dataset.items_at(self.cutoff).item_ids
 
     @property
     def parts(self) -> tuple[Step, ...]:
@@ -66,27 +78,29 @@ def train_recall(
     earlier: RecallModels | None = None,
 ) -> RecallModels:
     """Trains the configured channels on what was known at `cutoff`; some continue from an earlier cut-off's."""
-    snapshot = dataset.snapshot(cutoff)
+    known = partial(dataset.snapshot, cutoff)
     catalogue = workspace.run(
         "catalogue",
-        partial(save_catalogue, snapshot),
+        save_catalogue,
         # What a protocol keeps of the tables is made before any step: its outcome is in the key, not its code.
-        facts=snapshot.digest(),
+        facts=dataset.digest(cutoff),
         inputs=[tables],
+        given=known,
     )
-    text = _text_step(workspace, snapshot, config, inputs=(tables, catalogue), earlier=earlier)
+    text = _text_step(workspace, config, inputs=(tables, catalogue), earlier=earlier)
     channels: dict[str, Step] = {}
     for spec in _trained(config):
-        known = {"tables": tables, "text": text, "earlier": earlier.channels.get(spec.name) if earlier else None}
-        needed = {name: step for name, step in known.items() if name in spec.needs}
+        there = {"tables": tables, "text": text, "earlier": earlier.channels.get(spec.name) if earlier else None}
+        needed = {name: step for name, step in there.items() if name in spec.needs}
         folders = {name: folder_of(step) for name, step in needed.items()}
         settings = config.settings[spec.name]
         channels[spec.name] = workspace.run(
             spec.name,
-            partial(spec.load_trainer(), snapshot, settings, **folders),
+            partial(spec.load_trainer(), config=settings, **folders),
             config=settings,
             # The catalogue stands for the tables, from which it is made.
             inputs=[catalogue, *(step for name, step in needed.items() if step and name != "tables")],
+            given=known,
         )
     parts = [catalogue, *channels.values()]
     view = workspace.run(
@@ -95,7 +109,7 @@ def train_recall(
         inputs=parts,
         also=[CHANNELS[name].load_channel() for name in channels],
     )
-    return RecallModels(cutoff, snapshot, catalogue, channels, view, text)
+    return RecallModels(cutoff, dataset, catalogue, channels, view, text)
 
 
 def folder_of(step: Step | None) -> Path | None:
@@ -108,30 +122,25 @@ def _trained(config: RecallConfig) -> Iterator[ChannelSpec]:
 
 
 def _text_step(
-    workspace: Workspace,
-    snapshot: Snapshot,
-    config: RecallConfig,
-    *,
-    inputs: tuple[Step, Step],
-    earlier: RecallModels | None,
+    workspace: Workspace, config: RecallConfig, *, inputs: tuple[Step, Step], earlier: RecallModels | None
 ) -> Step | None:
     """Text vectors for the channels, in the space of those of an earlier cut-off; `inputs`: tables, catalogue."""
     if not config.reads_text:
         return None
     before = earlier.text if earlier else None
-    return text_step(workspace, snapshot, config, inputs=inputs, before=before)
+    return text_step(workspace, Catalogue.load(inputs[1].folder), config, inputs=inputs, before=before)
 
 
 def text_step(
     workspace: Workspace,
-    snapshot: Snapshot,
+    catalogue: Catalogue,
     config: RecallConfig,
     *,
     inputs: Sequence[Step],
     before: Step | None,
     facts: object = None,
 ) -> Step:
-    """Text vectors of the snapshot's items, in the space of `before` where there is such a step.
+    """Text vectors of the items of `catalogue`, in the space of `before` where there is such a step.
 
     The first of `inputs` are the tables; `facts` are what the step depends on besides.
     """
@@ -140,7 +149,7 @@ def text_step(
         partial(
             text_vectors,
             inputs[0].folder,
-            snapshot.catalogue,
+            catalogue,
             config=config.text,
             cache=workspace.root.with_name("text-vectors.sqlite"),
             earlier=folder_of(before),

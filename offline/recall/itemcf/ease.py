@@ -30,13 +30,13 @@ _BLOCK_BYTES = 32 * 2**20
 _ONE_THREAD_ITEMS = 6_000
 """Up to here one thread takes seconds; several spin on a busy machine and took twenty times as long."""
 
-_ITEMS_PER_USER = 8
-"""With this many items per user, the user side takes an eighth of the time, and an eighth more memory."""
+MOST_USERS_PER_ITEM = 1 / 8
+"""With so few users, the user side takes an eighth of the time, and an eighth more memory."""
 
 
 def from_users(users: int, items: int) -> bool:
     """Whether `ease_weights` inverts users × users: it then holds a float32[users, items], too."""
-    return users * _ITEMS_PER_USER <= items
+    return users <= items * MOST_USERS_PER_ITEM
 
 
 def ease_weights(users_by_items: csc_array, reg: float) -> NDArray[np.float32]:

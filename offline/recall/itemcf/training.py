@@ -1,4 +1,9 @@
-"""Trains ItemCF: EASE among the most-rated items that fit the memory, similarity wherever another item is involved."""
+"""Trains ItemCF: EASE among the most-rated items, as many as fit the memory, similarity wherever another item is
+involved.
+
+How many that are follows from the configuration alone, so that the models of every cut-off, evaluated and served, are
+of one kind.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +22,7 @@ from tqdm import tqdm
 from offline.dataset.interactions import Snapshot
 from offline.recall.interaction_matrix import interaction_matrix, value_range
 from offline.recall.itemcf.cosine import bm25, cosine_blocks
-from offline.recall.itemcf.ease import ease_weights, from_users
+from offline.recall.itemcf.ease import MOST_USERS_PER_ITEM, ease_weights
 from offline.recall.itemcf.neighbours import NeighbourLists
 from recall_server.channels.evidence import ValueScale
 from recall_server.channels.itemcf import (
@@ -26,16 +31,11 @@ from recall_server.channels.itemcf import (
     WEIGHTS_FILE,
     ItemCFFacts,
 )
-from recsys.errors import DataError
 
 _LOG = logging.getLogger(__name__)
 _MEBIBYTE = 2**20
 _BLOCK_MEMORY = 256 * _MEBIBYTE
 """What blocks of rows and their products take, whatever the data."""
-_BYTES_PER_EVENT = 56
-"""The user-item matrix by item, by user, copies of its columns, and the bounds of the cosine blocks."""
-_BYTES_PER_LINK = 8
-"""A neighbour and its weight."""
 _SCALE_SAMPLE = 256
 
 
@@ -52,7 +52,12 @@ class ItemCFConfig(BaseModel):
     bm25_k1: float = Field(default=100, gt=0, description="how slowly BM25 saturates with the evidence of one user")
     bm25_b: float = Field(default=0.8, ge=0, le=1, description="how much BM25 discounts popular items")
     n_neighbours: int = Field(default=100, ge=1, description="strongest weights kept for each past item")
-    max_memory_mib: int = Field(default=2_048, ge=1, description="memory limit of training, on top of the events, MiB")
+    max_memory_mib: int = Field(
+        default=2_048,
+        ge=1,
+        description="memory limit of EASE, MiB: it covers the most-rated items, as many as fit; up to 56 bytes per "
+        "event and 8 per link come on top",
+    )
     ease_items: int = Field(
         default=20_000,
         ge=0,
@@ -76,13 +81,15 @@ def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
     """Writes the files of `ItemCFChannel` below `folder`.
 
     Raises:
-        DataError: not even the cosine fits `max_memory_mib`, or EASE cannot be solved with `reg`.
+        DataError: EASE cannot be solved with `reg`.
     """
     low, high = value_range(snapshot.events.values)
     scale = ValueScale(low=low, high=high, floor=config.training_value_floor, least=config.min_value)
     users_by_items = csc_array(interaction_matrix(snapshot, scale))
-    covered = _most_rated(users_by_items, ease_capacity(users_by_items, config))
-    _LOG.info("itemcf: EASE for %d of %d items, cosine for the rest", len(covered), len(snapshot.catalogue))
+    covered = _most_rated(users_by_items, ease_capacity(config))
+    _LOG.info(
+        "itemcf: EASE for %d of %d items, %s for the rest", len(covered), len(snapshot.catalogue), config.similarity
+    )
     neighbours, weights = _link(users_by_items, covered, config).arrays()
     facts = ItemCFFacts(
         items=len(snapshot.catalogue),
@@ -97,26 +104,14 @@ def train(snapshot: Snapshot, config: ItemCFConfig, folder: Path) -> None:
     np.save(folder / WEIGHTS_FILE, weights)
 
 
-def ease_capacity(users_by_items: csc_array, config: ItemCFConfig) -> int:
-    """How many items EASE may cover: its dense float32[n, n], with everything else, fits `max_memory_mib`.
+def ease_capacity(config: ItemCFConfig) -> int:
+    """How many items EASE covers at most: its dense float32[n, n], and blocks of it, fit `max_memory_mib`.
 
-    Where EASE inverts users × users it needs a second matrix, float32[users, n].
+    Where EASE inverts users × users it needs a second matrix, float32[users, n], which is never more than a share of
+    the first. Room for it is left at every cut-off: users come in from one to the next.
     """
-    events, items = users_by_items.nnz, users_by_items.shape[1]
-    links = items * min(config.n_neighbours, items)
-    fixed = _BLOCK_MEMORY + events * _BYTES_PER_EVENT + links * _BYTES_PER_LINK
-    free = config.max_memory_mib * _MEBIBYTE - fixed
-    if free < 0:
-        raise DataError(
-            f"itemcf max_memory_mib {config.max_memory_mib}: {events} events and {items} items need at least "
-            f"{math.ceil(fixed / _MEBIBYTE)} for the cosine alone; raise it, or lower itemcf n_neighbours"
-        )
-    # n² <= cells; with the matrix of users, n² + users · n <= cells, solved for n.
-    users, cells = users_by_items.shape[0], free // 4
-    square = math.isqrt(cells)
-    if from_users(users, square):
-        square = (math.isqrt(users * users + 4 * cells) - users) // 2
-    return min(config.ease_items, square)
+    free = max(config.max_memory_mib * _MEBIBYTE - _BLOCK_MEMORY, 0)
+    return min(config.ease_items, math.isqrt(int(free / 4 / (1 + MOST_USERS_PER_ITEM))))
 
 
 def _most_rated(users_by_items: csc_array, n: int) -> NDArray[np.int64]:

@@ -111,6 +111,40 @@ def test_a_snapshot_holds_everything_up_to_the_cutoff(known: Dataset) -> None:
     assert len(snapshot.history(4)) == 0
 
 
+def test_snapshots_are_kept_as_far_as_memory_allows(known: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offline.dataset.interactions.KEPT_EVENTS", 30)
+    whole, early = known.snapshot(CUTOFF), known.snapshot(CUTOFF - 14)
+    assert known.snapshot(CUTOFF) is whole
+    assert known.snapshot(CUTOFF - 14) is early, "21 and 7 events are within 30"
+    known.snapshot(CUTOFF - 10)
+    assert known.snapshot(CUTOFF - 14) is early, "of 21, 7 and 11 events, the 21 were not asked for lately"
+    again = known.snapshot(CUTOFF)
+    assert again is not whole
+    _assert_same(again, whole)
+
+
+def test_the_digest_sees_other_events_another_order_and_another_cutoff(known: Dataset) -> None:
+    events = known.interactions
+    swapped = events.take(np.asarray([1, 0, *range(2, len(events))]))
+    later = replace(events, timestamps=events.timestamps + np.asarray([*[0] * 20, 5]))
+    digests = [replace(known, interactions=changed).digest(CUTOFF) for changed in (events, swapped, later)]
+    assert len({*digests, known.digest(CUTOFF - 1)}) == 4
+    assert known.digest(CUTOFF - 1) == replace(known, interactions=later).digest(CUTOFF - 1), "the future is not in it"
+
+
+def test_the_last_of_several_ratings_counts(haunted: Dataset) -> None:
+    """Users 1 to 3 rate each of five items once or twice, and what has another type is no rating."""
+    snapshot = haunted.snapshot(CUTOFF)
+    types = np.where(np.arange(len(snapshot.types)) == 0, EventType.CLICK, EventType.RATING).astype(np.int8)
+    events = replace(snapshot, types=types).events
+    [first] = np.flatnonzero(snapshot.item_ids[:7] == snapshot.item_ids[0])[1:]
+    assert events.timestamps[0] == snapshot.timestamps[0], "the click stays"
+    assert snapshot.timestamps[first] in events.timestamps, "and so does the rating after it"
+    pairs = list(zip(events.user_rows.tolist(), events.item_rows.tolist(), strict=True))
+    assert len(pairs) == len(set(pairs)) + 1
+    assert len(pairs) < len(types)
+
+
 def test_an_item_is_there_from_its_first_event_on(known: Dataset) -> None:
     assert known.items.available_from.tolist() == [1_000_000_000 + number for number in range(5)]
     early = known.snapshot(1_000_000_001)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,23 @@ def test_a_step_runs_once(workspace: Workspace) -> None:
     assert (again.key, again.folder) == (first.key, first.folder)
     assert first.folder == workspace.root / f"train-{first.key}"
     assert sorted(path.name for path in first.folder.iterdir()) == ["out.txt", RECEIPT]
+
+
+def test_what_is_given_is_made_only_for_a_step_that_is_run(workspace: Workspace) -> None:
+    made: list[str] = []
+
+    def large() -> str:
+        made.append("made")
+        return "large"
+
+    for _ in range(2):
+        step = workspace.run("train", partial(_write, end="!"), given=large)
+    assert made == ["made"]
+    assert (step.folder / "out.txt").read_text() == "large!"
+
+
+def _write(text: str, folder: Path, *, end: str) -> None:
+    (folder / "out.txt").write_text(text + end)
 
 
 def test_a_changed_setting_runs_the_step_and_those_that_read_it(workspace: Workspace) -> None:

@@ -161,7 +161,7 @@ def test_the_view_is_made_again_when_a_channel_that_reads_it_changes(
 
 
 def test_what_recall_trained_serves(models: list[RecallModels]) -> None:
-    snapshot = models[1].snapshot
+    snapshot = models[1].known()
     query = RecallQuery(snapshot.history(1).sequence(), snapshot.cutoff, 5)
     [result] = VectorChannel.open(models[1].view.folder).recall([query])
     assert len(set(result.item_ids.tolist())) == 5
