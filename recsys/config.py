@@ -216,13 +216,13 @@ class ServerConfig(TypedConfig):
         default=0.25, gt=0, description="calls that take longer than this are logged as warnings"
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        default="INFO", description="INFO logs ordinary calls, too, WARNING only slow and failed ones"
+        default="INFO", description="INFO logs ordinary calls, too (see log_sample), WARNING only slow and failed ones"
     )
     log_sample: int = Field(
-        default=1,
+        default=100,
         ge=1,
-        description="of ordinary calls, 1 in this many is logged, chosen by request id: the same requests in every "
-        "process that has the same setting; slow, failed and degraded calls are always logged",
+        description="of ordinary calls, the first 10 in a second are logged, and 1 in this many of the others, chosen "
+        "by request id: the same requests in all processes; slow, failed and degraded calls always are; 1 logs all",
     )
     log_format: LogFormat = Field(default="json", description="json: one object per line; text: for people")
 

@@ -8,7 +8,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -131,6 +131,8 @@ class CallLimits:
     """From when on a call is slow."""
     log_sample: int = 1
     """Of ordinary calls, 1 in this many is logged; slow, failed and degraded ones always are."""
+    lines_per_second: int = 10
+    """So many ordinary calls are logged in any case: while there are few, all are."""
 
 
 class Calls:
@@ -143,6 +145,7 @@ class Calls:
         self._seconds = telemetry.rpc_seconds
         self._limits = limits or CallLimits()
         self._in_flight = 0
+        self._second, self._lines = 0, 0
         telemetry.rpc_in_flight.set_function(lambda: self._in_flight)
 
     def surround(self, service: grpc.GenericRpcHandler[Any, Any]) -> grpc.GenericRpcHandler[Any, Any]:
@@ -219,7 +222,7 @@ class Calls:
     def _report(self, call: _Call) -> None:
         self._seconds.labels(call.method, call.code.name).observe(call.seconds)
         level = self._level(call)
-        if logger.isEnabledFor(level) and (level != logging.INFO or self._is_chosen(call.facts)):
+        if logger.isEnabledFor(level) and (level != logging.INFO or self._is_chosen(call)):
             line = {"method": call.method, "code": call.code.name, "milliseconds": round(call.seconds * 1e3, 3)}
             logger.log(level, call.details or "answered", extra={"facts": line | call.facts})
 
@@ -228,12 +231,21 @@ class Calls:
             return logging.WARNING
         return logging.DEBUG if call.method.endswith("/Status") else logging.INFO
 
-    def _is_chosen(self, facts: Mapping[str, object]) -> bool:
-        """Whether an ordinary call leaves a line: its request ids decide, so that all processes choose the same."""
-        if self._limits.log_sample == 1 or DEGRADED in facts:
+    def _is_chosen(self, call: _Call) -> bool:
+        """Whether a call that is neither failed nor slow leaves a line.
+
+        Where there are many, its request ids decide, so that all processes choose the same requests.
+        """
+        if self._limits.log_sample == 1 or DEGRADED in call.facts or self._is_one_of_few(int(call.started)):
             return True
-        ids = cast("Iterable[str]", facts.get(REQUEST_IDS) or (request_id_of_call.get(),))
+        ids = cast("Iterable[str]", call.facts.get(REQUEST_IDS) or (request_id_of_call.get(),))
         return any(zlib.crc32(request_id.encode()) % self._limits.log_sample == 0 for request_id in ids)
+
+    def _is_one_of_few(self, second: int) -> bool:
+        if second != self._second:
+            self._second, self._lines = second, 0
+        self._lines += 1
+        return self._lines <= self._limits.lines_per_second
 
 
 class _Surrounded(grpc.GenericRpcHandler):  # type: ignore[type-arg]

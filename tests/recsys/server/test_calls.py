@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import zlib
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -200,11 +201,13 @@ IDS = [f"request-{number}" for number in range(400)]
 class Sampling:
     """A process that logs 1 in 10 of its ordinary calls; each call is one batch of queries."""
 
-    def __init__(self, caplog: pytest.LogCaptureFixture, *, slow_seconds: float = 5.0) -> None:
+    def __init__(self, caplog: pytest.LogCaptureFixture, *, slow_seconds: float = 5.0, lines: int = 0) -> None:
         caplog.set_level(logging.INFO)
         caplog.clear()
         self._caplog = caplog
-        self._calls = Calls(Telemetry.create(), CallLimits(log_sample=10, slow_seconds=slow_seconds))
+        self._calls = Calls(
+            Telemetry.create(), CallLimits(slow_seconds=slow_seconds, log_sample=10, lines_per_second=lines)
+        )
 
     async def call(self, ids: Sequence[str], behavior: Behavior | None = None) -> None:
         context: Any = SimpleNamespace(time_remaining=lambda: None, invocation_metadata=tuple, abort=_abort)
@@ -242,6 +245,22 @@ async def test_of_ordinary_calls_a_sample_is_logged_and_all_processes_choose_the
     for request_id in sorted(set(IDS) - chosen):
         await other_batches.call([request_id, request_id])
     assert other_batches.logged() == set()
+
+
+async def test_while_there_are_few_calls_all_are_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("recsys.server.calls.time", SimpleNamespace(perf_counter=lambda: now))
+    process, ids = Sampling(caplog, lines=3), [f"few-{number}" for number in range(8)]
+    for request_id in ids[:5]:
+        await process.call([request_id])
+    now += 1
+    for request_id in ids[5:]:
+        await process.call([request_id])
+    by_id = {request_id for request_id in ids if zlib.crc32(request_id.encode()) % 10 == 0}
+    assert process.logged() == {*ids[:3], *ids[5:], *by_id}
+    assert process.logged() != set(ids)
 
 
 @pytest.mark.parametrize("kind", ["failed", "degraded", "slow"])
