@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
-from gateway.pipeline.stages import EWMA_ALPHA, Budget
+from gateway.pipeline.stages import EWMA_ALPHA, Budget, Status
 from gateway.pipeline.work import Answer, Job
 from recsys.errors import Overloaded
 
@@ -32,8 +32,8 @@ class BatchLimits:
     """Most requests in a batch."""
     slots: int = 2
     """Most batches at a time: while the other processes compute one, the gateway works on the next."""
-    least_patience_seconds: float = 0.025
-    """No batch is taken for stuck before."""
+    least_patience_seconds: float = 0.1
+    """No batch is taken for stuck before: a full one on a slow machine takes nearly as long."""
 
 
 class Batcher:
@@ -117,8 +117,9 @@ class Batcher:
             for job in batch:
                 job.answer.cancel()  # has no effect on an answer
             stuck.cancel()
-            took = time.perf_counter() - started
-            self._usual_seconds += EWMA_ALPHA * (took - self._usual_seconds) if self._usual_seconds else took
+            if not (slot.is_back and _timed_out(batch)):  # what a hanging process takes says nothing about the load
+                took = time.perf_counter() - started
+                self._usual_seconds += EWMA_ALPHA * (took - self._usual_seconds) if self._usual_seconds else took
             slot.give_back()
 
     def _give_back(self) -> None:
@@ -130,9 +131,16 @@ class _Slot:
     """A slot of the pipeline, which is given back once: at the end of its batch, or when the batch is stuck."""
 
     def __init__(self, give_back: Callable[[], None]) -> None:
-        self._give_back: Callable[[], None] | None = give_back
+        self._give_back = give_back
+        self.is_back = False
 
     def give_back(self) -> None:
-        give_back, self._give_back = self._give_back, None
-        if give_back is not None:
-            give_back()
+        if not self.is_back:
+            self.is_back = True
+            self._give_back()
+
+
+def _timed_out(batch: Sequence[Job]) -> bool:
+    """Whether a stage of some answer was late."""
+    answers = [job.answer.result() for job in batch if not job.answer.cancelled() and not job.answer.exception()]
+    return any(stage.status is Status.TIMEOUT for answer in answers for stage in answer.stages)
