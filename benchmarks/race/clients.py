@@ -50,11 +50,16 @@ class Client(ABC):
         self.connections: dict[int, Any] = {}
         self._sockets: list[socket.socket] = []
 
-    def open_socket(self) -> socket.socket:
-        """A connected socket without Nagle's delay, registered for reading."""
-        connection = socket.create_connection(self.place)
+    def open_socket(self, *, blocking: bool) -> socket.socket:
+        """A socket without Nagle's delay. Blocking: it is connected. Otherwise it will be when it can be written to."""
+        connection = socket.socket()
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.epoll.register(connection.fileno(), select.EPOLLIN)
+        connection.setblocking(blocking)
+        if blocking:
+            connection.connect(self.place)
+        else:
+            connection.connect_ex(self.place)
+        self.epoll.register(connection.fileno(), select.EPOLLIN if blocking else select.EPOLLOUT)
         self._sockets.append(connection)
         return connection
 
@@ -70,7 +75,7 @@ class Client(ABC):
         if select.select([self.epoll.fileno()], [], [], max(0.0, seconds))[0]:
             for number, _ in self.epoll.poll(0):
                 if number in self.connections:
-                    ended += self.connections[number].read()
+                    ended += self.connections[number].ready()
         return ended
 
     @abstractmethod

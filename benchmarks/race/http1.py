@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import select
+import socket
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 
 from race.clients import DEGRADED, FAILED, OK, RECEIVED, REFUSED, Client, Sent, Wire
 
@@ -61,7 +64,8 @@ class HTTP1Connection:
 
     def __init__(self, client: HTTP1Client) -> None:
         self._client = client
-        self._socket = client.open_socket()
+        self._socket = client.open_socket(blocking=False)
+        self._connected = False
         self._buffer = b""
         self._request: Sent | None = None
         client.connections[self._socket.fileno()] = self
@@ -69,11 +73,20 @@ class HTTP1Connection:
     def send(self, request: Sent) -> None:
         """Sends the request; the connection is busy until its answer is complete."""
         self._request, self._buffer = request, b""
-        self._socket.sendall(self._client.texts[request.user])
+        if self._connected:
+            self._socket.send(self._client.texts[request.user])
 
-    def read(self) -> list[Sent]:
-        """The request, if it has ended."""
-        data, request = self._socket.recv(RECEIVED), self._request
+    def ready(self) -> list[Sent]:
+        """Sends when it has connected, and reads what is there; the request, if it has ended."""
+        if not self._connected and not self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            self._connected = True
+            self._client.epoll.modify(self._socket.fileno(), select.EPOLLIN)
+            if self._request is not None:
+                self._socket.send(self._client.texts[self._request.user])
+            return []
+        request, data = self._request, b""
+        with suppress(ConnectionError):
+            data = self._socket.recv(RECEIVED)
         self._buffer += data
         answer = http1_answer(self._buffer)
         if request is None or (answer is None and data):

@@ -89,7 +89,7 @@ class GrpcConnection:
 
     def __init__(self, client: GrpcClient) -> None:
         self._client = client
-        self._socket = client.open_socket()
+        self._socket = client.open_socket(blocking=True)
         self._buffer = bytearray()
         self._stream = -1
         self._requests: dict[int, Sent] = {}
@@ -119,8 +119,8 @@ class GrpcConnection:
             self._bodies.pop(stream, None)
             self._socket.sendall(frame(RST_STREAM, 0, stream, _CANCEL))
 
-    def read(self) -> list[Sent]:
-        """The requests that ended."""
+    def ready(self) -> list[Sent]:
+        """Reads what is there; the requests that ended."""
         data = self._socket.recv(RECEIVED)
         self._buffer += data
         ended: list[Sent] = []

@@ -77,9 +77,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Quiet(ThreadingHTTPServer):
-    """Says nothing of callers that have gone."""
+    """Accepts many connections at once, and says nothing of callers that have gone."""
 
     daemon_threads = True
+    request_queue_size = 128
 
     def handle_error(self, *_: object) -> None:
         """Nothing."""
