@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 
+from rank_server.judge import Judge, judge_here
 from rank_server.trees import NotTrees, Trees
 from recsys import kernels
 from recsys.domain import Scores
-from recsys.errors import BundleMismatch
 
 if kernels.COMPILED:
     from recsys.kernels._trees import Ensemble
@@ -49,24 +48,6 @@ class Graph(ABC):
         """float32[n]; `feed` has exactly `inputs`."""
 
 
-class OnnxGraph(Graph):
-    """Any graph, run by ONNX Runtime."""
-
-    def __init__(self, session: ort.InferenceSession, form: str = "ONNX Runtime") -> None:
-        """Raises BundleMismatch unless `score` is the only output."""
-        outputs = [node.name for node in session.get_outputs()]
-        if outputs != ["score"]:
-            raise BundleMismatch(f"the ranker's graph has the outputs {outputs}, expected score; export it again")
-        self._session = session
-        self.used_columns = None
-        self.inputs = {node.name: node.type for node in session.get_inputs()}
-        self.form = form
-
-    def run(self, feed: Feed) -> Scores:
-        """See `Graph`."""
-        return np.asarray(self._session.run(["score"], feed)[0], np.float32)
-
-
 class TreeGraph(Graph):
     """A tree ensemble over the features, compiled."""
 
@@ -81,38 +62,36 @@ class TreeGraph(Graph):
         return self._ensemble.score(feed["features"])
 
 
-def open_session(path: Path) -> ort.InferenceSession:
-    """A session on one thread that never spins: a process does not have a core to itself."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.inter_op.allow_spinning", "0")
-    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-
-def open_graph(path: Path, examples: Callable[[], Features] | None = None) -> Graph:
+def open_graph(path: Path, *, judge: Judge = judge_here, examples: Callable[[], Features] | None = None) -> Graph:
     """The graph at `path`, compiled where it is a tree ensemble that scores as ONNX Runtime does, else run by it.
 
     Both score rows around the thresholds of the trees, and those of `examples`, float32[n, F]. Where they differ, this
     software is at fault, or its compiler: that is logged as an error, and ONNX Runtime serves the graph as it is.
     """
-    session = open_session(path)
     if not kernels.COMPILED:
-        return OnnxGraph(session, f"ONNX Runtime; kernels: {kernels.form()}")
+        return _run_by_onnx_runtime(path, f"kernels: {kernels.form()}")
     try:
         trees = Trees.read(path)
     except NotTrees as reason:
-        return OnnxGraph(session, f"ONNX Runtime; not compiled: {reason}")
-    judge, compiled = OnnxGraph(session), TreeGraph(trees)
-    rows = trees.probes(PROBES, session.get_inputs()[0].shape[1])
+        return _run_by_onnx_runtime(path, f"not compiled: {reason}")
+    compiled, rows = TreeGraph(trees), trees.probes(PROBES)
     if examples is not None:
         rows = np.concatenate([rows, examples()])
-    difference = _largest_difference(judge.run({"features": rows}), compiled.run({"features": rows}))
+    try:
+        difference = _largest_difference(judge(path, rows), compiled.run({"features": rows}))
+    except RuntimeError as error:
+        logger.error("%s: compiled trees cannot be compared with ONNX Runtime: %s", path, error)  # noqa: TRY400
+        return _run_by_onnx_runtime(path, "compiled trees cannot be compared with it")
     if difference > TOLERANCE:
         logger.error("%s: compiled trees differ from ONNX Runtime by %.2g on %d rows", path, difference, len(rows))
-        return OnnxGraph(session, f"ONNX Runtime; the compiled trees differ by {difference:.2g}")
+        return _run_by_onnx_runtime(path, f"compiled trees differ from it by {difference:.2g}")
     return compiled
+
+
+def _run_by_onnx_runtime(path: Path, reason: str) -> Graph:
+    from rank_server.onnx_graph import OnnxGraph, open_session  # a server of compiled trees never loads it
+
+    return OnnxGraph(open_session(path), f"ONNX Runtime; {reason}")
 
 
 def _largest_difference(expected: Scores, found: Scores) -> float:

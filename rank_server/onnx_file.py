@@ -41,6 +41,8 @@ class OnnxFile:
     nodes: tuple[Node, ...]
     constants: dict[str, NDArray[Any]]
     """Initializers of float32 or int64 by name."""
+    inputs: dict[str, tuple[int, ...]]
+    """Shape of each input by name; 0 where a length is free."""
 
     @classmethod
     def read(cls, path: Path) -> OnnxFile:
@@ -49,9 +51,10 @@ class OnnxFile:
             graph = _Message(_Message(path.read_bytes()).strings(7)[-1])
             constants = dict(map(_constant, graph.messages(5)))
             nodes = tuple(map(_node, graph.messages(1)))
+            inputs = dict(map(_input, graph.messages(11)))
         except (IndexError, ValueError) as error:
             raise ValueError(f"{path}: no ONNX model ({error})") from error
-        return cls(nodes, {name: value for name, value in constants.items() if value is not None})
+        return cls(nodes, {name: value for name, value in constants.items() if value is not None}, inputs)
 
 
 class _Message:
@@ -156,3 +159,11 @@ def _constant(message: _Message) -> tuple[str, NDArray[Any] | None]:
     else:
         return message.texts(8)[-1], None
     return message.texts(8)[-1], values.reshape(message.ints(1))
+
+
+def _input(message: _Message) -> tuple[str, tuple[int, ...]]:
+    # ValueInfoProto.type.tensor_type.shape.dim, each of which has a value, a name or nothing.
+    found = [message]
+    for field in (2, 1, 2, 1):
+        found = [below for one in found for below in one.messages(field)]
+    return message.texts(1)[-1], tuple(int(dim.ints(1)[-1]) if len(dim.ints(1)) else 0 for dim in found)

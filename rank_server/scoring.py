@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rank_server.graphs import Feed, Graph, open_graph
+from rank_server.judge import judge_apart
 from recsys.bundle import Bundle, golden
 from recsys.catalogue import Catalogue
 from recsys.domain import RankQuery, Scores
@@ -76,7 +77,7 @@ class Ranker:
         def examples() -> NDArray[np.float32]:
             return np.concatenate([store.features(query) for query in golden.rank_queries(bundle.folder)])
 
-        graph = open_graph(bundle.folder / GRAPH_FILE, examples)
+        graph = open_graph(bundle.folder / GRAPH_FILE, judge=judge_apart, examples=examples)
         logger.info("the ranker of bundle %s is scored by %s", bundle.version, graph.form)
         return cls(store, graph)
 

@@ -54,6 +54,8 @@ class Trees:
     leaf_value: NDArray[np.float32]
     base_column: int
     base_weight: float
+    width: int
+    """Features of a row."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -69,25 +71,29 @@ class Trees:
         ensemble = graph.operation(total.inputs[0], "TreeEnsembleRegressor")
         base = graph.operation(total.inputs[1], "Mul")
         gather = graph.operation(base.inputs[0], "Gather")
-        if ensemble.inputs != ("features",) or gather.inputs[0] != "features" or gather.attributes != {"axis": 1}:
-            raise NotTrees(f"trees over {ensemble.inputs} and a base of {gather.inputs[0]}, {gather.attributes}")
+        if list(file.inputs) != ["features"] or ensemble.inputs != ("features",) or gather.inputs[0] != "features":
+            raise NotTrees(f"inputs {list(file.inputs)}, trees over {ensemble.inputs}, base {gather.inputs[0]}")
         column, weight, shape = (graph.number(node.inputs[1]) for node in (gather, base, flat))
-        if shape != -1 or column < 0:
-            raise NotTrees(f"a score of shape {shape} and base column {column}")
-        return cls(**_Ensemble(ensemble).flatten(), base_column=int(column), base_weight=float(weight))
+        if gather.attributes != {"axis": 1} or shape != -1:
+            raise NotTrees(f"a base along {gather.attributes}, a score of shape {shape}")
+        width = file.inputs["features"][-1] if file.inputs["features"] else 0
+        found = cls(**_Ensemble(ensemble).flatten(), base_column=int(column), base_weight=float(weight), width=width)
+        if not 0 <= found.used_columns()[0] <= found.used_columns()[-1] < width:
+            raise NotTrees(f"columns {found.used_columns().tolist()} of {width}")
+        return found
 
     def arrays(self) -> dict[str, Any]:
         """The arguments of `Ensemble`."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "width"}
 
     def used_columns(self) -> NDArray[np.int64]:
         """Columns of the features that the score depends on, ascending."""
         return np.unique(np.append(self.column, self.base_column)).astype(np.int64)
 
-    def probes(self, n: int, width: int) -> NDArray[np.float32]:
+    def probes(self, n: int) -> NDArray[np.float32]:
         """float32[n, width]: rows of values at a threshold, just above one, infinite or NaN; the same each time."""
         rng = np.random.default_rng(0)
-        rows = rng.random((n, width), np.float32)
+        rows = rng.random((n, self.width), np.float32)
         tested, infinity = self.column[self.node_column], np.float32(np.inf)
         for column in np.unique(tested).tolist():
             at = self.threshold[tested == column]
@@ -165,7 +171,7 @@ class _Ensemble:
         mode, feature, threshold, missing_left, left, right = self._trees[tree].get(number, (None,) * 6)
         if mode == b"LEAF" and (tree, number) in self._leaves:
             self._values.append(self._leaves[tree, number])
-        elif mode == b"BRANCH_LEQ" and feature >= 0 and np.isfinite(threshold):
+        elif mode == b"BRANCH_LEQ" and np.isfinite(threshold):
             self._walk(tree, left, depth=depth + 1, first_leaf=first_leaf)
             left_leaves = (1 << len(self._values) - first_leaf) - (1 << n_leaves)
             # NaN is replaced by a value that goes the same way at every threshold.
@@ -173,7 +179,7 @@ class _Ensemble:
             self._tests.append((column, threshold, left_leaves))
             self._walk(tree, right, depth=depth + 1, first_leaf=first_leaf)
         else:
-            raise NotTrees(f"node {number} of tree {tree} is {mode}, feature {feature}, threshold {threshold}")
+            raise NotTrees(f"node {number} of tree {tree} is {mode} with threshold {threshold}")
 
 
 def _root(tree: int, nodes: dict[int, tuple[Any, ...]]) -> int:

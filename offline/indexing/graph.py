@@ -14,7 +14,7 @@ from onnx import numpy_helper
 
 from offline.indexing.rows import RowMap
 from offline.ranking.rankers.graph import PARITY
-from rank_server.graphs import open_session
+from rank_server.onnx_graph import open_session
 from recsys.errors import ContractBroken
 
 ROW_INPUTS = ("item_row", "history_row")

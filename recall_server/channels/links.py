@@ -7,13 +7,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.allowed import RowNumbers
 from recsys.kernels import COMPILED
 from recsys.ordering import top_k
 
 if COMPILED:
     from recsys.kernels import _links
-
-RowNumbers = NDArray[np.int64]
 
 
 class Links(Protocol):

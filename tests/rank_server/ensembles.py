@@ -79,9 +79,18 @@ def _add(table: dict[str, list[Any]], number: int, tree: Tree, node: int) -> int
 
 
 def write(
-    path: Path, trees: Sequence[Tree], *, base_weight: float = 50.0, operators: Sequence[Any] = (), **changed: Any
+    path: Path,
+    trees: Sequence[Tree],
+    *,
+    base_weight: float = 50.0,
+    operators: Sequence[Any] = (),
+    width: int = WIDTH,
+    **changed: Any,
 ) -> Path:
-    """Writes the graph; `changed` replaces attributes of the ensemble, `operators` come after the score `raw`."""
+    """Writes the graph over `width` features; the last is the base.
+
+    `changed` replaces attributes of the ensemble, `operators` come after the score `raw`.
+    """
     make = helper.make_node
     attributes = {"n_targets": 1, "post_transform": "NONE", **attributes_of(trees), **changed}
     nodes = [
@@ -93,14 +102,14 @@ def write(
         *operators,
     ]
     constants = {
-        "base_column": np.asarray([WIDTH - 1]),
+        "base_column": np.asarray([width - 1]),
         "base_weight": np.asarray(base_weight, np.float32),
         "flat": np.asarray([-1]),
     }
     graph = helper.make_graph(
         nodes,
         "ranker",
-        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, WIDTH])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, [None, width])],
         [helper.make_tensor_value_info("score", TensorProto.FLOAT, ["n"])],
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )

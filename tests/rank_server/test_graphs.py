@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from rank_server import graphs
-from rank_server.graphs import PROBES, OnnxGraph, open_graph, open_session
+from rank_server.graphs import PROBES, open_graph
+from rank_server.onnx_graph import OnnxGraph, open_session
 from rank_server.trees import MAX_LEAVES, NotTrees, Trees
 from recsys.kernels import COMPILED
 from tests.rank_server.ensembles import WIDTH, Split, Tree, chain, write
@@ -102,7 +103,7 @@ DOUBLED = helper.make_node("Add", ["raw", "raw"], ["score"])
         ([chain(MAX_LEAVES + 1)], {}, "tree 0 has more than 64 leaves"),
         ([1.0, chain(200)], {}, "tree 1 has more than 64 leaves"),
         ([chain(2)], {"nodes_modes": ["BRANCH_LT", "LEAF", "LEAF"]}, "is b'BRANCH_LT'"),
-        ([chain(2)], {"nodes_values": [np.inf, 0.0, 0.0]}, "threshold inf"),
+        ([chain(2)], {"nodes_values": [np.inf, 0.0, 0.0]}, "with threshold inf"),
         ([chain(2)], {"post_transform": "LOGISTIC"}, "post_transform is b'LOGISTIC'"),
         ([chain(2)], {"aggregate_function": "MAX"}, "aggregate_function is b'MAX'"),
         ([chain(2)], {"base_values": [1.0]}, "attributes base_values"),
@@ -140,6 +141,12 @@ def test_a_circle_of_nodes_ends(tmp_path: Path) -> None:
         Trees.read(path)
 
 
+def test_columns_are_those_of_the_input(tmp_path: Path) -> None:
+    path = write(tmp_path / "ranker.onnx", [chain(2)], nodes_featureids=[WIDTH, 0, 0])
+    with pytest.raises(NotTrees, match=r"columns \[5, 6\] of 6"):
+        Trees.read(path)
+
+
 @compiled
 def test_trees_that_score_otherwise_than_onnx_runtime_are_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -159,10 +166,26 @@ def test_trees_that_score_otherwise_than_onnx_runtime_are_not_used(
     path = write(tmp_path / "ranker.onnx", [chain(3)], base_weight=1.0)
     graph = open_graph(path)
     assert isinstance(graph, OnnxGraph)
-    assert graph.form == "ONNX Runtime; the compiled trees differ by 1e-05"
+    assert graph.form == "ONNX Runtime; compiled trees differ from it by 1e-05"
     (record,) = caplog.records
     assert record.levelno == logging.ERROR
     assert record.message == f"{path}: compiled trees differ from ONNX Runtime by 1e-05 on {PROBES} rows"
+
+
+def broken_judge(path: Path, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A process that could not be started."""
+    raise RuntimeError("no such process")
+
+
+@compiled
+def test_trees_that_nobody_judged_are_not_used(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = write(tmp_path / "ranker.onnx", [chain(3)])
+    graph = open_graph(path, judge=broken_judge)
+    assert isinstance(graph, OnnxGraph)
+    assert graph.form == "ONNX Runtime; compiled trees cannot be compared with it"
+    assert [(record.levelno, record.message) for record in caplog.records] == [
+        (logging.ERROR, f"{path}: compiled trees cannot be compared with ONNX Runtime: no such process")
+    ]
 
 
 @compiled
@@ -180,8 +203,8 @@ def test_examples_are_scored_by_both(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(graphs, "Ensemble", WrongAtSeven)
     path = write(tmp_path / "ranker.onnx", [chain(3)])
     assert open_graph(path).form == "compiled trees"
-    assert open_graph(path, lambda: np.full((1, WIDTH), 6, np.float32)).form == "compiled trees"
-    assert open_graph(path, lambda: np.full((1, WIDTH), 7, np.float32)).form.startswith("ONNX Runtime")
+    assert open_graph(path, examples=lambda: np.full((1, WIDTH), 6, np.float32)).form == "compiled trees"
+    assert open_graph(path, examples=lambda: np.full((1, WIDTH), 7, np.float32)).form.startswith("ONNX Runtime")
 
 
 def test_without_kernels_onnx_runtime_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from rank_server.onnx_file import OnnxFile
-from tests.rank_server.ensembles import chain, write
+from tests.rank_server.ensembles import WIDTH, chain, write
 
 
 def test_nodes_and_constants_are_those_that_onnx_reads(tmp_path: Path) -> None:
@@ -28,6 +28,7 @@ def test_nodes_and_constants_are_those_that_onnx_reads(tmp_path: Path) -> None:
         entry.name: (numpy_helper.to_array(entry).dtype, numpy_helper.to_array(entry).tolist())
         for entry in expected.initializer
     }
+    assert found.inputs == {"features": (0, WIDTH)}
 
 
 def test_values_of_every_kind(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,12 +12,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from rank_server import graphs
 from rank_server.scoring import GRAPH_FILE, Ranker
-from recsys.bundle import FORMAT_VERSION, Bundle, ChannelPolicy, Manifest, ServingPolicy
+from recsys.bundle import FORMAT_VERSION, Bundle, ChannelPolicy, Manifest, ServingPolicy, golden
 from recsys.catalogue import Catalogue
 from recsys.domain import Candidates, History, RankQuery
 from recsys.errors import BundleMismatch, ContractBroken, InvalidRequest
 from recsys.features import FeatureStore, ItemEvents
+from recsys.kernels import COMPILED
+from tests.rank_server.ensembles import Split, write
 
 CATALOGUE = Catalogue(
     np.asarray([10, 20, 30, 40], np.int64), np.full(4, 2000, np.int16), np.ones((4, 1), np.bool_), ("Drama",)
@@ -226,3 +230,47 @@ def test_a_manifest_with_other_features_is_refused(tmp_path: Path) -> None:
         Ranker.load(bundle(tmp_path, ("other", *STORE.feature_names[1:])))
     with pytest.raises(BundleMismatch, match="publish again"):
         Ranker.load(bundle(tmp_path, STORE.feature_names[:-1]))
+
+
+def tree_bundle(folder: Path) -> Bundle:
+    """A bundle with golden requests whose ranker is one tree: 1 for the best of ItemCF, 2 for the others."""
+    by_item(folder)
+    tree = Split(STORE.feature_names.index("itemcf_rank"), 1.5, False, 1.0, 2.0)
+    write(folder / GRAPH_FILE, [tree], width=len(STORE.feature_names), base_weight=0.0)
+    golden.record_rank(folder, [query([10, 30, 20]), query([40])], Ranker.open(folder).score)
+    return bundle(folder, STORE.feature_names)
+
+
+def test_a_server_says_what_scores_and_answers_the_golden_requests(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = tree_bundle(tmp_path)
+    with caplog.at_level(logging.INFO):
+        loaded = Ranker.load(made)
+    form = "compiled trees" if COMPILED else "ONNX Runtime; kernels: "
+    assert caplog.records[-1].message.startswith(f"the ranker of bundle v1 is scored by {form}")
+    assert [scores.tolist() for scores in loaded.score([query([10, 30, 20]), query([40])])] == [[1, 2, 2], [1]]
+    golden.check_rank(tmp_path, loaded.score)
+
+
+@pytest.mark.skipif(not COMPILED, reason="the kernels are not compiled")
+def test_a_kernel_that_is_wrong_about_a_golden_request_is_not_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is right about the rows that are made up, which have no item year of 2000."""
+    made, right, year = tree_bundle(tmp_path), graphs.Ensemble, STORE.feature_names.index("item_year")
+
+    class WrongAboutItems:
+        def __init__(self, **arrays: object) -> None:
+            self._right = right(**arrays)  # type: ignore[arg-type]
+
+        def score(self, features: np.ndarray) -> np.ndarray:
+            return self._right.score(features) + np.float32(0.5) * (features[:, year] > 1)
+
+    monkeypatch.setattr(graphs, "Ensemble", WrongAboutItems)
+    unjudged = Ranker.open(tmp_path)
+    with pytest.raises(BundleMismatch, match=r"request 0: score 0 is 1\.5, expected 1;"):
+        golden.check_rank(tmp_path, unjudged.score)
+    loaded = Ranker.load(made)
+    assert "compiled trees differ from ONNX Runtime by 0.5 on 260 rows" in caplog.text
+    golden.check_rank(tmp_path, loaded.score)

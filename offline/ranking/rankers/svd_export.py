@@ -16,7 +16,7 @@ from offline.ranking.rankers.kind import RankerKind, TrialSettings
 from offline.ranking.rankers.ranking_dataset import LabelledWindow, RankerTrial, RankingDataset
 from offline.ranking.rankers.svd import RatingConfig
 from offline.ranking.samples import Samples
-from rank_server.graphs import open_session
+from rank_server.onnx_graph import open_session
 from recsys.errors import ContractBroken, DataError
 from recsys.features.rating import RatingModel
 

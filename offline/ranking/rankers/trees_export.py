@@ -19,7 +19,7 @@ from onnxmltools import convert_lightgbm
 from onnxmltools.convert.common.data_types import FloatTensorType
 
 from offline.ranking.rankers.graph import OPSET, PARITY
-from rank_server.graphs import open_session
+from rank_server.onnx_graph import open_session
 from recsys.errors import ContractBroken
 
 

@@ -29,7 +29,7 @@ from offline.recall.content import ContentConfig
 from offline.recall.two_tower import TwoTowerConfig
 from offline.steps.code import ROOT, closure, source_file
 from offline.workflow.config import OfflineConfig
-from rank_server.graphs import open_session
+from rank_server.onnx_graph import open_session
 from recsys.errors import ContractBroken, DataError, DataMissing
 from recsys.features.rating import RatingModel
 from tests.offline.ranking import ranking_datasets

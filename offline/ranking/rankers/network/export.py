@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from offline.ranking.rankers.graph import PARITY, export_graph
 from offline.ranking.rankers.network.inputs import RankingBatch
 from offline.ranking.rankers.network.model import OUTPUTS, RankingNetwork
-from rank_server.graphs import open_session
+from rank_server.onnx_graph import open_session
 from rank_server.scoring import MENU
 from recsys.errors import ContractBroken
 
