@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
-from gateway.pipeline.stages import EWMA_ALPHA, Budget, Status
+from gateway.pipeline.stages import EWMA_ALPHA, Budget
 from gateway.pipeline.work import Answer, Job
 from recsys.errors import Overloaded
 
@@ -117,7 +117,7 @@ class Batcher:
             for job in batch:
                 job.answer.cancel()  # has no effect on an answer
             stuck.cancel()
-            if not (slot.is_back and _timed_out(batch)):  # what a hanging process takes says nothing about the load
+            if not (slot.is_back and _degraded(batch)):  # what a hanging process takes says nothing about the load
                 took = time.perf_counter() - started
                 self._usual_seconds += EWMA_ALPHA * (took - self._usual_seconds) if self._usual_seconds else took
             slot.give_back()
