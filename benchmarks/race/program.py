@@ -57,7 +57,7 @@ def main(arguments: Sequence[str], description: str) -> None:
         track = Track(options, Path(folder))
         track.run()
     if options.short:
-        print(report.ratios(track.race))
+        print(f"{report.ratios(track.race)}\n\n{report.floor_table(track.race)}")
         return
     print(report.text(track.race))
     track.race.save(options.out or CHECKOUT / "benchmarks" / "results" / "serving" / f"{options.dataset}.json")
