@@ -140,7 +140,7 @@ class _Slot:
             self._give_back()
 
 
-def _timed_out(batch: Sequence[Job]) -> bool:
-    """Whether a stage of some answer was late."""
-    answers = [job.answer.result() for job in batch if not job.answer.cancelled() and not job.answer.exception()]
-    return any(stage.status is Status.TIMEOUT for answer in answers for stage in answer.stages)
+def _degraded(batch: Sequence[Job]) -> bool:
+    """Whether some answer is: a source was late, or ended in the middle of a call."""
+    answers = [job.answer for job in batch if not job.answer.cancelled()]
+    return any(answer.exception() is not None or answer.result().degraded for answer in answers)
