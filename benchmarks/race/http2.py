@@ -1,6 +1,6 @@
 """The open loop's gRPC: as little of HTTP/2 (RFC 9113) as that takes.
 
-The client of a library costs ten times the processor time, on the cores that the server needs.
+The client of a library takes more processor time, on the cores that the server needs.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ class Server(ABC):
     """One server that takes part."""
 
     resident = True
-    """Whether it runs on while others are measured; False where it is busy even when nobody asks."""
+    """Whether it runs on while others are measured; False where it would disturb them."""
 
     def __init__(self, name: str, setting: Setting) -> None:
         self.name = name
