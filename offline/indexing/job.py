@@ -12,6 +12,7 @@ from offline.indexing.texts import index_texts
 from offline.ingest.prepare import prepare_tables
 from offline.publish.golden_requests import golden_requests, write_golden
 from offline.publish.publish import BundleFacts, publish
+from offline.recall.als import ALSConfig
 from offline.recall.content import ContentConfig
 from offline.recall.two_tower import TwoTowerConfig
 from offline.steps.workspace import Step, Workspace
@@ -64,14 +65,16 @@ def add_items(config: OfflineConfig, as_of: int) -> Indexed:
 def _indexed(workspace: Workspace, config: OfflineConfig, bundle: Bundle, snapshot: Snapshot, *, tables: Step) -> Step:
     """The folder of the whole bundle, but for golden requests and manifest."""
     text = index_texts(workspace, bundle, snapshot, config, tables=tables)
-    content, towers = config.settings_of("content", ContentConfig), config.settings_of("vector", TwoTowerConfig)
-    work = Indexing(bundle, snapshot, content, towers, tables.folder, text.folder if text else None)
+    als, content = config.settings_of("als", ALSConfig), config.settings_of("content", ContentConfig)
+    towers = config.settings_of("vector", TwoTowerConfig)
+    work = Indexing(bundle, snapshot, als, content, towers, tables.folder, text.folder if text else None)
     return workspace.run(
         INDEX,
         work.write,
         facts=[
             bundle.version,
             snapshot.items.item_ids.tolist(),
+            als.model_dump(mode="json"),
             content.model_dump(mode="json"),
             towers.model_dump(mode="json"),
         ],

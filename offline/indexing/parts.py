@@ -21,7 +21,9 @@ from offline.publish.gateway_files import export_gateway
 from offline.publish.publish import INDEX_FILE, REPORT_FOLDER
 from offline.ranking.samples import feature_store
 from offline.recall import content
+from offline.recall.als import ALSConfig
 from offline.recall.content import ContentConfig
+from offline.recall.item_index import index_channel
 from offline.recall.two_tower import TwoTowerConfig
 from rank_server.scoring import GRAPH_FILE
 from recall_server.channels import als, itemcf, popularity
@@ -46,6 +48,7 @@ class Indexing:
     bundle: Bundle
     snapshot: Snapshot
     """The bundle's events with all items."""
+    als: ALSConfig
     content: ContentConfig
     towers: TwoTowerConfig
     tables: Path
@@ -98,11 +101,13 @@ class Indexing:
         self._facts(itemcf.FACTS_FILE, itemcf.ItemCFFacts, folder)
 
     def _als(self, folder: Path) -> None:
-        """A new item has no factors: the channel never returns it."""
+        """A new item has no factors: the channel never returns it, and it is not in the channel's index."""
         factors = np.load(self.bundle.path(als.FACTORS_FILE), allow_pickle=False)
         np.save(folder / als.FACTORS_FILE, self.rows.moved(factors))
         self._copy(als.GRAM_FILE, folder)
         self._facts(als.FACTS_FILE, als.ALSFacts, folder)
+        channel = als.ALSChannel.open(folder, exact=True)
+        index_channel(channel, self.snapshot, self.als, folder, seed=self.als.seed)
 
     def _content(self, folder: Path) -> None:
         content.train(self.snapshot, self.content, folder, tables=self.tables)

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.sparse import csr_array, csr_matrix
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from offline.dataset.interactions import Snapshot
 from offline.recall.interaction_matrix import interaction_matrix, value_range
-from recall_server.channels.als import FACTORS_FILE, FACTS_FILE, GRAM_FILE, ALSFacts
+from offline.recall.item_index import ItemIndexConfig, index_channel
+from recall_server.channels.als import FACTORS_FILE, FACTS_FILE, GRAM_FILE, ALSChannel, ALSFacts
 from recall_server.channels.evidence import ValueScale
 
 _LOG = logging.getLogger(__name__)
@@ -26,10 +27,8 @@ _NOTHING = 1e-6
 """Singular values of factors that are smaller hold nothing but rounding."""
 
 
-class ALSConfig(BaseModel):
-    """How factors are learned, and how a history is folded in."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ALSConfig(ItemIndexConfig):
+    """How factors are learned, how a history is folded in, and the index of a large catalogue."""
 
     factors: int = Field(default=64, ge=1, le=1_024, description="length of a factor vector")
     reg: float = Field(
@@ -80,6 +79,8 @@ def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:
     (folder / FACTS_FILE).write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
     np.save(folder / FACTORS_FILE, factors)
     np.save(folder / GRAM_FILE, gram)
+    channel = ALSChannel(snapshot.catalogue, facts, factors=factors, gram=gram)
+    index_channel(channel, snapshot, config, folder, seed=config.seed)
 
 
 def item_factors(users_by_items: csr_array, config: ALSConfig) -> NDArray[np.float32]:

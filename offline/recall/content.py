@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from scipy.sparse import csr_matrix, hstack
 from sklearn.decomposition import TruncatedSVD  # type: ignore[import-untyped]
 from sklearn.preprocessing import normalize  # type: ignore[import-untyped]
@@ -15,14 +15,13 @@ from sklearn.preprocessing import normalize  # type: ignore[import-untyped]
 from offline.dataset.interactions import Snapshot
 from offline.recall.descriptions import decade_terms, genre_terms, people_terms, tag_terms, text_terms
 from offline.recall.interaction_matrix import value_range
-from recall_server.channels.content import FACTS_FILE, VECTORS_FILE, ContentFacts
+from offline.recall.item_index import ItemIndexConfig, index_channel
+from recall_server.channels.content import FACTS_FILE, VECTORS_FILE, ContentChannel, ContentFacts
 from recall_server.channels.evidence import ValueScale
 
 
-class ContentConfig(BaseModel):
-    """What describes an item, and how a history becomes a profile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+class ContentConfig(ItemIndexConfig):
+    """What describes an item, how a history becomes a profile, and the index of a large catalogue."""
 
     genre_weight: float = Field(default=1.0, ge=0, description="weight of genres in the similarity of two items")
     decade_weight: float = Field(default=0.5, ge=0, description="weight of the decade")
@@ -55,6 +54,7 @@ def train(snapshot: Snapshot, config: ContentConfig, folder: Path, *, tables: Pa
     (folder / FACTS_FILE).parent.mkdir(parents=True, exist_ok=True)
     (folder / FACTS_FILE).write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
     np.save(folder / VECTORS_FILE, vectors)
+    index_channel(ContentChannel(snapshot.catalogue, facts, vectors), snapshot, config, folder, seed=config.seed)
 
 
 def item_vectors(snapshot: Snapshot, config: ContentConfig, *, tables: Path | None = None) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recall_server.channels.evidence import ValueScale, history_weights
 from recall_server.channels.files import check_items, map_array, read_facts
 from recall_server.channels.linear import LinearChannel
+from recall_server.channels.nearest import ItemIndex, open_index
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
 from recsys.domain import History
@@ -46,22 +47,32 @@ class ALSChannel(LinearChannel):
     history_limit: ClassVar[int | None] = None
 
     def __init__(
-        self, catalogue: Catalogue, facts: ALSFacts, *, factors: NDArray[np.float32], gram: NDArray[np.float64]
+        self,
+        catalogue: Catalogue,
+        facts: ALSFacts,
+        *,
+        factors: NDArray[np.float32],
+        gram: NDArray[np.float64],
+        index: ItemIndex | None = None,
     ) -> None:
         """`factors`: float32[items, f], 0 for an item without events; `gram`: float64[f, f], Y'Y + reg I."""
-        super().__init__(catalogue, factors)
+        super().__init__(catalogue, factors, index)
         self.facts = facts
         self._gram = gram
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Maps what `offline.recall.als` wrote below `folder`; raises BundleDamaged or BundleMismatch."""
+    def open(cls, folder: Path, *, exact: bool = False) -> Self:
+        """Maps what `offline.recall.als` wrote below `folder`; with `exact` without its index.
+
+        Raises BundleDamaged or BundleMismatch.
+        """
         catalogue, facts = Catalogue.load(folder), read_facts(folder / FACTS_FILE, ALSFacts)
         check_items(folder / FACTS_FILE, facts.items, len(catalogue))
         size = facts.factors
         factors = map_array(folder / FACTORS_FILE, (facts.items, size), np.dtype(np.float32), facts=FACTS_FILE)
         gram = map_array(folder / GRAM_FILE, (size, size), np.dtype(np.float64), facts=FACTS_FILE)
-        return cls(catalogue, facts, factors=factors, gram=gram)
+        index = None if exact else open_index(folder, cls.name, factors)
+        return cls(catalogue, facts, factors=factors, gram=gram, index=index)
 
     @classmethod
     def load(cls, bundle: Bundle) -> Self:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from recall_server.channels.evidence import ValueScale, history_weights
 from recall_server.channels.files import check_items, map_array, read_facts
 from recall_server.channels.linear import LinearChannel
+from recall_server.channels.nearest import ItemIndex, open_index
 from recsys.bundle import Bundle
 from recsys.catalogue import Catalogue
 from recsys.domain import History
@@ -41,18 +42,24 @@ class ContentChannel(LinearChannel):
     name: ClassVar[str] = "content"
     history_limit: ClassVar[int | None] = None
 
-    def __init__(self, catalogue: Catalogue, facts: ContentFacts, vectors: NDArray[np.float32]) -> None:
+    def __init__(
+        self, catalogue: Catalogue, facts: ContentFacts, vectors: NDArray[np.float32], index: ItemIndex | None = None
+    ) -> None:
         """`vectors`: float32[items, dim] by catalogue row, of length 1; 0 for an item without a description."""
-        super().__init__(catalogue, vectors)
+        super().__init__(catalogue, vectors, index)
         self.facts = facts
 
     @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Maps what `offline.recall.content` wrote below `folder`; raises BundleDamaged or BundleMismatch."""
+    def open(cls, folder: Path, *, exact: bool = False) -> Self:
+        """Maps what `offline.recall.content` wrote below `folder`; with `exact` without its index.
+
+        Raises BundleDamaged or BundleMismatch.
+        """
         catalogue, facts = Catalogue.load(folder), read_facts(folder / FACTS_FILE, ContentFacts)
         check_items(folder / FACTS_FILE, facts.items, len(catalogue))
         shape = (facts.items, facts.dim)
-        return cls(catalogue, facts, map_array(folder / VECTORS_FILE, shape, np.dtype(np.float32), facts=FACTS_FILE))
+        vectors = map_array(folder / VECTORS_FILE, shape, np.dtype(np.float32), facts=FACTS_FILE)
+        return cls(catalogue, facts, vectors, None if exact else open_index(folder, cls.name, vectors))
 
     @classmethod
     def load(cls, bundle: Bundle) -> Self:

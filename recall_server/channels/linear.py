@@ -9,10 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from recall_server.channels.base import Channel
+from recall_server.channels.nearest import ItemIndex, ItemSearch
 from recsys.allowed import Allowed
 from recsys.catalogue import Catalogue
 from recsys.domain import History, Mask, RecallQuery, RecallResult
-from recsys.ordering import top_k
+
+_NOTHING = RecallResult(np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.bool_))
 
 
 class LinearChannel(Channel):
@@ -22,11 +24,15 @@ class LinearChannel(Channel):
     item whose vector is 0 is no candidate, and a user whose past items are all unknown has no candidates.
     """
 
-    def __init__(self, catalogue: Catalogue, vectors: NDArray[np.float32]) -> None:
-        """`vectors`: float32[items, dim] by catalogue row; 0 for an item that the channel does not know."""
+    def __init__(self, catalogue: Catalogue, vectors: NDArray[np.float32], index: ItemIndex | None = None) -> None:
+        """`vectors`: float32[items, dim] by catalogue row; 0 for an item that the channel does not know.
+
+        `index`: over the items that it knows; None: every search is exact.
+        """
         self.catalogue = catalogue
         self.vectors = vectors
         self.unknown: Mask = np.asarray(~vectors.any(axis=1), np.bool_)
+        self.nearest = ItemSearch(vectors, self.unknown, index)
 
     @abstractmethod
     def influence(self, history: History) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
@@ -38,21 +44,18 @@ class LinearChannel(Channel):
         return np.asarray(influence.sum(axis=1), np.float32)
 
     def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Allowed]) -> list[RecallResult]:
-        """Scores all items for each user, masks, and names the strongest past item of each candidate."""
-        return [self._search(query, own) for query, own in zip(queries, allowed, strict=True)]
-
-    def _search(self, query: RecallQuery, allowed: Allowed) -> RecallResult:
-        past, influence = self.influence(query.history)
-        if not len(past):
-            return RecallResult(
-                np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64), np.empty(0, np.bool_)
-            )
-        scores = self.vectors @ np.asarray(influence.sum(axis=1), np.float32)
-        scores[self.unknown] = -np.inf
-        allowed.forbid(scores, -np.inf)
-        rows = top_k(scores, query.count)
-        seeds, present = self._seeds(rows, past, influence)
-        return RecallResult(self.catalogue.item_ids[rows], scores[rows], seeds, present)
+        """Searches for all users at once, and names the strongest past item of each candidate."""
+        influences = [self.influence(query.history) for query in queries]
+        warm = [position for position, (past, _) in enumerate(influences) if len(past)]
+        results = [_NOTHING] * len(queries)
+        if warm:
+            users = np.stack([np.asarray(influences[position][1].sum(axis=1), np.float32) for position in warm])
+            counts = [queries[position].count for position in warm]
+            found = self.nearest.best(users, counts, [allowed[position] for position in warm])
+            for position, (rows, scores) in zip(warm, found, strict=True):
+                seeds, present = self._seeds(rows, *influences[position])
+                results[position] = RecallResult(self.catalogue.item_ids[rows], scores, seeds, present)
+        return results
 
     def _seeds(
         self, rows: NDArray[np.int64], past: NDArray[np.int64], influence: NDArray[np.float32]

@@ -59,6 +59,8 @@ def test_only_the_offline_image_installs_the_offline_extra(stages: dict[str, str
     extras = {name: re.findall(r"recsys-serving\[(\w+)\]", text) for name, text in stages.items()}
     assert {name: found for name, found in extras.items() if found} == {
         "recall-vector": ["vector"],
+        "recall-als": ["als"],
+        "recall-content": ["content"],
         "rank": ["rank"],
         "offline": ["offline"],
     }

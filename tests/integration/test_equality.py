@@ -30,6 +30,7 @@ from recsys.errors import BundleMismatch
 from recsys.features import FeatureStore
 from recsys.features.items import ITEM_NAMES
 from tests.integration.conftest import QUICK
+from tests.recall_server.indexes import always_by_index
 
 pytestmark = [pytest.mark.integration]
 
@@ -173,7 +174,7 @@ def test_the_index_finds_what_exact_search_finds(trained: Workflow, models: Mode
     folder = trained.config.store("evaluation").open(trained.config.store("evaluation").release().current).folder
     others = [channel for channel in models.channels if channel.name != "vector"]
     exact = replace(models, channels=[*others, VectorChannel.open(folder, exact=True)])
-    indexed = replace(models, channels=[*others, VectorChannel.open(folder, exact_rows=0)])
+    indexed = replace(models, channels=[*others, always_by_index(VectorChannel.open(folder))])
     found = compare(served_lists(exact, targets), served_lists(indexed, targets), targets)
     assert found.equal_entries >= 0.99, found
     assert found.ndcg_difference <= 0.002, found

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import hnswlib
@@ -13,25 +12,24 @@ from numpy.testing import assert_allclose
 
 from offline.recall.two_tower import TwoTowerConfig, train
 from offline.recall.two_tower.config import PooledConfig
-from offline.recall.two_tower.export import build_index
 from recall_server.channels.base import Channel
 from recall_server.channels.registry import channel_class
 from recall_server.channels.vector import (
-    EXACT_ROWS,
     FACTS_FILE,
     FILES,
     INDEX_FILE,
+    INDEX_FILES,
     TOWER_FILE,
     VECTORS_FILE,
     VectorChannel,
     read_facts,
 )
 from recsys.bundle import Bundle, FileEntry, IndexFacts, Manifest, ServingPolicy
-from recsys.catalogue import Catalogue
-from recsys.domain import History, ItemFilter, RecallQuery
+from recsys.domain import History, RecallQuery
 from recsys.errors import BundleDamaged, BundleError, BundleMismatch
 from tests.offline.recall.two_tower.towers import varied
 from tests.recall_server.conformance import DAY, NOW, ChannelConformance, history_of
+from tests.recall_server.indexes import always_by_index
 from tests.recall_server.toy import checkerboard
 
 CONFIG = TwoTowerConfig(
@@ -66,7 +64,7 @@ class TestVectorConformance(ChannelConformance):
 class TestVectorByIndexConformance(ChannelConformance):
     @pytest.fixture
     def channel(self, trained: Path) -> Channel:
-        return VectorChannel.open(trained, exact_rows=0)
+        return always_by_index(VectorChannel.open(trained))
 
 
 def manifest_of(folder: Path, index: IndexFacts | None) -> Bundle:
@@ -110,126 +108,23 @@ def test_the_score_is_the_inner_product_of_user_and_item(trained: Path) -> None:
 
 def test_the_index_answers_like_exact_search(trained: Path) -> None:
     queries = [query(*range(1 + i, 12, 2), count=4, exclude=tuple(range(1, 1 + i))) for i in range(6)]
-    by_index = VectorChannel.open(trained, exact_rows=0).recall(queries)
+    by_index = always_by_index(VectorChannel.open(trained)).recall(queries)
     exact = VectorChannel.open(trained, exact=True).recall(queries)
     for found, expected in zip(by_index, exact, strict=True):
         assert found.item_ids.tolist() == expected.item_ids.tolist()
         assert_allclose(found.scores, expected.scores, rtol=1e-5, atol=1e-6)
 
 
-class _Short:
-    """An index that finds only the rows it is given, best first, or fails as hnswlib does."""
-
-    def __init__(self, rows: list[int]) -> None:
-        self.rows = rows
-        self.asked: list[int] = []
-
-    def knn_query(self, users: np.ndarray, k: int, num_threads: int) -> tuple[np.ndarray, np.ndarray]:
-        self.asked.append(k)
-        if k > len(self.rows):
-            raise RuntimeError("Cannot return the results in a contiguous 2D array. Probably ef or M is too small")
-        return np.asarray([self.rows[:k]], np.uint64), np.zeros((1, k), np.float32)
-
-
-@pytest.mark.parametrize(
-    ("rows", "asked"),
-    [([0, 1, 2, 3, 4, 5, 6, 7], [7]), ([0, 1, 2], [7])],
-    ids=["what came back was excluded or enough", "the graph reaches too few"],
-)
-def test_count_is_met_whatever_the_index_returns(trained: Path, rows: list[int], asked: list[int]) -> None:
-    channel = VectorChannel.open(trained, exact_rows=0)
-    channel._index = index = _Short(rows)
-    [found] = channel.recall([query(1, 3, count=4, exclude=(1, 2, 3))])
-    assert index.asked == asked
-    assert len(found) == 4
-    assert not {1, 2, 3} & set(found.item_ids.tolist())
-    if len(rows) < 7:
-        [expected] = VectorChannel.open(trained, exact=True).recall([query(1, 3, count=4, exclude=(1, 2, 3))])
-        assert found.item_ids.tolist() == expected.item_ids.tolist()
-
-
-def test_few_allowed_items_are_searched_exactly(trained: Path) -> None:
-    channel = VectorChannel.open(trained, exact_rows=13)
-    channel._index = index = _Short(list(range(16)))
-    channel.recall([query(1, count=2, exclude=(1, 2, 3))])
-    assert index.asked == []
-    channel.recall([query(1, count=2, exclude=(1, 2))])
-    assert index.asked == [4]
-
-
-MANY = EXACT_ROWS + 100
-"""Items of a catalogue that is worth an index."""
-WIDTH = 200
-"""Of its search: a fiftieth of the items."""
-
-
-class _Watched:
-    """An index that remembers how many items it was asked for."""
-
-    def __init__(self, index: hnswlib.Index) -> None:
-        self.index = index
-        self.asked: list[int] = []
-
-    def knn_query(self, users: np.ndarray, k: int, num_threads: int) -> tuple[np.ndarray, np.ndarray]:
-        self.asked.append(k)
-        labels, distances = self.index.knn_query(users, k=k, num_threads=num_threads)
-        return labels, distances
-
-
-@pytest.fixture(scope="module")
-def large(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`MANY` items, with vectors of one length at random: dramas, but for the last 150; the tower knows the first."""
-    folder = tmp_path_factory.mktemp("large")
-    shutil.copytree(trained / "vector", folder / "vector")
-    ids = np.arange(1, MANY + 1, dtype=np.int64)
-    drama = ids <= MANY - 150
-    Catalogue(ids, np.full(MANY, 1990, np.int16), np.stack([drama, ~drama], axis=1), ("Drama", "Western")).save(folder)
-    facts = read_facts(trained)
-    vectors = np.random.default_rng(0).normal(size=(MANY, facts.index.dim)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    np.save(folder / VECTORS_FILE, vectors)
-    small = varied(CONFIG, hnsw_m=8, hnsw_ef_construction=60)
-    build_index(vectors, small).save_index(str(folder / INDEX_FILE))
-    described = facts.model_copy(update={"index": facts.index.model_copy(update={"count": MANY}), "ef": WIDTH})
-    (folder / FACTS_FILE).write_text(described.model_dump_json(), encoding="utf-8")
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("asking", "asked"),
-    [
-        (query(1, 3, count=100), [100]),
-        (query(1, 3, count=WIDTH), [WIDTH]),
-        (query(1, 3, count=WIDTH + 1), []),
-        (query(1, 3, count=50, exclude=tuple(range(1, 100))), [149]),
-        (query(1, 3, count=50, exclude=tuple(range(1, 101))), []),
-        (replace(query(1, 3, count=50), item_filter=ItemFilter(genres_any=("Drama",))), []),
-        (replace(query(1, 3, count=50), item_filter=ItemFilter(genres_any=("Western",))), []),
-    ],
-    ids=[
-        "all items",
-        "as many as it finds",
-        "more than it finds",
-        "one more than a scan is for",
-        "no more than a scan is for",
-        "most items",
-        "few items",
-    ],
-)
-def test_the_index_is_asked_where_many_items_are_allowed_and_otherwise_not(
-    large: Path, asking: RecallQuery, asked: list[int]
-) -> None:
-    channel = VectorChannel.open(large)
-    channel._index = index = _Watched(channel._index)
-    [found] = channel.recall([asking])
-    [expected] = VectorChannel.open(large, exact=True).recall([asking])
-    assert index.asked == asked
-    assert index.index.ef == WIDTH < MANY / 50
-    assert len(found) == len(expected) == asking.count
-    if asked:
-        assert np.isin(found.item_ids, expected.item_ids).mean() >= 0.95
-    else:
-        assert found.item_ids.tolist() == expected.item_ids.tolist()
+def test_an_index_of_before_there_was_a_metric_of_users_answers(folder: Path) -> None:
+    """A bundle of version 0.1.0: the graph is over the vectors themselves, and there is no map of queries."""
+    expected = VectorChannel.open(folder, exact=True).recall([query(1, 3, count=16)])
+    (folder / INDEX_FILES.query_map).unlink()
+    _index(folder, np.load(folder / VECTORS_FILE))
+    channel = always_by_index(VectorChannel.open(folder))
+    assert channel.nearest.index is not None
+    assert channel.nearest.index.query_map is None
+    [found] = channel.recall([query(1, 3, count=16)])
+    assert found.item_ids.tolist() == expected[0].item_ids.tolist()
 
 
 def test_only_the_latest_known_events_are_read(trained: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from offline.recall.item_index import ItemIndexConfig
 from offline.recall.two_tower.objectives import ObjectiveName
 
 
@@ -115,10 +116,8 @@ class SequenceConfig(BaseModel):
     )
 
 
-class TwoTowerConfig(BaseModel):
+class TwoTowerConfig(ItemIndexConfig):
     """Which towers are trained, and what both kinds share: histories, validation, machine, index."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     tower: Literal["pooled", "sequence"] = Field(
         default="pooled",
@@ -133,9 +132,6 @@ class TwoTowerConfig(BaseModel):
         default=1, ge=1, description="CPU threads of PyTorch; more are slower where other processes share the cores"
     )
 
-    hnsw_m: int = Field(default=32, ge=2, description="hnswlib M: links per item")
-    hnsw_ef_construction: int = Field(default=300, ge=1, description="hnswlib ef_construction: width while building")
-    index_recall: float = Field(default=0.99, gt=0, le=1, description="lowest recall@100 against exact search")
     parity_tolerance: float = Field(default=1e-4, gt=0, description="largest difference of the ONNX tower to PyTorch's")
 
     pooled: PooledConfig = PooledConfig()

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any
 
-import hnswlib
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from offline.dataset.interactions import Snapshot
+from offline.recall.item_index import build_index, of_one_length
 from offline.recall.two_tower.batches import Examples, gather_histories
 from offline.recall.two_tower.config import TwoTowerConfig
 from offline.recall.two_tower.corpus import Corpus
 from offline.recall.two_tower.model import Histories, TwoTower
 from offline.recall.two_tower.sequence import SequenceTower
-from recall_server.channels.vector import FACTS_FILE, INDEX_FILE, TOWER_FILE, VECTORS_FILE, OnnxUserTower, VectorFacts
-from recsys.bundle import IndexFacts
+from recall_server.channels.vector import FACTS_FILE, INDEX_FILES, TOWER_FILE, VECTORS_FILE, OnnxUserTower, VectorFacts
 from recsys.errors import ContractBroken
-from recsys.ordering import top_k
 
 USERS_FILE = "two_tower/users.parquet"
 ITEMS_FILE = "two_tower/items.parquet"
@@ -32,12 +28,6 @@ ITEMS_FILE = "two_tower/items.parquet"
 _INPUTS = ("history_row", "history_value", "history_age", "history_mask")
 _OPSET = 17
 _CHUNK = 256
-_INDEXED_AT_ONCE = 1_000
-_CHECKED_USERS = 200
-_NEIGHBOURS = 100
-_MIN_EF = 512
-_M_FACTORS = (1, 2, 4)
-_EQUAL = 1e-6
 
 
 class ServedUserTower(nn.Module):
@@ -72,14 +62,10 @@ def export_towers(
     export_tower(tower, folder / TOWER_FILE)
     check_parity(tower, folder / TOWER_FILE, _sample(corpus, snapshot.cutoff, config), config.parity_tolerance)
     np.save(folder / VECTORS_FILE, items)
-    index, ef, recall = _searchable(items, users[:: max(len(users) // _CHECKED_USERS, 1)], config)
-    index.save_index(str(folder / INDEX_FILE))
-    facts = VectorFacts(
-        index=IndexFacts(dim=items.shape[1], space="ip", count=len(items)),
-        ef=ef,
-        recall_at_100=recall,
-        history_limit=config.history_limit,
-    )
+    # The last dimension only gives all vectors one length, and users have nothing there.
+    built = build_index(items[:, :-1], np.arange(len(items)), users[:, :-1], config, seed=config.seed)
+    built.save(folder, INDEX_FILES, unused=1)
+    facts = VectorFacts(**built.facts.model_dump(), history_limit=config.history_limit)
     (folder / FACTS_FILE).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
     _write_vectors(folder / USERS_FILE, "user_id", snapshot.user_ids, users)
     _write_vectors(folder / ITEMS_FILE, "item_id", snapshot.items.item_ids, items)
@@ -136,95 +122,6 @@ def check_parity(tower: ServedUserTower, path: Path, histories: Histories, toler
             "lower learning_rate, or check the versions of torch and onnxruntime"
         )
     return largest
-
-
-def of_one_length(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Appends the dimension that makes all vectors as long as the longest; users have 0 there, so no score changes.
-
-    Inner products are no metric, and a graph over vectors of unlike length does not reach all of them; among vectors
-    of one length the largest inner product is the smallest distance (Bachrach et al. 2014, "Speeding up the Xbox
-    recommender system").
-    """
-    # The rest of each vector's squared length to that of the longest goes into one more dimension.
-    squares = (vectors.astype(np.float64) ** 2).sum(axis=1)
-    rest = np.sqrt(squares.max(initial=0.0) - squares)
-    return np.concatenate([vectors, rest[:, None].astype(np.float32)], axis=1)
-
-
-def build_index(items: NDArray[np.float32], config: TwoTowerConfig) -> Any:
-    """An hnswlib index over inner products; one thread and a fixed seed give the same index every time."""
-    index = hnswlib.Index(space="ip", dim=items.shape[1])
-    index.init_index(
-        max_elements=len(items),
-        ef_construction=config.hnsw_ef_construction,
-        M=config.hnsw_m,
-        random_seed=config.seed,
-    )
-    rows = np.arange(len(items))
-    with tqdm(total=len(items), desc="two-tower: index", unit="item", leave=False, disable=None) as progress:
-        for start in range(0, len(items), _INDEXED_AT_ONCE):
-            part = slice(start, start + _INDEXED_AT_ONCE)
-            index.add_items(items[part], rows[part], num_threads=1)
-            progress.update(len(rows[part]))
-    return index
-
-
-def _searchable(
-    items: NDArray[np.float32], users: NDArray[np.float32], config: TwoTowerConfig
-) -> tuple[Any, int, float]:
-    """An index, the width of its search, and its recall; with more links per item where `hnsw_m` does not suffice.
-
-    Cold items of the same genres and decade have nearly the same vector, and few links lead to many of them.
-    """
-    for factor in _M_FACTORS:
-        linked = config.model_copy(update={"hnsw_m": config.hnsw_m * factor})
-        index = build_index(items, linked)
-        try:
-            return index, *widen_until_exact(index, items, users, config.index_recall)
-        except ContractBroken:
-            if factor == _M_FACTORS[-1]:
-                raise
-    raise AssertionError
-
-
-def widen_until_exact(
-    index: Any, items: NDArray[np.float32], users: NDArray[np.float32], min_recall: float
-) -> tuple[int, float]:
-    """Doubles the width of the search until recall@100 is at least `min_recall`; returns width and recall.
-
-    Raises:
-        ContractBroken: even a search as wide as the catalogue stays below.
-    """
-    k = min(_NEIGHBOURS, len(items))
-    ef = _MIN_EF
-    while True:
-        recall = _recall(index, items, users, k=k, ef=ef)
-        if recall >= min_recall:
-            return ef, recall
-        if ef >= len(items):
-            raise ContractBroken(
-                f"hnswlib index: recall@{k} is {recall:.3f} at ef {ef}, expected {min_recall}; "
-                "raise hnsw_m and hnsw_ef_construction"
-            )
-        ef *= 2
-
-
-def _recall(index: Any, items: NDArray[np.float32], users: NDArray[np.float32], *, k: int, ef: int) -> float:
-    """Mean share of what the index finds that scores at least as high as the k-th best item, so that ties count.
-
-    0 where the graph reaches fewer than `k` items, which hnswlib reports as an error.
-    """
-    index.set_ef(ef)
-    try:
-        labels, _ = index.knn_query(users, k=k, num_threads=1)
-    except RuntimeError:
-        return 0.0
-    found = []
-    for user, rows in zip(users, labels.astype(np.int64), strict=True):
-        scores = items @ user
-        worst = scores[top_k(scores, k)[-1]]
-        found.append(float((scores[rows] >= worst - _EQUAL * max(abs(worst), 1.0)).mean()))
-    return float(np.mean(found))
 
 
 def _sample(corpus: Corpus, as_of: int, config: TwoTowerConfig) -> Histories:

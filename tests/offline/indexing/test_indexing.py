@@ -25,6 +25,7 @@ from offline.ranking.rankers.graph import add_graphs
 from offline.ranking.rankers.network import ranker
 from offline.ranking.rankers.network.config import NetworkConfig
 from offline.ranking.rankers.svd_export import export_rating
+from offline.recall.als import ALSConfig
 from offline.recall.content import ContentConfig
 from offline.recall.two_tower import TwoTowerConfig
 from offline.steps.code import ROOT, closure, source_file
@@ -127,7 +128,7 @@ KNOWN = ("catalogue/item_ids.npy", "vector/index.hnsw", "rank/ranker.onnx", "rep
 def test_a_file_of_which_nothing_is_known_is_refused_whatever_folder_it_is_in(tmp_path: Path, folder: str) -> None:
     files = dict.fromkeys([*KNOWN, f"{folder}/future.npy", "golden/future.json"])
     bundle = SimpleNamespace(version="v1", manifest=SimpleNamespace(files=files))
-    work = Indexing(bundle, None, ContentConfig(), TwoTowerConfig(), tmp_path, None)  # type: ignore[arg-type]
+    work = Indexing(bundle, None, ALSConfig(), ContentConfig(), TwoTowerConfig(), tmp_path, None)  # type: ignore[arg-type]
     for name in KNOWN:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()

@@ -9,17 +9,13 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
-from offline.recall.two_tower import export
 from offline.recall.two_tower.batches import batches, cut_at, draw_epoch, gather_histories
 from offline.recall.two_tower.config import PooledConfig, TwoTowerConfig
 from offline.recall.two_tower.corpus import Corpus
 from offline.recall.two_tower.export import (
     ServedUserTower,
-    build_index,
     check_parity,
     export_tower,
-    of_one_length,
-    widen_until_exact,
 )
 from offline.recall.two_tower.loss import NegativeSampler, sampled_softmax
 from offline.recall.two_tower.model import Content, Histories
@@ -190,38 +186,6 @@ def test_the_graph_is_held_to_pytorch(tmp_path: Path) -> None:
         other.users.taste.bias += 0.01
     with pytest.raises(ContractBroken, match=r"differs from PyTorch by 1\.00e-02, at most 1e-04"):
         check_parity(other, tmp_path / "tower.onnx", histories, 1e-4)
-
-
-def test_one_length_changes_no_inner_product() -> None:
-    vectors = np.random.default_rng(0).normal(size=(9, 4)).astype(np.float32)
-    longer = of_one_length(vectors)
-    assert_array_equal(longer[:, :4], vectors)
-    assert_allclose(np.linalg.norm(longer, axis=1), np.linalg.norm(vectors, axis=1).max(), rtol=1e-6)
-
-
-def test_the_index_reaches_its_recall_or_is_refused() -> None:
-    rng = np.random.default_rng(0)
-    vectors = rng.normal(size=(2_000, 8)).astype(np.float32)
-    items = of_one_length(vectors * rng.lognormal(size=(2_000, 1)).astype(np.float32))
-    users = np.concatenate([rng.normal(size=(30, 8)), np.zeros((30, 1))], axis=1).astype(np.float32)
-    ef, recall = widen_until_exact(build_index(items, CONFIG), items, users, 0.99)
-    assert ef >= 512
-    assert recall >= 0.99
-    of_others = build_index(np.ascontiguousarray(items[::-1]), CONFIG)
-    with pytest.raises(ContractBroken, match=r"recall@100 is 0\.\d+ at ef 2048, expected 0.99"):
-        widen_until_exact(of_others, items, users, 0.99)
-
-
-def test_the_index_is_the_same_in_however_many_parts_it_is_built(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    items = of_one_length(np.random.default_rng(0).normal(size=(300, 8)).astype(np.float32))
-    built = []
-    for at_once in (1_000, 300, 7, 1):
-        monkeypatch.setattr(export, "_INDEXED_AT_ONCE", at_once)
-        build_index(items, CONFIG).save_index(str(tmp_path / "index.hnsw"))
-        built.append((tmp_path / "index.hnsw").read_bytes())
-    assert built == [built[0]] * 4
 
 
 def test_empty_histories_of_a_batch_do_not_disturb_it() -> None:
