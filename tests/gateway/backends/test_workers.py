@@ -102,11 +102,11 @@ async def test_those_that_are_skipped_are_chosen_last() -> None:
     async with AsyncExitStack() as stack:
         group = Group(3)
         await group.start(stack)
-        for backend in group.workers.members[1:]:
+        for backend in group.workers.members[:2]:
             for _ in range(CONFIG.breaker_failures):
                 backend.breaker.failed("as the test wants it")
         assert [await group.ask() for _ in range(CALLS)] == [Status.OK] * CALLS
-        assert group.calls == [CALLS, 0, 0]
+        assert group.calls == [0, 0, CALLS]
 
 
 async def test_a_process_that_comes_back_gets_its_share_again(pair: Group) -> None:
