@@ -20,7 +20,6 @@ from gateway.events.sqlite_store import SQLiteEventStore
 from gateway.rollout import Rollout
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import Bundle, BundleStore
-from recsys.errors import CannotStart
 from recsys.server.server import Process, Service, run
 from recsys.server.versions import Versions
 from recsys.v1 import recommend_pb2_grpc
@@ -35,11 +34,6 @@ _TICK_SECONDS = 0.25
 
 async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
     """Everything between the configuration and the service; see `recsys.server.server.serve`."""
-    if config.workers > 1:
-        raise CannotStart(
-            f"workers: {config.workers}; a gateway keeps recorded events in memory, which a second process on its port "
-            "would not know; set --workers 1, and run several gateways with an events file each"
-        )
     hidden = HiddenItems(config.hidden_items)
     recorder, answers = _open_files(config, process)
     recall, rank = _connect(config)

@@ -35,6 +35,9 @@ PORTS = dict(
 METRICS_PORTS = {role: port - 40_900 for role, port in PORTS.items()}
 """Default metrics port by role."""
 
+WORKER_STEP = 20
+"""Of several processes of a role on one machine, the k-th, counted from 1, has ports that are k times this higher."""
+
 EVENTS_FILE, ANSWERS_FILE = "events.sqlite", "answers.sqlite"
 """What a gateway's files are called in their folder."""
 
@@ -172,7 +175,7 @@ class ServerConfig(TypedConfig):
         "bundle_root",
         "in_flight_limit",
         "compute_threads",
-        "workers",
+        "shared_port",
         "log_level",
         "log_format",
     )
@@ -200,11 +203,12 @@ class ServerConfig(TypedConfig):
         description="threads for batches that take too long for the event loop; further ones wait in a queue. Two or "
         "more also take short batches, and so use more cores",
     )
-    workers: int = Field(
-        default=1,
+    shared_port: int | None = Field(
+        default=None,
         ge=1,
-        description="processes that share the port; with more than one, the port is bound with SO_REUSEPORT and each "
-        "process needs its own metrics port",
+        le=65_535,
+        description="a further gRPC port, for several processes of this role on one machine: each joins it when it "
+        "can serve (SO_REUSEPORT), and the kernel gives every connection to one of them",
     )
     drain_seconds: float = Field(
         default=10.0, ge=0, description="seconds that calls in flight get to finish after SIGTERM"

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -71,51 +72,86 @@ class Server:
     """A gRPC server that reports NOT_SERVING until `set_serving(True)`."""
 
     def __init__(self, config: ServerConfig, telemetry: Telemetry, services: Sequence[Service]) -> None:
-        calls = Calls(telemetry, CallLimits(config.in_flight_limit, config.slow_call_seconds, config.log_sample))
-        options = (
-            *_OPTIONS,
-            ("grpc.so_reuseport", int(config.workers > 1)),
-            # gRPC answers a larger one with RESOURCE_EXHAUSTED and both sizes
-            ("grpc.max_receive_message_length", config.max_message_mib << 20),
-        )
         self._config = config
-        self._server = aio.server(options=options)
+        self._services = services
+        limits = CallLimits(config.in_flight_limit, config.slow_call_seconds, config.log_sample)
+        self._calls = Calls(telemetry, limits)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set under a version check
         self._names = ("", *(service.name for service in services))
-        for service in services:  # before the others: gRPC asks each service for a method in the order of this list
-            service.register(cast("aio.Server", _Surrounding(self._server, calls)))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        reflect(self._server, (*self._names[1:], health.SERVICE_NAME))
+        self._own = self._listener(shared=False)
+        self._shared: aio.Server | None = None
+        """Of the shared port; None until the process can serve."""
+
+    def _listener(self, *, shared: bool) -> aio.Server:
+        options = (
+            *_OPTIONS,
+            ("grpc.so_reuseport", int(shared)),  # otherwise a second process would bind the same port without an error
+            # gRPC answers a larger one with RESOURCE_EXHAUSTED and both sizes
+            ("grpc.max_receive_message_length", self._config.max_message_mib << 20),
+        )
+        server = aio.server(options=options)
+        for service in self._services:  # before the others: gRPC asks each service for a method in this order
+            service.register(cast("aio.Server", _Surrounding(server, self._calls)))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflect(server, (*self._names[1:], health.SERVICE_NAME))
+        return server
 
     def bind(self) -> int:
         """Binds the port and returns it.
 
         Raises:
-            CannotStart: the port is in use, or the host is not an address of this machine.
+            CannotStart: a port is in use, or the host is not an address of this machine.
         """
-        address = f"{self._config.host}:{self._config.port}"
+        if self._config.shared_port is not None:
+            self._check_shared_port(self._config.shared_port)
+        return self._bind(self._own, self._config.port, "--port")
+
+    def _check_shared_port(self, port: int) -> None:
+        """Raises CannotStart if another process has the port for itself. It is joined only when there is a bundle."""
         try:
-            return self._server.add_insecure_port(address)
+            family, *_, address = socket.getaddrinfo(self._config.host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
+            with socket.socket(family) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                probe.bind(address)
+        except OSError:
+            raise self._taken(port, "--shared-port") from None
+
+    def _bind(self, server: aio.Server, port: int, flag: str) -> int:
+        try:
+            return server.add_insecure_port(f"{self._config.host}:{port}")
         except RuntimeError:
-            raise CannotStart(
-                f"port {address}: in use, or no address of this machine; stop the process that uses it, or set --port"
-            ) from None
+            raise self._taken(port, flag) from None
+
+    def _taken(self, port: int, flag: str) -> CannotStart:
+        return CannotStart(
+            f"port {self._config.host}:{port}: in use, or no address of this machine; stop the process that uses it, "
+            f"or set {flag}"
+        )
 
     async def start(self) -> None:
         """Accepts calls on the port that `bind` returned, NOT_SERVING at first."""
         await self.set_serving(serving=False)
-        await self._server.start()
+        await self._own.start()
 
     async def set_serving(self, *, serving: bool) -> None:
-        """Sets what health reports, for the process and for each of its services."""
+        """Sets what health reports, for the process and for each of its services. The first True joins a shared port.
+
+        Raises:
+            CannotStart: another process has taken the shared port for itself.
+        """
         kind = health_pb2.HealthCheckResponse
         for name in self._names:
             await self._health.set(name, kind.SERVING if serving else kind.NOT_SERVING)
+        if serving and self._shared is None and self._config.shared_port is not None:
+            self._shared = self._listener(shared=True)
+            self._bind(self._shared, self._config.shared_port, "--shared-port")
+            await self._shared.start()
 
     async def drain(self, grace_seconds: float) -> None:
         """Reports NOT_SERVING from now on, refuses new calls, and gives those in flight `grace_seconds` to finish."""
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_seconds)
+        listeners = (self._own, self._shared)
+        await asyncio.gather(*(listener.stop(grace_seconds) for listener in listeners if listener is not None))
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,7 +227,10 @@ async def serve(
         closing.push_async_callback(server.drain, config.drain_seconds)
         logger.info("listening on %s:%d, metrics on port %d", config.host, port, metrics.server_port)
         reporting = asyncio.create_task(readiness.report_to(server))
-        await stop.wait()
+        stopping = asyncio.create_task(stop.wait())
+        await asyncio.wait((stopping, reporting), return_when=asyncio.FIRST_COMPLETED)
+        if reporting.done():
+            reporting.result()  # it ends only with an error
         reporting.cancel()
         logger.info("draining: up to %g s for the calls in flight", config.drain_seconds)
     logger.info("stopped")

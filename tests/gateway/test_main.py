@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -128,7 +128,7 @@ def no_database(folder: Path, taken: int) -> tuple[str, ...]:
         (lambda folder, taken: ("--rank", "nowhere"), "rank: "),
         (lambda folder, taken: ("--budget-seconds", "soon"), "budget_seconds"),
         (lambda folder, taken: ("--no-such-flag", "1"), "no-such-flag"),
-        (lambda folder, taken: ("--workers", "2"), "set --workers 1"),
+        (lambda folder, taken: ("--shared-port", str(taken)), "set --shared-port"),
     ],
 )
 def test_what_it_cannot_start_with_is_one_line_and_exit_code_2(
@@ -144,45 +144,77 @@ def test_what_it_cannot_start_with_is_one_line_and_exit_code_2(
     assert "Traceback" not in ended.stderr
 
 
-def test_acknowledged_events_survive_kills_at_random_moments(tmp_path: Path) -> None:
-    """1,000 events in requests of 1 to 20, sent again until acknowledged; the process is killed again and again."""
-    rng, port = random.Random(7), free_port()
-    pending = [f"event-{n}" for n in range(1_000)]
-    acknowledged: list[str] = []
-    kills = 0
+class Worker:
+    """One of the gateways that share the files; it is killed again and again."""
+
+    def __init__(self, folder: Path, kills: random.Random) -> None:
+        self._folder, self._kills, self.port = folder, kills, free_port()
+        self._stack = ExitStack()
+        self.start()
+
+    def start(self) -> None:
+        """Starts the process and waits until it answers."""
+        self.running = self._stack.enter_context(process(self._folder, self.port, "--log-level", "ERROR"))
+        channel = self._stack.enter_context(client(self.port))
+        eventually(lambda: health(channel) == SERVING, "it is up again")
+        self.stub: Any = recommend_pb2_grpc.RecommendationServiceStub(channel)
+        self.calls_left = self._kills.randint(3, 25)
+
+    def end(self) -> None:
+        """Leaves nothing running."""
+        self._stack.close()
+
+    def record(self, users: list[str]) -> bool:
+        """Whether it acknowledged that these users have seen item 3; sometimes it is killed meanwhile."""
+        call = self.stub.RecordEvents.future(events_request(users), timeout=30)
+        self.calls_left -= 1
+        if self.calls_left < 0:
+            time.sleep(self._kills.uniform(0.0, 0.005))
+            os.kill(self.running.pid, signal.SIGKILL)
+        try:
+            response = call.result()
+        except grpc.RpcError:
+            return False
+        assert response.recorded + response.duplicates == len(users)
+        return True
+
+    def shows(self, user: str) -> list[int]:
+        """What it recommends to a user."""
+        response = self.stub.Recommend(recommend_pb2.RecommendRequest(user_key=user, count=3), timeout=30)
+        return [item.item_id for item in response.items]
+
+
+def test_two_gateways_lose_nothing_acknowledged_when_they_are_killed_at_random_moments(tmp_path: Path) -> None:
+    """600 events in requests of 1 to 20, sent to one or the other until acknowledged; then the other one knows."""
+    rng = random.Random(7)
+    write_bundle(tmp_path / "bundles", "v1", policy=policy())
+    pending, acknowledged, kills = [f"visitor-{n}" for n in range(600)], [], 0
+    workers = [Worker(tmp_path, rng) for _ in range(2)]
+    assert workers[0].shows("visitor-0") == workers[1].shows("visitor-0") == [3, 1, 2]
     while pending:
-        with process(tmp_path, port, "--log-level", "ERROR") as running, client(port) as channel:
-            eventually(lambda: health(channel) is not None, "it is up again")
-            stub: Any = recommend_pb2_grpc.RecommendationServiceStub(channel)
-            left = rng.randint(3, 25)
-            while pending:
-                batch = pending[: rng.randint(1, 20)]
-                call = stub.RecordEvents.future(events_request(batch), timeout=30)
-                if left == 0:
-                    time.sleep(rng.uniform(0.0, 0.005))
-                    os.kill(running.pid, signal.SIGKILL)
-                    kills += 1
-                left -= 1
-                try:
-                    response = call.result()
-                except grpc.RpcError:
-                    break
-                assert response.recorded + response.duplicates == len(batch)
-                acknowledged += batch
-                pending = pending[len(batch) :]
-            # What was in flight when the process died is sent again to the next one.
-    assert kills >= 5
+        writer, reader = rng.sample(workers, 2)
+        users = pending[: rng.randint(1, 20)]
+        if writer.record(users):
+            assert reader.shows(rng.choice(users)) == [1, 2, 4]
+            acknowledged += users
+            pending = pending[len(users) :]
+        if writer.calls_left < 0:  # what was in flight when it died is sent again, to it or to the other one
+            kills += 1
+            writer.start()
+    for worker in workers:
+        worker.end()
+    assert kills >= 4
     connection = sqlite3.connect(tmp_path / "events.sqlite")
-    found = [event_id for (event_id,) in connection.execute("SELECT event_id FROM events ORDER BY row_id")]
+    found = [user for (user,) in connection.execute("SELECT user_key FROM events ORDER BY row_id")]
     connection.close()
     assert sorted(found) == sorted(acknowledged)
-    assert len(found) == len(set(found)) == 1_000
+    assert len(found) == len(set(found)) == 600
 
 
-def events_request(event_ids: list[str]) -> recommend_pb2.RecordEventsRequest:
+def events_request(users: list[str]) -> recommend_pb2.RecordEventsRequest:
     return recommend_pb2.RecordEventsRequest(
         events=[
-            recommend_pb2.Event(event_id=event_id, user_id=4, item_id=5, type=types_pb2.EVENT_TYPE_CLICK)
-            for event_id in event_ids
+            recommend_pb2.Event(event_id=user, user_key=user, item_id=3, type=types_pb2.EVENT_TYPE_VIEW)
+            for user in users
         ]
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import grpc
@@ -19,7 +20,7 @@ from recsys.server.server import Process, Server, Service, run, serve
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recall_pb2, recall_pb2_grpc
 from tests.recsys.answering import NAME, Recall, Running, service_of
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, soon
 
 
 async def test_health_is_not_serving_until_it_is_set_per_service(running: Running) -> None:
@@ -76,13 +77,64 @@ async def test_a_taken_port_is_named(running: Running) -> None:
             Server(config, Telemetry.create(), []).bind()
 
 
-async def test_a_second_server_on_one_port_is_refused_unless_workers_share_it() -> None:
+async def test_a_second_server_on_one_port_is_refused() -> None:
     alone = Server(ServerConfig(), Telemetry.create(), [])
     with pytest.raises(CannotStart):
         Server(ServerConfig(port=alone.bind()), Telemetry.create(), []).bind()
-    shared = Server(ServerConfig(workers=2), Telemetry.create(), [])
-    port = shared.bind()
-    assert Server(ServerConfig(port=port, workers=2), Telemetry.create(), []).bind() == port
+
+
+async def answers_at(port: int) -> bool:
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    async with aio.insecure_channel(f"127.0.0.1:{port}", options=options) as channel:
+        try:
+            await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
+        except aio.AioRpcError as error:
+            assert error.code() is grpc.StatusCode.UNAVAILABLE  # noqa: PT017 - so it is nobody, not an error
+            return False
+    return True
+
+
+async def test_servers_share_a_port_each_from_when_it_can_serve() -> None:
+    with taken_port() as free:
+        port = free.getsockname()[1]
+    first, second = (Server(ServerConfig(shared_port=port), Telemetry.create(), []) for _ in range(2))
+    own = [server.bind() for server in (first, second)]
+    for server in (first, second):
+        await server.start()
+    assert [await answers_at(each) for each in (port, *own)] == [False, True, True]
+    for server in (first, second, first):
+        await server.set_serving(serving=True)
+        assert await answers_at(port)
+    for server, still in ((first, True), (second, False)):
+        await server.drain(0)
+        assert await answers_at(port) is still
+
+
+async def test_a_port_that_cannot_be_shared_is_named_before_the_server_starts() -> None:
+    with taken_port() as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(CannotStart, match=f"port 127.0.0.1:{port}: in use.*set --shared-port"):
+            Server(ServerConfig(shared_port=port), Telemetry.create(), []).bind()
+
+
+async def test_a_process_ends_where_the_shared_port_is_taken_meanwhile() -> None:
+    free = taken_port()
+    port = free.getsockname()[1]
+    free.close()
+    ready: list[Callable[[bool], None]] = []
+
+    async def build(config: ServerConfig, process: Process) -> list[Service]:
+        ready.append(process.set_ready)
+        return []
+
+    serving = asyncio.create_task(serve(ServerConfig(shared_port=port), build))
+    await soon(lambda: bool(ready), "it is built")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", port))
+        taken.listen()
+        ready[0](True)
+        with pytest.raises(CannotStart, match="set --shared-port"):
+            await serving
 
 
 async def is_refused(stub: Any) -> bool:
