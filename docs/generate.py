@@ -63,7 +63,6 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "channel-targets": processes.targets,
     "gateway-depends-on": processes.depends_on,
     "scrape-compose": processes.scraped,
-    "scrape-local": lambda: processes.scraped("127.0.0.1"),
     "alert-server-down": processes.server_down,
     "headline": quality.headline,
     "result-pages": quality.result_pages,

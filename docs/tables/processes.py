@@ -76,10 +76,10 @@ def depends_on() -> str:
     return f"depends_on: [{', '.join([*DEFAULT_CHANNELS, 'rank'])}]"
 
 
-def scraped(host: str = "") -> str:
-    """One scrape job per process, named after its role; `host` is that of all, or each process has its role's."""
+def scraped() -> str:
+    """One scrape job per process, named after its role; its host, too, is called so."""
     return "\n".join(
-        f'- job_name: {role}\n  static_configs: [{{targets: ["{host or role}:{port}"]}}]'
+        f'- job_name: {role}\n  static_configs: [{{targets: ["{role}:{port}"]}}]'
         for role, port in METRICS_PORTS.items()
     )
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
+
+from pydantic import Field, field_validator
 
 from offline.commands.run import RunConfig, run
 from offline.commands.verb import Verb
 from offline.local.serve import serve_until_interrupted
+from recsys.config import PORTS
 
 
 class ServeConfig(RunConfig):
@@ -16,12 +19,12 @@ class ServeConfig(RunConfig):
         "dataset",
         "data_dir",
         "port_offset",
+        "workers",
         "metadata_file",
         "root",
         "config",
         "serving.channels",
         "serving.clock",
-        "split.protocol",
         "ranker.kind",
     )
 
@@ -32,6 +35,19 @@ class ServeConfig(RunConfig):
         description="number added to every port, gRPC and metrics, to run next to another system or where a port is "
         "taken",
     )
+    workers: dict[str, Annotated[int, Field(ge=1, le=64)]] = Field(
+        default_factory=dict,
+        description="processes per role: NAME=NUMBER, separated by commas, for example gateway=2,itemcf=2,rank=2; a "
+        "role that is not named has one; vector has as many threads instead, because its index cannot be shared",
+    )
+
+    @field_validator("workers")
+    @classmethod
+    def _known_roles(cls, workers: dict[str, int]) -> dict[str, int]:
+        unknown = sorted(set(workers) - set(PORTS))
+        if unknown:
+            raise ValueError(f"there is no role {unknown[0]!r}; choose of {', '.join(PORTS)}")
+        return workers
 
 
 def serve(config: ServeConfig) -> None:
@@ -42,6 +58,7 @@ def serve(config: ServeConfig) -> None:
         events_folder=config.events_file.parent,
         logs=config.home / "logs",
         port_offset=config.port_offset,
+        workers=config.workers,
     )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import logging
 import os
 import shutil
@@ -30,14 +31,16 @@ from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped
 
 from offline.local.supervision import Program, configuration, log_file
 from offline.local.watchdog import HANG_SECONDS
-from recsys.channels import DEFAULT_CHANNELS
-from recsys.config import ANSWERS_FILE, EVENTS_FILE, METRICS_PORTS, PORTS
+from recsys.channels import CHANNELS, DEFAULT_CHANNELS
+from recsys.config import ANSWERS_FILE, EVENTS_FILE, METRICS_PORTS, PORTS, WORKER_STEP
 from recsys.errors import CannotStart, Unreachable
 from recsys.server import healthcheck
 
 logger = logging.getLogger(__name__)
 
 HOST = "127.0.0.1"
+TARGETS_FILE = "targets.json"
+"""What Prometheus reads of a cluster: where the metrics of each process are."""
 _POLL_SECONDS = 0.1
 _LAST_LINES = 5
 _FREE_PORTS = range(20_000, 32_000)
@@ -45,28 +48,50 @@ _BLOCK = 250
 _BLOCKS = len(_FREE_PORTS) // _BLOCK
 
 
+Workers = Mapping[str, int]
+"""How many processes each role has, where it is not one."""
+
+ONE_EACH: Workers = {}
+
+
+def worker_names(role: str, workers: Workers) -> list[str]:
+    """Names of the processes of a role: `rank`, or `rank-1`, `rank-2`, … where there are several."""
+    n = workers.get(role, 1)
+    if n == 1 or (role in CHANNELS and CHANNELS[role].threads):
+        return [role]
+    return [f"{role}-{k}" for k in range(1, n + 1)]
+
+
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """gRPC and metrics port by role."""
+    """gRPC and metrics port by name of the process, and by role."""
 
     grpc: Mapping[str, int]
     metrics: Mapping[str, int]
 
     @classmethod
-    def default(cls, offset: int = 0) -> Self:
+    def default(cls, offset: int = 0, workers: Workers = ONE_EACH) -> Self:
         """The documented ports, each `offset` higher."""
-        grpc, metrics = ({role: port + offset for role, port in ports.items()} for ports in (PORTS, METRICS_PORTS))
-        return cls(grpc, metrics)
+        steps = [
+            (role, name, k * WORKER_STEP)
+            for role in PORTS
+            for k, name in enumerate(dict.fromkeys((role, *worker_names(role, workers))))
+        ]
+        return cls(
+            {name: PORTS[role] + offset + step for role, name, step in steps},
+            {name: METRICS_PORTS[role] + offset + step for role, name, step in steps},
+        )
 
     @classmethod
-    def free(cls) -> Self:
+    def free(cls, workers: Workers = ONE_EACH) -> Self:
         """Ports that are currently free, for tests."""
-        found = free_ports(2 * len(PORTS))
-        return cls(dict(zip(PORTS, found, strict=False)), dict(zip(PORTS, found[len(PORTS) :], strict=True)))
+        names = list(cls.default(0, workers).grpc)
+        found = free_ports(2 * len(names))
+        return cls(dict(zip(names, found, strict=False)), dict(zip(names, found[len(names) :], strict=True)))
 
-    def target(self, role: str) -> str:
-        """HOST:PORT of the role's gRPC server."""
-        return f"{HOST}:{self.grpc[role]}"
+    def target(self, name: str) -> str:
+        """HOST:PORT of a server; of a role with several, `gateway` is where clients connect."""
+        return f"{HOST}:{self.grpc[name]}"
 
 
 def free_ports(n: int) -> list[int]:
@@ -100,18 +125,23 @@ def programs(
     ports: Ports,
     *,
     channels: Sequence[str] = DEFAULT_CHANNELS,
+    workers: Workers = ONE_EACH,
     settings: Mapping[str, str] | None = None,
     role_settings: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Program]:
-    """The gateway, one server per recall channel of `channels`, and the rank server.
+    """The gateway, one server per recall channel of `channels`, and the rank server; several where `workers` says so.
 
     `settings` apply to all, `role_settings` to one role: flags without dashes, and values.
     """
+
+    def targets(role: str) -> str:
+        return "+".join(ports.target(name) for name in worker_names(role, workers))
+
     modules = {
         "gateway": (
             "gateway",
-            *("--recall", ",".join(f"{name}={ports.target(name)}" for name in channels)),
-            *("--rank", ports.target("rank")),
+            *("--recall", ",".join(f"{name}={targets(name)}" for name in channels)),
+            *("--rank", targets("rank")),
             *("--events-file", str(events_folder / EVENTS_FILE)),
             *("--answers-file", str(events_folder / ANSWERS_FILE)),
         ),
@@ -120,21 +150,35 @@ def programs(
     }
     return [
         Program(
-            role,
+            name,
             (
                 "-m",
                 *arguments,
                 *("--bundle-root", str(bundle_root)),
-                *("--port", str(ports.grpc[role])),
-                *("--metrics-port", str(ports.metrics[role])),
+                *("--port", str(ports.grpc[name])),
+                *("--metrics-port", str(ports.metrics[name])),
                 "--exit-with-parent",
+                *_flags(_scaling(role, ports, workers)),
                 *_flags({**(settings or {}), **(role_settings or {}).get(role, {})}),
             ),
-            ports.target(role),
-            f"{HOST}:{ports.metrics[role]}",
+            ports.target(name),
+            f"{HOST}:{ports.metrics[name]}",
+            ports.target(role) if role == "gateway" and name != role else "",
+            role,
         )
         for role, arguments in modules.items()
+        for name in worker_names(role, workers)
     ]
+
+
+def _scaling(role: str, ports: Ports, workers: Workers) -> dict[str, str]:
+    """Flags of a role with several workers; none if it has one."""
+    n = workers.get(role, 1)
+    if n == 1:
+        return {}
+    if role == "gateway":
+        return {"shared-port": str(ports.grpc[role])}
+    return {"compute-threads": str(n)} if worker_names(role, workers) == [role] else {}
 
 
 def _check_free(name: str, target: str) -> None:
@@ -190,9 +234,10 @@ class LocalCluster:
             CannotStart: a port is in use, perhaps by a cluster that is already running.
         """
         for server in self._servers:
-            for target in filter(None, (server.target, server.metrics_target)):
+            for target in filter(None, (server.target, server.metrics_target, server.shared_target)):
                 _check_free(server.name, target)
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._write_targets()
         self._runtime = Path(tempfile.mkdtemp(prefix="recsys-"))  # paths of sockets must be short
         file = self._runtime / "supervisord.conf"
         text = configuration(
@@ -211,6 +256,15 @@ class LocalCluster:
                 stderr=output,
                 start_new_session=True,
             )
+
+    def _write_targets(self) -> None:
+        """Tells Prometheus where to scrape (`file_sd_configs`); the job is the role."""
+        targets = [
+            {"targets": [server.metrics_target], "labels": {"job": server.role}}
+            for server in self._servers
+            if server.metrics_target
+        ]
+        (self.folder / TARGETS_FILE).write_text(json.dumps(targets, indent=1) + "\n", encoding="utf-8")
 
     def wait_healthy(self, timeout_seconds: float) -> None:
         """Returns when every server reports SERVING.
@@ -260,9 +314,13 @@ class LocalCluster:
 
     def _stop_servers(self) -> dict[str, int]:
         states = self.states()
+        gateways = [server.name for server in self._servers if server.role == "gateway"]
         with self._rpc() as rpc:
-            if states.get("gateway") in ("STARTING", "RUNNING"):
-                rpc.supervisor.stopProcess("gateway")
+            for name in gateways:
+                if states.get(name) in ("STARTING", "RUNNING"):
+                    rpc.supervisor.stopProcess(name, False)  # noqa: FBT003 - XML-RPC has no names: do not wait
+            while "STOPPING" in {state for name, state in self.states().items() if name in gateways}:
+                time.sleep(_POLL_SECONDS)
             rpc.supervisor.stopAllProcesses()
         return {info["name"]: int(info["exitstatus"]) for info in self._infos()}
 

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import grpc
 
-from offline.local.cluster import LocalCluster, Ports, programs
+from offline.local.cluster import ONE_EACH, LocalCluster, Ports, Workers, programs
 from offline.local.showcase import demonstrate
+from offline.local.supervision import Program
 from recsys.bundle import BundleStore
 from recsys.errors import Unreachable
 from recsys.v1.recommend_pb2 import StatusRequest
@@ -28,7 +29,9 @@ HEALTHY_SECONDS = 180.0
 _POLL_SECONDS = 0.1
 
 
-def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0) -> None:
+def serve_until_interrupted(
+    store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0, workers: Workers = ONE_EACH
+) -> None:
     """Starts the servers, shows some of their answers, and serves until SIGINT or SIGTERM.
 
     They listen on the documented ports, each `port_offset` higher.
@@ -37,21 +40,22 @@ def serve_until_interrupted(store: BundleStore, *, events_folder: Path, logs: Pa
         CannotStart: a port is in use.
         Unreachable: a server did not become healthy, or did not exit with 0.
     """
-    ports = Ports.default(port_offset)
+    ports = Ports.default(port_offset, workers)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
-    servers = programs(store.root.absolute(), events_folder.absolute(), ports, channels=channels_of(store))
+    servers = programs(
+        store.root.absolute(), events_folder.absolute(), ports, channels=channels_of(store), workers=workers
+    )
     cluster = LocalCluster(servers, logs)
     started = time.monotonic()
     cluster.start()
     try:
-        cluster.wait_healthy(HEALTHY_SECONDS)
-        wait_complete(ports.target("gateway"), HEALTHY_SECONDS)
+        _wait_ready(cluster, servers)
         log.info("all %d servers are healthy after %.1f s", len(servers), time.monotonic() - started)
         for line in demonstrate(ports.target("gateway"), store.open(store.release().current).folder):
             _say(line)
-        _say(_addresses([server.name for server in servers], ports, store, logs))
+        _say(_addresses(servers, store, logs))
         stopping.wait()
         _say("stopping: no new calls, calls in flight finish")
     finally:
@@ -80,9 +84,16 @@ def served(store: BundleStore, *, folder: Path, gateway_settings: Mapping[str, s
         role_settings={"gateway": gateway_settings or {}},
     )
     with LocalCluster(servers, folder / "logs") as cluster:
-        cluster.wait_healthy(HEALTHY_SECONDS)
-        wait_complete(ports.target("gateway"), HEALTHY_SECONDS)
+        _wait_ready(cluster, servers)
         yield ports.target("gateway")
+
+
+def _wait_ready(cluster: LocalCluster, servers: Sequence[Program]) -> None:
+    """Returns when every server is healthy and every gateway uses the others."""
+    cluster.wait_healthy(HEALTHY_SECONDS)
+    for server in servers:
+        if server.role == "gateway":
+            wait_complete(server.target, HEALTHY_SECONDS)
 
 
 def channels_of(store: BundleStore) -> tuple[str, ...]:
@@ -114,12 +125,15 @@ def wait_complete(target: str, timeout_seconds: float) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def _addresses(roles: Sequence[str], ports: Ports, store: BundleStore, logs: Path) -> str:
-    servers = "\n".join(
-        f"  {role:<11} grpc {ports.target(role)}   metrics http://127.0.0.1:{ports.metrics[role]}/metrics"
-        for role in roles
-    )
-    return f"\nbundle {store.release().current} from {store.root}\n{servers}\n  logs in {logs}\n\nserving; Ctrl-C stops"
+def _addresses(servers: Sequence[Program], store: BundleStore, logs: Path) -> str:
+    width = max(len(server.name) for server in servers)
+    lines = [
+        f"  {server.name:<{width}} grpc {server.target}   metrics http://{server.metrics_target}/metrics"
+        for server in servers
+    ]
+    shared = {server.shared_target for server in servers if server.shared_target}
+    text = "\n".join([*lines, *(f"  clients connect to {target}" for target in shared)])
+    return f"\nbundle {store.release().current} from {store.root}\n{text}\n  logs in {logs}\n\nserving; Ctrl-C stops"
 
 
 def _say(text: str) -> None:

@@ -64,6 +64,15 @@ class Program:
     """HOST:PORT of its gRPC server."""
     metrics_target: str = ""
     """HOST:PORT of its metrics; empty if unknown."""
+    shared_target: str = ""
+    """HOST:PORT that it shares with the other processes of its role; empty if it is the only one."""
+    of_role: str = ""
+    """What it serves; empty if it has the name of its role."""
+
+    @property
+    def role(self) -> str:
+        """What it serves."""
+        return self.of_role or self.name
 
 
 def configuration(

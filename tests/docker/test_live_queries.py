@@ -22,9 +22,8 @@ import grpc
 import pytest
 import yaml
 
-from offline.local.cluster import LocalCluster, Ports, free_ports, programs
-from recsys.channels import CHANNELS, DEFAULT_CHANNELS
-from recsys.config import METRICS_PORTS
+from offline.local.cluster import TARGETS_FILE, LocalCluster, Ports, free_ports, programs
+from recsys.channels import DEFAULT_CHANNELS
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc
 from tests.published import ITEMS, USERS
 from tests.waiting import PATIENCE_SECONDS, eventually
@@ -132,8 +131,7 @@ def prometheus(
     config = yaml.safe_load((docker_folder / "prometheus/local.yml").read_text())
     config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
     config["rule_files"] = [str(docker_folder / "prometheus" / name) for name in config["rule_files"]]
-    for job in config["scrape_configs"]:
-        job["static_configs"] = [{"targets": [f"127.0.0.1:{ports.metrics[job['job_name']]}"]}]
+    config["scrape_configs"][0]["file_sd_configs"] = [{"files": [str(cluster.folder / TARGETS_FILE)]}]
     (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
     [port] = free_ports(1)
     command = [
@@ -174,7 +172,7 @@ def test_every_query_has_data_but_those_on_trouble(
 
 
 def test_all_processes_of_the_bundle_are_scraped(prometheus: Prometheus) -> None:
-    expected = {role: "down" if role in set(CHANNELS) - {*DEFAULT_CHANNELS} else "up" for role in METRICS_PORTS}
+    expected = dict.fromkeys(["gateway", *DEFAULT_CHANNELS, "rank"], "up")
 
     def health() -> dict[str, str]:
         targets = prometheus.ask("targets")["activeTargets"]

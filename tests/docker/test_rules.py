@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from offline.commands.serve import ServeConfig
+from offline.local.cluster import TARGETS_FILE
 from recsys.config import METRICS_PORTS
 from recsys.server.telemetry import Telemetry
 
@@ -66,11 +68,18 @@ def test_each_alert_is_documented(alerts: dict[str, str], docker_folder: Path) -
     assert set(re.findall(r"^\| `(Recsys\w+)`", text, re.MULTILINE)) == set(alerts)
 
 
-@pytest.mark.parametrize(("file", "host"), [("prometheus.yml", "{role}"), ("local.yml", "127.0.0.1")])
-def test_every_process_is_scraped_under_the_name_of_its_role(file: str, host: str, docker_folder: Path) -> None:
-    jobs = yaml.safe_load((docker_folder / "prometheus" / file).read_text())["scrape_configs"]
+def test_every_process_is_scraped_under_the_name_of_its_role(docker_folder: Path) -> None:
+    jobs = yaml.safe_load((docker_folder / "prometheus/prometheus.yml").read_text())["scrape_configs"]
     found = {job["job_name"]: job["static_configs"][0]["targets"] for job in jobs}
-    assert found == {role: [f"{host.format(role=role)}:{port}"] for role, port in METRICS_PORTS.items()}
+    assert found == {role: [f"{role}:{port}"] for role, port in METRICS_PORTS.items()}
+
+
+def test_prometheus_next_to_make_serve_reads_what_that_writes(docker_folder: Path) -> None:
+    config = docker_folder / "prometheus/local.yml"
+    (job,) = yaml.safe_load(config.read_text())["scrape_configs"]
+    ((file,),) = (found["files"] for found in job["file_sd_configs"])
+    logs = ServeConfig(root=docker_folder.parent / "data").home / "logs"
+    assert (config.parent / file).resolve() == (logs / TARGETS_FILE).resolve()
 
 
 def test_every_metric_that_is_asked_for_exists(

@@ -95,9 +95,8 @@ def test_docker_and_docs_follow_from_the_line(project: Path) -> None:
     assert services["newest"]["profiles"] == ["newest"]
     assert '"newest": "newest:50057"' in services["gateway"]["environment"]["RECSYS_RECALL"]
     assert "FROM serving AS recall-newest\n" in (project / "docker/Dockerfile").read_text("utf-8")
-    for file, target in (("prometheus.yml", "newest:9157"), ("local.yml", "127.0.0.1:9157")):
-        jobs = yaml.safe_load((project / "docker/prometheus" / file).read_text("utf-8"))["scrape_configs"]
-        assert {"job_name": "newest", "static_configs": [{"targets": [target]}]} in jobs
+    jobs = yaml.safe_load((project / "docker/prometheus/prometheus.yml").read_text("utf-8"))["scrape_configs"]
+    assert {"job_name": "newest", "static_configs": [{"targets": ["newest:9157"]}]} in jobs
     assert 'up{job=~"als|content|newest"}' in (project / "docker/prometheus/alerts.yml").read_text("utf-8")
     assert "| `newest` | `RecallService` | 50057 | 9157 |" in (project / "docs/reference/operations.md").read_text(
         "utf-8"

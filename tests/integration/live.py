@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import grpc
 
 from offline.evaluation.open_loop import TimedAnswer, send_at_rate
-from offline.local.cluster import LocalCluster, Ports, programs
+from offline.local.cluster import ONE_EACH, LocalCluster, Ports, Workers, programs
 from offline.local.supervision import Program, log_file
 from offline.publish.publish import BundleFacts, publish
 from recsys.bundle import BundleStore, Release
@@ -125,17 +125,19 @@ def system(
     gateway_settings: Mapping[str, str] | None = None,
     role_settings: Mapping[str, Mapping[str, str]] | None = None,
     healthy: bool = True,
+    workers: Workers = ONE_EACH,
     launch: Callable[[Program], Program] = lambda program: program,
 ) -> Iterator[System]:
     """The five servers on the bundles below `root`; all must exit with 0 in the end, and none with a traceback.
 
-    `healthy`: wait until all serve. `launch` changes how a server is started.
+    `healthy`: wait until all serve. `workers`: roles with several processes. `launch` changes how a server is started.
     """
-    ports = Ports.free()
+    ports = Ports.free(workers)
     servers = programs(
         root,
         folder / "events",
         ports,
+        workers=workers,
         settings=SETTINGS,
         role_settings={**(role_settings or {}), "gateway": {**GATEWAY_SETTINGS, **(gateway_settings or {})}},
     )
@@ -152,8 +154,9 @@ def system(
             yield running
         finally:
             codes = cluster.stop()
-        assert codes == dict.fromkeys(ROLES, 0), codes
-        assert not [role for role in ROLES if "Traceback" in running.log(role)]
+        names = [server.name for server in servers]
+        assert codes == dict.fromkeys(names, 0), codes
+        assert not [name for name in names if "Traceback" in running.log(name)]
 
 
 class _Meddling(BundleStore):

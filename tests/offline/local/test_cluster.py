@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import numpy as np
 import psutil
 import pytest
 
-from offline.local.cluster import LocalCluster, Ports, free_ports, programs
+from offline.local.cluster import TARGETS_FILE, LocalCluster, Ports, free_ports, programs
 from offline.local.supervision import Program, configuration
 from offline.local.watchdog import ROUND_SECONDS
 from recall_server.channels.popularity import GENRE_SCALES_FILE, SCORES_FILE, PopularityChannel
@@ -73,7 +74,7 @@ def test_the_five_programs_know_their_ports_and_each_other(tmp_path: Path) -> No
         tmp_path / "events",
         ports,
         settings={"log-level": "WARNING"},
-        role_settings={"rank": {"workers": "2"}},
+        role_settings={"rank": {"compute-threads": "2"}},
     )
     commands = {server.name: " ".join(server.arguments) for server in servers}
     assert list(commands) == ["gateway", "popularity", "itemcf", "vector", "rank"]
@@ -83,7 +84,7 @@ def test_the_five_programs_know_their_ports_and_each_other(tmp_path: Path) -> No
     assert "--rank 127.0.0.1:104" in commands["gateway"]
     assert "-m recall_server --channel itemcf" in commands["itemcf"]
     assert "--port 104 --metrics-port 204" in commands["rank"]
-    assert commands["rank"].endswith("--log-level WARNING --workers 2")
+    assert commands["rank"].endswith("--log-level WARNING --compute-threads 2")
     assert all("--log-level WARNING" in command for command in commands.values())
     assert [server.target for server in servers] == [f"127.0.0.1:{100 + i}" for i in range(5)]
 
@@ -96,6 +97,38 @@ def test_a_program_per_channel_that_is_asked_for(tmp_path: Path) -> None:
     assert "--recall popularity=127.0.0.1:101,als=127.0.0.1:105,content=127.0.0.1:106 --rank" in commands["gateway"]
     assert "--channel content" in commands["content"]
     assert "--port 106 --metrics-port 206" in commands["content"]
+
+
+def test_several_workers_have_ports_of_their_own_and_gateways_share_one_more(tmp_path: Path) -> None:
+    workers = {"gateway": 2, "itemcf": 2, "vector": 3, "rank": 1}
+    ports = Ports.default(1000, workers)
+    servers = {server.name: server for server in programs(tmp_path, tmp_path, ports, workers=workers)}
+    assert list(servers) == ["gateway-1", "gateway-2", "popularity", "itemcf-1", "itemcf-2", "vector", "rank"]
+    commands = {name: " ".join(server.arguments) for name, server in servers.items()}
+    for k in (1, 2):
+        command = commands[f"gateway-{k}"]
+        assert f"--port {51050 + 20 * k} --metrics-port {10150 + 20 * k} " in command
+        assert "--shared-port 51050" in command
+        assert f"itemcf=127.0.0.1:{51052 + 20}+127.0.0.1:{51052 + 40},vector=127.0.0.1:51053" in command
+        assert "--rank 127.0.0.1:51054 " in command
+        assert servers[f"gateway-{k}"].shared_target == ports.target("gateway") == "127.0.0.1:51050"
+        assert f"--port {51052 + 20 * k} --metrics-port {10152 + 20 * k} " in commands[f"itemcf-{k}"]
+    assert "--port 51053" in commands["vector"]
+    assert "--compute-threads 3" in commands["vector"]
+    assert "threads" not in commands["itemcf-1"] + commands["rank"]
+    assert len({*ports.grpc.values(), *ports.metrics.values()}) == 2 * len(ports.grpc)
+    assert list(Ports.free(workers).grpc) == list(ports.grpc)
+
+
+def test_a_cluster_tells_prometheus_where_its_processes_are(tmp_path: Path) -> None:
+    ports = Ports.free({"rank": 2})
+    servers = programs(tmp_path, tmp_path, ports, channels=("popularity",), workers={"rank": 2})
+    LocalCluster(servers, tmp_path)._write_targets()
+    found = json.loads((tmp_path / TARGETS_FILE).read_text("utf-8"))
+    assert [(entry["labels"]["job"], entry["targets"]) for entry in found] == [
+        (role, [f"127.0.0.1:{ports.metrics[name]}"])
+        for role, name in (("gateway",) * 2, ("popularity",) * 2, ("rank", "rank-1"), ("rank", "rank-2"))
+    ]
 
 
 def test_odd_paths_survive_the_configuration(tmp_path: Path) -> None:
