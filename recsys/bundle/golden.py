@@ -85,6 +85,11 @@ def check_recall(folder: Path, role: str, recall: Recall) -> None:
         _check_ids(where, expected, found)
 
 
+def recall_queries(folder: Path, role: str) -> list[RecallQuery]:
+    """The queries of a channel's golden requests; raises as `recorded` does."""
+    return [_recall_query_from_json(query) for query, _ in recorded(folder, role)]
+
+
 def rank_queries(folder: Path) -> list[RankQuery]:
     """The queries of the ranker's golden requests; raises as `recorded` does."""
     return [_rank_query_from_json(query) for query, _ in recorded(folder, "rank")]

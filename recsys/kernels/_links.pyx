@@ -14,12 +14,11 @@ from libcpp.algorithm cimport nth_element, sort
 
 cdef struct Sum:
     double score
-    float largest  # contribution to it
-    int32_t seed  # position of the past item that it came from
+    uint64_t strongest  # contribution: its bits, and the complement of the position of the past item it came from
 
 
 cdef class Scratch:
-    """A sum for each row of a catalogue, all zero between two searches. Pages that no search touches take no memory."""
+    """A sum for each row of a catalogue, with scores of 0 between two searches; what no search touches takes no memory."""
 
     cdef Sum *sums
     cdef uint64_t *touched
@@ -71,36 +70,42 @@ cdef class Links:
             count = max(min(count, n), 0)
             order(scratch.touched, count, n)
         found, scores, seeds = np.empty(count, np.int64), np.empty(count, np.float32), np.empty(count, np.int64)
-        take(scratch, n, found, scores, seeds)
+        take(scratch, found, scores, seeds)
         self.spare.append(scratch)
         return found, scores, seeds
 
 
 cdef Py_ssize_t add(Links self, const int64_t[::1] rows, const float[::1] weights, Scratch scratch) noexcept nogil:
-    # Adds up all contributions; the rows that have one are listed, and counted.
+    # Adds up all contributions; the rows that have one are listed, and counted. Nothing here is a branch that would be
+    # predicted wrongly: positive floats sort as their bits do, so the strongest contribution is a maximum of integers.
     cdef Py_ssize_t past, link, n = 0
-    cdef uint32_t row
+    cdef uint32_t row, bits, items = <uint32_t>self.neighbours.shape[0]
+    cdef uint64_t strongest, packed
     cdef float contribution
-    cdef Sum *sum
-    cdef bint larger
-    for past in range(rows.shape[0]):
+    cdef uint64_t first
+    cdef const int32_t *targets
+    cdef const float *links
+    cdef Sum *sums = scratch.sums
+    cdef uint64_t *touched = scratch.touched
+    for past in range(rows.shape[0] if self.neighbours.shape[1] else 0):
+        targets, links = &self.neighbours[rows[past], 0], &self.weights[rows[past], 0]
         for link in range(self.neighbours.shape[1]):
-            row = <uint32_t>self.neighbours[rows[past], link]
-            contribution = self.weights[rows[past], link] * weights[past]
-            if contribution > 0 and row < <uint32_t>self.neighbours.shape[0]:
-                sum = &scratch.sums[row]
-                scratch.touched[n] = row
-                n += sum.score == 0
-                sum.score += contribution
-                larger = contribution > sum.largest
-                sum.largest = contribution if larger else sum.largest
-                sum.seed = <int32_t>past if larger else sum.seed
+            row, contribution = <uint32_t>targets[link], links[link] * weights[past]
+            if contribution > 0 and row < items:
+                touched[n] = row
+                first = sums[row].score == 0
+                n += first
+                sums[row].score += contribution
+                memcpy(&bits, &contribution, sizeof(bits))
+                packed = <uint64_t>bits << 32 | <uint32_t>~past
+                strongest = sums[row].strongest * (1 - first)  # what an earlier search has left does not count
+                sums[row].strongest = max(packed, strongest)
     return n
 
 
 cdef Py_ssize_t keep(Scratch scratch, Py_ssize_t n, const int64_t[::1] excluded, const uint8_t[::1] passing) noexcept nogil:
-    # Candidates as numbers that sort as they should: the complement of the score's bits, which sort as positive floats
-    # do, and then the row.
+    # Candidates as numbers that sort as they should: the complement of the score's bits, then the row. The scores are
+    # 0 again afterwards.
     cdef Py_ssize_t i, kept = 0
     cdef uint64_t row
     cdef uint32_t bits
@@ -109,13 +114,12 @@ cdef Py_ssize_t keep(Scratch scratch, Py_ssize_t n, const int64_t[::1] excluded,
         scratch.sums[excluded[i]].score = 0
     for i in range(n):
         row = scratch.touched[i]
-        score = <float>scratch.sums[row].score
         if scratch.sums[row].score > 0 and (passing is None or passing[row]):
+            score = <float>scratch.sums[row].score
             memcpy(&bits, &score, sizeof(bits))
-            scratch.touched[kept] = (<uint64_t>~bits << 32) | row
+            scratch.touched[kept] = <uint64_t>~bits << 32 | row
             kept += 1
-        else:
-            clear(&scratch.sums[row])
+        scratch.sums[row].score = 0
     return kept
 
 
@@ -125,16 +129,11 @@ cdef void order(uint64_t *candidates, Py_ssize_t count, Py_ssize_t n) noexcept n
     sort(candidates, candidates + count)
 
 
-cdef void take(Scratch scratch, Py_ssize_t n, int64_t[::1] rows, float[::1] scores, int64_t[::1] seeds) noexcept nogil:
-    # Writes out the first candidates and clears the sums of all.
+cdef void take(Scratch scratch, int64_t[::1] rows, float[::1] scores, int64_t[::1] seeds) noexcept nogil:
     cdef Py_ssize_t i
-    cdef Sum *sum
-    for i in range(n):
-        sum = &scratch.sums[scratch.touched[i] & 0xFFFFFFFFu]
-        if i < rows.shape[0]:
-            rows[i], scores[i], seeds[i] = scratch.touched[i] & 0xFFFFFFFFu, <float>sum.score, sum.seed
-        clear(sum)
-
-
-cdef inline void clear(Sum *sum) noexcept nogil:
-    sum.score, sum.largest, sum.seed = 0, 0, 0
+    cdef uint32_t bits
+    for i in range(rows.shape[0]):
+        bits = ~<uint32_t>(scratch.touched[i] >> 32)
+        memcpy(&scores[i], &bits, sizeof(bits))
+        rows[i] = <uint32_t>scratch.touched[i]
+        seeds[i] = <uint32_t>~scratch.sums[rows[i]].strongest

@@ -1,0 +1,107 @@
+"""What the compiled kernels save: each against the form that runs without them, on a published bundle.
+
+    python benchmarks/kernels.py data/demo/bundles/production
+
+CPU microseconds a query, medians; the forms take turns. The ranker's trees score 200 candidates, their features those
+of the golden requests. ItemCF answers the golden histories, and random ones in catalogues of other sizes.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rank_server.graphs import open_graph
+from rank_server.onnx_graph import OnnxGraph, open_session
+from rank_server.scoring import GRAPH_FILE, Ranker
+from recall_server.channels.itemcf import NEIGHBOURS_FILE, WEIGHTS_FILE, ItemCFChannel
+from recall_server.channels.links import Links, NumpyLinks, make_links
+from recsys.bundle import BundleStore, golden
+from recsys.kernels import COMPILED
+
+CANDIDATES, COUNT, ROUNDS, SECONDS = 200, 200, 21, 0.02
+PAST, NEIGHBOURS = 100, 100
+"""Of a random history, and of an item in a random catalogue."""
+SIZES = (4_000, 62_000, 300_000, 1_000_000)
+
+Past = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+def microseconds(forms: Mapping[str, Callable[[], object]], queries: int) -> dict[str, float]:
+    """CPU time of each form per query, the median of rounds in which all take turns."""
+    found: dict[str, list[float]] = {name: [] for name in forms}
+    for _ in range(ROUNDS):
+        for name, run in forms.items():
+            started, calls = time.process_time(), 0
+            while time.process_time() - started < SECONDS:
+                run()
+                calls += 1
+            found[name].append((time.process_time() - started) / calls / queries * 1e6)
+    return {name: median(times) for name, times in found.items()}
+
+
+def show(what: str, times: Mapping[str, float]) -> None:
+    """One line: both forms and how many times faster the second is."""
+    (name, slow), (_, fast) = times.items()
+    print(f"{what:<44} {name} {slow:8.1f}   compiled {fast:7.1f}   {slow / fast:5.1f} ×")
+
+
+def trees(folder: Path) -> None:
+    """The ranker's graph, by ONNX Runtime and compiled."""
+    ranker, path = Ranker.open(folder), folder / GRAPH_FILE
+    graph, judge = open_graph(path), OnnxGraph(open_session(path))
+    if not graph.form.startswith("compiled"):
+        print(f"trees: {graph.form}")
+        return
+    rows = np.concatenate(ranker.features(golden.rank_queries(folder)))
+    feed = {"features": rows[np.arange(CANDIDATES) % len(rows)]}
+    times = microseconds({"ONNX Runtime": lambda: judge.run(feed), "compiled": lambda: graph.run(feed)}, 1)
+    show(f"trees, {CANDIDATES} candidates of {rows.shape[1]} features", times)
+
+
+def search_all(links: Links, histories: list[Past]) -> None:
+    """Every history once."""
+    for rows, weights in histories:
+        links.best(rows, weights, COUNT, excluded=rows, passing=None)
+
+
+def itemcf(what: str, neighbours: NDArray[np.int32], weights: NDArray[np.float32], histories: list[Past]) -> None:
+    """Links by numpy and compiled."""
+    forms = {"numpy": NumpyLinks(neighbours, weights), "compiled": make_links(neighbours, weights)}
+    runs = {name: (lambda links=links: search_all(links, histories)) for name, links in forms.items()}
+    show(what, microseconds(runs, len(histories)))
+
+
+def random_itemcf(items: int) -> None:
+    """As many links as a trained catalogue has, from each item to random others."""
+    rng = np.random.default_rng(0)
+    neighbours = rng.integers(0, items, (items, NEIGHBOURS), dtype=np.int32)
+    weights = rng.random((items, NEIGHBOURS), np.float32)
+    histories = [(np.sort(rng.choice(items, PAST, replace=False)), rng.random(PAST, np.float32)) for _ in range(16)]
+    itemcf(f"itemcf, {PAST} past items, {items:,} items", neighbours, weights, histories)
+
+
+def main(bundle_root: Path) -> None:
+    """Prints a line for each kernel and size."""
+    if not COMPILED:
+        sys.exit("the kernels are not compiled; install the project where there is a C compiler")
+    store = BundleStore(bundle_root)
+    folder = store.open(store.release().current).folder
+    trees(folder)
+    channel = ItemCFChannel.open(folder)
+    histories = [channel.history_weights(query.history) for query in golden.recall_queries(folder, "itemcf")]
+    past = f"{np.mean([len(rows) for rows, _ in histories]):.0f}"
+    arrays = [np.load(folder / file, mmap_mode="r") for file in (NEIGHBOURS_FILE, WEIGHTS_FILE)]
+    itemcf(f"itemcf, {past} past items, {len(channel.catalogue):,} items", *arrays, histories)
+    for items in SIZES:
+        random_itemcf(items)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
