@@ -1,6 +1,6 @@
 """What one hop between two processes costs: microseconds of CPU of server and client per batch of queries.
 
-    python benchmarks/hops.py [--batches 1 8 16] [--in-flight 2] [--rounds 25] [--calls 400] [--uvloop]
+    python benchmarks/hops.py [--batches 1 8 16] [--in-flight 2] [--rounds 25] [--calls 400] [--asyncio]
 
 A server in a process of its own answers batches of realistic size at once, without computing. It is asked by `call`,
 one gRPC call per batch; by `our call`, the same through `recsys.server.calls`; and over one bidirectional `stream`.
@@ -18,12 +18,14 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from types import ModuleType
 from typing import Any
 
 import grpc
 import numpy as np
+import uvloop
 from grpc import aio
 
 from recsys.server.calls import Calls
@@ -92,9 +94,9 @@ async def serve(way: str) -> None:
 
 
 @contextmanager
-def served(way: str, *, uvloop: bool) -> Iterator[tuple[int, int]]:
+def served(way: str, *, loop: ModuleType) -> Iterator[tuple[int, int]]:
     """Process id and port of a server."""
-    command = [sys.executable, __file__, "--serve", way, *(["--uvloop"] if uvloop else [])]
+    command = [sys.executable, __file__, "--serve", way, *(["--asyncio"] if loop is asyncio else [])]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin is not None
         assert process.stdout is not None
@@ -160,26 +162,22 @@ def cpu_of_client() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def run(main: Coroutine[Any, Any, None], *, uvloop: bool) -> None:
-    """On asyncio's event loop, or uvloop's."""
-    if uvloop:
-        import uvloop as other
-
-        other.run(main)
-    else:
-        asyncio.run(main)
+def loop_of(options: argparse.Namespace) -> ModuleType:
+    """The module whose event loop runs."""
+    return asyncio if options.asyncio else uvloop
 
 
 def measure(options: argparse.Namespace) -> dict[tuple[int, int, str], tuple[float, float]]:
     """By batch size, calls in flight and way: least microseconds of CPU per batch in the server and in the client."""
     found: dict[tuple[int, int, str], list[tuple[float, float]]] = {}
+    loop = loop_of(options)
     with ExitStack() as stack:
-        servers = {way: stack.enter_context(served(way, uvloop=options.uvloop)) for way in WAYS}
+        servers = {way: stack.enter_context(served(way, loop=loop)) for way in WAYS}
         for _ in range(options.rounds):
             for batch, in_flight, way in itertools.product(options.batches, options.in_flight, WAYS):
                 pid, port = servers[way]
                 before = cpu_of_server(pid), cpu_of_client()
-                run(load(port, way, batch, in_flight, options.calls), uvloop=options.uvloop)
+                loop.run(load(port, way, batch, in_flight, options.calls))
                 used = cpu_of_server(pid) - before[0], cpu_of_client() - before[1]
                 found.setdefault((batch, in_flight, way), []).append(used)
     scale = 1e6 / options.calls
@@ -196,10 +194,10 @@ def main() -> None:
     parser.add_argument("--in-flight", nargs="+", type=int, default=[2])
     parser.add_argument("--rounds", type=int, default=25)
     parser.add_argument("--calls", type=int, default=400)
-    parser.add_argument("--uvloop", action="store_true", help="needs uvloop, which the project does not")
+    parser.add_argument("--asyncio", action="store_true", help="with asyncio's event loop instead of uvloop's")
     options = parser.parse_args()
     if options.serve:
-        run(serve(options.serve), uvloop=options.uvloop)
+        loop_of(options).run(serve(options.serve))
         return
     print("batch  in flight  way        server  client   µs of CPU per batch")
     for (batch, in_flight, way), (server, client) in measure(options).items():

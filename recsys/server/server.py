@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import grpc
+import uvloop
 from grpc import aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
@@ -250,7 +251,7 @@ def run(program: str, config_class: type[Config], build: Build[Config], argument
         facts = {"kernels": kernels.form(), "config": config.model_dump(mode="json")}
         logger.info("%s %s starts", program, __version__, extra={"facts": facts})
         collector.collect_rarely()
-        asyncio.run(serve(config, build, loaded=collector.exempt_what_is_loaded))
+        uvloop.run(serve(config, build, loaded=collector.exempt_what_is_loaded))
     except RecsysError as error:
         print(f"{program}: {error}", file=sys.stderr)
         return EXIT_CANNOT_START

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 EVERYWHERE = {
-    *("grpc", "grpc_health", "grpc_reflection", "google", "numpy", "prometheus_client"),
+    *("grpc", "grpc_health", "grpc_reflection", "google", "numpy", "prometheus_client", "uvloop"),
     *("pydantic", "pydantic_core", "pydantic_settings", "annotated_types", "typing_extensions", "typing_inspection"),
     *("dotenv", "grpc_tools"),  # pydantic-settings and grpc import these where they are installed
 }
