@@ -28,7 +28,7 @@ json.dump(sorted(found), sys.stdout)
     ("imports", "own"),
     [
         ("import gateway.main", set()),
-        ("import rank_server.main", {"onnxruntime"}),
+        ("import rank_server.main", set()),
         ("import recall_server.main, recall_server.channels.popularity, recall_server.channels.itemcf", set()),
         ("import recall_server.main, recall_server.channels.vector", {"onnxruntime", "hnswlib"}),
     ],
