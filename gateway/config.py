@@ -14,7 +14,7 @@ RANKER = "rank"
 """Name of the rank server among the backends, and its role in the bundle."""
 
 
-Targets = Annotated[str, Field(pattern=r"^[^\s+]+:[0-9]+(\+[^\s+]+:[0-9]+)*$", title="HOST:PORT[+HOST:PORT…]")]
+Addresses = Annotated[str, Field(pattern=r"^[^\s+]+:[0-9]+(\+[^\s+]+:[0-9]+)*$", title="HOST:PORT[+HOST:PORT…]")]
 """Where the processes of one role listen; `--help` shows the title."""
 
 
@@ -50,13 +50,13 @@ class GatewayConfig(ServerConfig):
     max_message_mib: int = Field(
         default=4, ge=1, le=1024, description="largest message that is accepted from clients, in MiB"
     )
-    recall: dict[str, Targets] = Field(
+    recall: dict[str, Addresses] = Field(
         default={name: _local(name) for name in CHANNELS},
         description="where each recall channel listens: NAME=HOST:PORT, separated by commas, or several processes of a "
         "channel, NAME=HOST:PORT+HOST:PORT; a JSON object in the environment, a table in the file; those that the "
         "bundle's policy does not name are not called",
     )
-    rank: Targets = Field(
+    rank: Addresses = Field(
         default=_local(RANKER),
         description="where the rank server listens: HOST:PORT, or several processes, HOST:PORT+HOST:PORT",
     )

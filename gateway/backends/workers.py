@@ -9,18 +9,18 @@ from typing import Generic, TypeVar
 from gateway.backends.backends import Backend
 from recsys.errors import Unreachable
 
-Process = TypeVar("Process", bound=Backend)
+Member = TypeVar("Member", bound=Backend)
 Response = TypeVar("Response")
 
 
-class Workers(Generic[Process]):
+class Workers(Generic[Member]):
     """Processes that serve the same, each at an address and over a connection of its own. On the event loop.
 
     Each has its own breaker and is probed by itself. The port is not shared: the kernel would choose a process per
     connection, by chance and for good, so that load would be uneven and a restarted process would get none.
     """
 
-    def __init__(self, members: Sequence[Process]) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         """`members`: one or more, all of the same name."""
         self.members = tuple(members)
         self._turn = 0
@@ -30,7 +30,7 @@ class Workers(Generic[Process]):
         """The recall channel or "rank"."""
         return self.members[0].name
 
-    def pick(self, version: str) -> Process:
+    def pick(self, version: str) -> Member:
         """The one with the fewest calls in flight; in turn where several have.
 
         Those that are skipped, or that have not loaded `version`, are chosen only if all are.
@@ -45,7 +45,7 @@ class Workers(Generic[Process]):
         self,
         version: str,
         timeout: float,  # noqa: ASYNC109 - gRPC's own deadline
-        question: Callable[[Process, float], Awaitable[Response]],
+        question: Callable[[Member, float], Awaitable[Response]],
     ) -> Response:
         """What `question(process, seconds)` returns. If the process cannot be reached, another one is asked, once.
 
@@ -62,6 +62,6 @@ class Workers(Generic[Process]):
             return await question(_best(others, version), timeout - (time.perf_counter() - started))
 
 
-def _best(processes: Sequence[Process], version: str) -> Process:
+def _best(processes: Sequence[Member], version: str) -> Member:
     """The first of those that are called, have loaded `version`, and have the fewest calls in flight."""
     return min(processes, key=lambda one: (one.breaker.is_open, not one.is_ready(version), one.in_flight))

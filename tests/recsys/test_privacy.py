@@ -21,7 +21,7 @@ importlib.import_module(sys.argv[1])
 """
 
 
-@pytest.mark.parametrize("module", ["rank_server.scoring", "recall_server.channels.vector"])
+@pytest.mark.parametrize("module", ["rank_server.onnx_graph", "recall_server.channels.vector"])
 @pytest.mark.parametrize(("set_by_user", "found"), [(None, "1"), ("0", "0")])
 def test_onnx_runtime_is_kept_from_sending_data_before_it_is_imported(
     module: str, set_by_user: str | None, found: str
