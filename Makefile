@@ -49,14 +49,18 @@ $(VENV)/.torch: | $(BIN)/python
 # A kernel that changed is compiled again.
 KERNELS := setup.py $(wildcard recsys/kernels/*.pyx)
 
+WARN_OF_NUMPY := $(BIN)/python -c "from recsys import kernels; kernels.COMPILED or print('warning: kernels:', kernels.form())"
+
 $(VENV)/.serve: pyproject.toml constraints.txt $(KERNELS) $(VENV)/.torch
 	@echo "installing the project"
 	@$(PIP_INSTALL) -c constraints.txt -e '.[vector,rank,offline]'
+	@$(WARN_OF_NUMPY)
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml constraints.txt $(KERNELS) $(VENV)/.torch
 	@echo "installing the project and the development tools"
 	@$(PIP_INSTALL) -c constraints.txt -e '.[vector,rank,offline,bench,docs,dev]'
+	@$(WARN_OF_NUMPY)
 	@touch $(VENV)/.serve $@
 
 setup: $(VENV)/.serve ## Creates the environment and installs the project.
