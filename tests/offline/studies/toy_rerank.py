@@ -33,7 +33,7 @@ class ToyWorkflow:
 
     def __init__(self, config: OfflineConfig) -> None:
         self.config = config
-        self.recall = SimpleNamespace(models=lambda view: SimpleNamespace(snapshot=SimpleNamespace(catalogue=range(9))))
+        self.recall = SimpleNamespace(models=lambda view: SimpleNamespace(item_ids=range(9)))
         label = "all"
         fold = SimpleNamespace(ask=lambda snapshot, kind: "validation", training_view=object())
         self.plan = SimpleNamespace(
