@@ -7,6 +7,7 @@ the environment it fails instead.
 import os
 from pathlib import Path
 
+import numpy as np
 from setuptools import Extension, setup
 
 FLAGS = [
@@ -20,7 +21,13 @@ OPTIONAL = os.environ.get("REQUIRE_KERNELS") != "1"
 
 setup(
     ext_modules=[
-        Extension(f"recsys.kernels.{source.stem}", [str(source)], optional=OPTIONAL, extra_compile_args=FLAGS)
+        Extension(
+            f"recsys.kernels.{source.stem}",
+            [str(source)],
+            include_dirs=[np.get_include()],
+            optional=OPTIONAL,
+            extra_compile_args=FLAGS,
+        )
         for source in sorted(Path("recsys/kernels").glob("*.pyx"))
     ]
 )

@@ -29,7 +29,8 @@ from recsys.catalogue import Catalogue
 from recsys.domain import RankQuery, Scores
 from recsys.errors import BundleMismatch, ContractBroken
 from recsys.features import FeatureStore
-from recsys.features.store import candidate_rows, check_feature_names
+from recsys.features.queries import candidate_rows
+from recsys.features.store import check_feature_names
 
 GRAPH_FILE = "rank/ranker.onnx"
 MENU = (

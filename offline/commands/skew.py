@@ -34,7 +34,7 @@ from recsys.domain import Floats32, History, RankQuery
 from recsys.errors import BundleMismatch, ContractBroken
 from recsys.features import FeatureStore
 from recsys.features.rating import RatingModel
-from recsys.features.store import RATING_NAME
+from recsys.features.selection import RATING_NAME
 
 log = logging.getLogger(__name__)
 

@@ -107,7 +107,11 @@ def _known_people(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
     """Per person of the candidates: its candidate, the user's events with the person, and the sum of deviations."""
     events, people = role.among(history_rows)
-    seen = np.bincount(people, minlength=role.people).astype(np.float64)
-    summed = np.bincount(people, deviations[events], minlength=role.people).astype(np.float64)
+    # Only people of the history are counted, however many the catalogue has; the last place is that of everybody else.
+    known, positions = np.unique(people, return_inverse=True)
+    seen = np.bincount(positions, minlength=len(known) + 1).astype(np.float64)
+    summed = np.bincount(positions, deviations[events], minlength=len(known) + 1).astype(np.float64)
     owners, candidates = role.among(rows)
-    return owners, seen[candidates], summed[candidates]
+    found = np.searchsorted(known, candidates)
+    found[np.append(known, -1)[found] != candidates] = len(known)
+    return owners, seen[found], summed[found]

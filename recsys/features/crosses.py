@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from recsys.domain import Candidates
 from recsys.features.events import MISSING
+from recsys.features.queries import channel_evidence
 from recsys.features.user import HABITS, ItemTraits, UserProfile
 
 CROSS_NAMES = (
@@ -68,7 +69,7 @@ def crosses(rows: NDArray[np.int64], traits: ItemTraits, profile: UserProfile) -
     return result
 
 
-def evidence(candidates: Candidates, channels: Sequence[str]) -> NDArray[np.float32]:
+def evidence(candidates: Candidates, channels: tuple[str, ...]) -> NDArray[np.float32]:
     """float32[n, len(evidence_names(channels))]: per channel its score, from 0 (worst) to 1 (best) among these
     candidates, and its rank; then over all channels how many returned the item, its best rank, and reciprocal rank
     fusion, the sum of 1 / (`FUSION_CONSTANT` + rank). A channel that did not return the item has the score
@@ -77,13 +78,9 @@ def evidence(candidates: Candidates, channels: Sequence[str]) -> NDArray[np.floa
     Raw scores are left out on purpose: their scale changes from one training of a channel to the next.
     Channels of the candidates that are not in `channels` (the gateway's fallback) have no columns.
     """
-    # Scores and ranks in the order of `channels`; rank 0: not returned, as by a channel the candidates do not have.
-    n, width = len(candidates), len(channels)
-    scores, ranks = np.zeros((n, width), np.float32), np.zeros((n, width), np.float32)
-    for position, channel in enumerate(channels):
-        if channel in candidates.channels:
-            column = candidates.channels.index(channel)
-            scores[:, position], ranks[:, position] = candidates.scores[:, column], candidates.ranks[:, column]
+    scores, given = channel_evidence(candidates, channels)
+    n, width = scores.shape
+    ranks = given.astype(np.float32)
     returned = ranks > 0
     # Two columns a channel, side by side: relative score and rank.
     of_channels = 2 * width

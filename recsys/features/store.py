@@ -3,35 +3,35 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from recsys.arrays import open_array
 from recsys.catalogue import Catalogue
-from recsys.domain import Floats32, Ids, RankQuery
-from recsys.errors import BundleMismatch, InvalidRequest
-from recsys.features.credits import PEOPLE_NAMES, PeopleCrosses
-from recsys.features.crosses import CROSS_NAMES, crosses, evidence, evidence_names
-from recsys.features.events import MISSING, ItemEvents
+from recsys.domain import Floats32, RankQuery
+from recsys.errors import BundleMismatch
+from recsys.features.credits import PeopleCrosses
+from recsys.features.events import ItemEvents
 from recsys.features.item_statistics import STAGES, ItemStatistics
 from recsys.features.items import ITEM_NAMES, item_matrix
-from recsys.features.ranks import RANK_NAMES, RANKED_COLUMNS, within_request_ranks
 from recsys.features.rating import RatingModel
-from recsys.features.sessions import SESSION_NAMES, sessions_of
-from recsys.features.similarity import SIMILARITY_NAMES, similarities
-from recsys.features.user import USER_NAMES, ItemTraits, profile_of
+from recsys.features.reference import ReferenceFeatures
+from recsys.features.selection import RATING_NAME, Selection, feature_groups
+from recsys.features.user import ItemTraits
 from recsys.features.vectors import item_vectors
+from recsys.kernels import COMPILED
 
 MATRIX_FILE = "rank/features/items.npy"
 STAGES_FILE = "rank/features/stages.npy"
 VECTORS_FILE = "rank/features/vectors.npy"
 FACTS_FILE = "rank/features/facts.json"
-RATING_NAME = "cross_svd_rating"
+
+Computation = Callable[[Sequence[RankQuery]], Floats32]
+"""Features of a batch, for one choice of columns."""
 
 
 @dataclass(frozen=True)
@@ -86,16 +86,21 @@ class FeatureStore:
         rating = RatingModel.open(folder) if RATING_NAME in names else None
         channels = tuple(facts["channels"])
         catalogue = Catalogue.load(folder) if catalogue is None else catalogue
-        expected = feature_names(channels, rated=rating is not None)
-        check_feature_names(str(folder / FACTS_FILE), names, expected)
+        groups = feature_groups(channels, rated=rating is not None)
+        check_feature_names(str(folder / FACTS_FILE), names, tuple(name for group in groups.values() for name in group))
         items = _array(folder / MATRIX_FILE, len(catalogue), len(ITEM_NAMES))
         stages = _array(folder / STAGES_FILE, len(catalogue), len(STAGES))
         return cls(catalogue, items, stages, _array(folder / VECTORS_FILE, len(catalogue), None), channels, rating)
 
     @cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Names of features by group, in order: see `feature_groups`."""
+        return feature_groups(self.channels, rated=self.rating is not None)
+
+    @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """Columns of `features`, in order."""
-        return feature_names(self.channels, rated=self.rating is not None)
+        return tuple(name for names in self.groups.values() for name in names)
 
     def item_column(self, name: str) -> Floats32:
         """float32[items]: the column of `items` with this name."""
@@ -112,80 +117,42 @@ class FeatureStore:
             days_since_first=self.item_column("item_days_since_first"),
         )
 
+    @cached_property
+    def credits(self) -> PeopleCrosses | None:
+        """Who made the items; None where the catalogue names nobody."""
+        return None if self.catalogue.people is None else PeopleCrosses.of(self.catalogue.people)
+
     def features(self, query: RankQuery) -> Floats32:
         """float32[n, len(feature_names)]: one row per candidate, in their order; every value is finite.
 
         Unknown items of the history are ignored. Raises InvalidRequest for an unknown candidate or genre.
         """
-        rows = candidate_rows(self.catalogue, query.candidates.item_ids)
-        history_rows = self.catalogue.rows(query.history.item_ids)
-        known = history_rows >= 0
-        history = query.history if known.all() else query.history.take(known)
-        history_rows = history_rows[known]
-        preferred = self.catalogue.check_genres(query.preferred_genres, "preferred_genres")
-        profile = profile_of(history_rows, history, self.traits, as_of=query.as_of, preferred=preferred)
-        sessions = sessions_of(history.timestamps, query.as_of)
-        similar = similarities(
-            self.vectors.take(rows, axis=0),
-            self.vectors.take(history_rows, axis=0),
-            profile,
-            in_session=sessions.in_last,
-        )
-        blocks = [
-            self.items.take(rows, axis=0),
-            np.broadcast_to(np.concatenate([profile.numbers, sessions.numbers]), (len(rows), _USER_COLUMNS)),
-            crosses(rows, self.traits, profile),
-            self.stages[rows, profile.stage, None],
-            similar,
-            self._people(rows, history_rows, profile.deviations),
-        ]
-        if self.rating is not None:
-            blocks.append(self.rating.predict(history_rows, history.values, rows)[:, None])
-        found = np.concatenate(blocks, axis=1)
-        among = within_request_ranks(found[:, self._ranked_columns])
-        return np.concatenate([found, among, evidence(query.candidates, self.channels)], axis=1)
+        return self.features_of([query])
 
-    def _people(self, rows: NDArray[np.int64], history_rows: NDArray[np.int64], deviations: Floats32) -> Floats32:
-        if self._known_people is None:
-            return np.full((len(rows), len(PEOPLE_NAMES)), MISSING, np.float32)
-        return self._known_people.crosses(rows, history_rows, deviations)
+    def features_of(self, queries: Sequence[RankQuery], columns: tuple[int, ...] | None = None) -> Floats32:
+        """The features of a batch: candidates of one query after those of another, computed query by query.
+
+        `columns`: which features, by position in `feature_names`, and in which order; None: all. What is not chosen is
+        not computed, and no value depends on what else is chosen or on the other queries.
+        """
+        if not queries:
+            return np.empty((0, len(self.feature_names if columns is None else columns)), np.float32)
+        compute = self._computations.get(columns)
+        if compute is None:
+            compute = self._computations[columns] = self._computation(columns)
+        return compute(queries)
 
     @cached_property
-    def _known_people(self) -> PeopleCrosses | None:
-        return None if self.catalogue.people is None else PeopleCrosses.of(self.catalogue.people)
+    def _computations(self) -> dict[tuple[int, ...] | None, Computation]:
+        return {}
 
-    @cached_property
-    def _ranked_columns(self) -> list[int]:
-        """The positions of `RANKED_COLUMNS`."""
-        return [self.feature_names.index(name) for name in RANKED_COLUMNS]
+    def _computation(self, columns: tuple[int, ...] | None) -> Computation:
+        selection = Selection.of(self.groups, columns)
+        if not COMPILED:
+            return ReferenceFeatures(self, selection)
+        from recsys.features.compiled import CompiledFeatures
 
-
-_USER_COLUMNS = len(USER_NAMES) + len(SESSION_NAMES)
-
-
-def feature_names(channels: Sequence[str], *, rated: bool) -> tuple[str, ...]:
-    """Columns of a store with evidence of `channels`, and with a rating model where `rated`."""
-    return (
-        *ITEM_NAMES,
-        *USER_NAMES,
-        *SESSION_NAMES,
-        *CROSS_NAMES,
-        "cross_stage_count",
-        *SIMILARITY_NAMES,
-        *PEOPLE_NAMES,
-        *((RATING_NAME,) if rated else ()),
-        *RANK_NAMES,
-        *evidence_names(channels),
-    )
-
-
-def candidate_rows(catalogue: Catalogue, item_ids: Ids) -> NDArray[np.int64]:
-    """Catalogue rows of candidates; raises InvalidRequest that names one that is unknown."""
-    rows = catalogue.rows(item_ids)
-    if len(rows) and rows.min() < 0:
-        unknown = int(item_ids[int(np.argmin(rows))])
-        raise InvalidRequest(f"item_ids: {unknown} is not in this bundle's catalogue of {len(catalogue)} items")
-    return rows
+        return CompiledFeatures(self, selection)
 
 
 def check_feature_names(where: str, found: tuple[str, ...], expected: tuple[str, ...]) -> None:

@@ -69,7 +69,13 @@ class ItemTraits:
         shares = genres / np.maximum(genres.sum(axis=1, keepdims=True), 1)
         decades = np.clip((years // 10).astype(np.int64) - FIRST_DECADE, 0, DECADES - 1)
         compared = np.stack([years, years, ratings, popularity, popularity, days_since_first], axis=1)
-        return cls(np.ascontiguousarray(shares, np.float32), years, decades, popularity, compared)
+        return cls(
+            np.ascontiguousarray(shares, np.float32),
+            np.ascontiguousarray(years),
+            decades,
+            np.ascontiguousarray(popularity),
+            compared,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +109,7 @@ def profile_of(
     n = len(rows)
     if not n:
         return _empty_profile(traits, preferred)
-    # Weights of recency over the events, oldest first: 2^(-later events / half-life), scaled to sum to 1.
-    recent = np.exp2(np.arange(1 - n, 1, dtype=np.float32) / np.float32(RECENT_HALF_LIFE_EVENTS))
+    recent = recency(n)
     recent /= recent.sum()
     mean_rating, rating_spread, deviations = _ratings(history.values)
     # By genre: number of events, their recency weight, and the sum of rating deviations, from the items' genre shares.
@@ -139,6 +144,12 @@ def profile_of(
         recent,
         deviations,
     )
+
+
+def recency(n: int) -> NDArray[np.float32]:
+    """float32[n]: the weights of events by recency, oldest first, not scaled: 2^(-later events / half-life)."""
+    weights: NDArray[np.float32] = np.exp2(np.arange(1 - n, 1, dtype=np.float32) / np.float32(RECENT_HALF_LIFE_EVENTS))
+    return weights
 
 
 def _empty_profile(traits: ItemTraits, preferred: Sequence[int]) -> UserProfile:

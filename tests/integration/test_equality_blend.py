@@ -31,7 +31,7 @@ from recall_server.channels.als import ALSChannel
 from recsys.bundle import Bundle
 from recsys.domain import History, RankQuery
 from recsys.features import FeatureStore
-from recsys.features.store import RATING_NAME
+from recsys.features.selection import RATING_NAME
 from tests.integration.conftest import QUICK
 from tests.integration.test_equality import PATIENT, first, parity, replayed
 from tests.integration.test_rerank import copied
