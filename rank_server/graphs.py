@@ -38,8 +38,10 @@ class Graph(ABC):
 
     inputs: Mapping[str, str]
     """The type of each input by name, in ONNX Runtime's words: `tensor(float)`."""
-    used_columns: NDArray[np.int64] | None
-    """Columns of the features that a score depends on, ascending; None: all may count."""
+    used_columns: tuple[int, ...] | None
+    """Columns of the features that a score depends on, ascending: those that `run` takes; None: all of them."""
+    by_row: bool
+    """Whether a candidate's score depends on its own row alone, to the bit: several queries may be one run."""
     form: str
     """What computes the scores, for the log."""
 
@@ -55,7 +57,8 @@ class TreeGraph(Graph):
         self._ensemble = Ensemble(**trees.arrays())
         self.inputs = {"features": "tensor(float)"}
         self.form = "compiled trees"
-        self.used_columns = trees.used_columns()
+        self.used_columns = tuple(trees.used_columns().tolist())
+        self.by_row = True
 
     def run(self, feed: Feed) -> Scores:
         """See `Graph`."""
@@ -78,7 +81,8 @@ def open_graph(path: Path, *, judge: Judge = judge_here, examples: Callable[[], 
     if examples is not None:
         rows = np.concatenate([rows, examples()])
     try:
-        difference = _largest_difference(judge(path, rows), compiled.run({"features": rows}))
+        used = np.ascontiguousarray(rows[:, trees.used_columns()])
+        difference = _largest_difference(judge(path, rows), compiled.run({"features": used}))
     except RuntimeError as error:
         logger.error("%s: compiled trees cannot be compared with ONNX Runtime: %s", path, error)  # noqa: TRY400
         return _run_by_onnx_runtime(path, "compiled trees cannot be compared with it")

@@ -21,7 +21,7 @@ class OnnxGraph(Graph):
         if outputs != ["score"]:
             raise BundleMismatch(f"the ranker's graph has the outputs {outputs}, expected score; export it again")
         self._session = session
-        self.used_columns = None
+        self.used_columns, self.by_row = None, False
         self.inputs = {node.name: node.type for node in session.get_inputs()}
         self.form = form
 

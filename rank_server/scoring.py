@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Self
 
@@ -88,7 +89,7 @@ class Ranker:
         return self._store.feature_names
 
     @property
-    def used_columns(self) -> NDArray[np.int64] | None:
+    def used_columns(self) -> tuple[int, ...] | None:
         """Columns of `features` that a score depends on, ascending; None: all may count."""
         return self._graph.used_columns
 
@@ -104,17 +105,22 @@ class Ranker:
     def score(self, queries: Sequence[RankQuery]) -> list[Scores]:
         """Per query float32[n], parallel to its candidates, higher is better.
 
-        One query is a run of the graph: padding histories to the longest of a batch, or multiplying larger matrices,
-        changes the last bits of scores, and nobody's answer may depend on who else is in the batch.
+        One query is a run of the graph, unless that scores each row by itself: padding histories to the longest of a
+        batch, or multiplying larger matrices, changes the last bits of scores, and nobody's answer may depend on who
+        else is in the batch.
 
         Raises InvalidRequest for an unknown candidate, ContractBroken if the graph returns another number of scores
         than it was given candidates.
         """
-        return [self._run(query) for query in queries]
+        if not self._graph.by_row:
+            return [self._run(self._feed(query), len(query.candidates)) for query in queries]
+        features = self._store.features_of(queries, self._graph.used_columns)
+        scores = self._run({"features": features}, len(features))
+        ends = accumulate((len(query.candidates) for query in queries), initial=0)
+        return [scores[start:end] for start, end in pairwise(ends)]
 
-    def _run(self, query: RankQuery) -> Scores:
-        n = len(query.candidates)
-        scores = self._graph.run(self._feed(query)) if n else NO_SCORES
+    def _run(self, feed: Feed, n: int) -> Scores:
+        scores = self._graph.run(feed) if n else NO_SCORES
         if scores.shape != (n,):
             raise ContractBroken(f"{GRAPH_FILE}: scores of shape {scores.shape} for {n} candidates")
         return scores
@@ -123,7 +129,7 @@ class Ranker:
         """The inputs that the graph declares; every candidate is checked, whichever inputs those are."""
         feed: Feed = {}
         if "features" in self._inputs:
-            feed["features"] = self._store.features(query)
+            feed["features"] = self._store.features_of([query], self._graph.used_columns)
         if "item_row" in self._inputs or "features" not in self._inputs:
             feed["item_row"] = candidate_rows(self.catalogue, query.candidates.item_ids)
         if "query_index" in self._inputs:

@@ -83,8 +83,11 @@ class Trees:
         return found
 
     def arrays(self) -> dict[str, Any]:
-        """The arguments of `Ensemble`."""
-        return {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "width"}
+        """The arguments of `Ensemble` for rows of the used columns only."""
+        found = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "width"}
+        used = self.used_columns()
+        column, base_column = np.searchsorted(used, self.column), np.searchsorted(used, self.base_column)
+        return {**found, "column": column.astype(np.int32), "base_column": int(base_column)}
 
     def used_columns(self) -> NDArray[np.int64]:
         """Columns of the features that the score depends on, ascending."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import helper
 
 from rank_server import graphs
-from rank_server.graphs import PROBES, open_graph
+from rank_server.graphs import PROBES, Graph, open_graph
 from rank_server.onnx_graph import OnnxGraph, open_session
 from rank_server.trees import MAX_LEAVES, NotTrees, Trees
 from recsys.kernels import COMPILED
@@ -42,6 +42,12 @@ def with_finite_base(rows: Sequence[Sequence[float]]) -> NDArray[np.float32]:
     return features
 
 
+def run(graph: Graph, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The scores of rows of all features."""
+    used = slice(None) if graph.used_columns is None else graph.used_columns
+    return graph.run({"features": np.ascontiguousarray(features[:, used])})
+
+
 @compiled
 @given(trees=st.lists(TREES, min_size=1, max_size=8), rows=ROWS, weight=st.sampled_from([0.0, 0.3, 50.0]))
 def test_scores_are_those_of_onnx_runtime_to_the_bit(
@@ -52,8 +58,9 @@ def test_scores_are_those_of_onnx_runtime_to_the_bit(
     graph = open_graph(path)
     assert graph.form == "compiled trees"
     expected = OnnxGraph(open_session(path)).run({"features": features})
-    assert graph.run({"features": features}).tobytes() == expected.tobytes()
-    assert [graph.run({"features": row[None]}).tobytes() for row in features] == [one.tobytes() for one in expected]
+    assert graph.by_row
+    assert run(graph, features).tobytes() == expected.tobytes()
+    assert [run(graph, row[None]).tobytes() for row in features] == [one.tobytes() for one in expected]
 
 
 @compiled
@@ -62,7 +69,7 @@ def test_trees_have_as_many_leaves_as_a_word_has_bits(leaves: int, tmp_path: Pat
     graph = open_graph(write(tmp_path / "ranker.onnx", [chain(leaves), 0.5], base_weight=0.0))
     features = np.zeros((leaves + 2, WIDTH), np.float32)
     features[:, 0] = [*range(leaves), -1.0, np.nan]
-    scores = graph.run({"features": features})
+    scores = run(graph, features)
     assert graph.form == "compiled trees"
     assert scores.tolist() == [leaf + 0.5 for leaf in [*range(leaves), 0, leaves - 1]]
 
@@ -70,27 +77,29 @@ def test_trees_have_as_many_leaves_as_a_word_has_bits(leaves: int, tmp_path: Pat
 @compiled
 def test_no_rows_have_no_scores_and_too_few_columns_are_an_error(tmp_path: Path) -> None:
     graph = open_graph(write(tmp_path / "ranker.onnx", [chain(3)]))
-    assert graph.run({"features": np.empty((0, WIDTH), np.float32)}).shape == (0,)
-    with pytest.raises(ValueError, match="features of 5 columns, expected at least 6"):
-        graph.run({"features": np.zeros((2, WIDTH - 1), np.float32)})
+    assert graph.used_columns == (0, WIDTH - 1)
+    assert graph.run({"features": np.empty((0, 2), np.float32)}).shape == (0,)
+    with pytest.raises(ValueError, match="features of 1 columns, expected at least 2"):
+        graph.run({"features": np.zeros((2, 1), np.float32)})
 
 
 @compiled
 def test_columns_that_a_score_depends_on(tmp_path: Path) -> None:
     tree = Split(3, 0.5, True, Split(1, 0.0, False, 1.0, 2.0), Split(3, 2.0, False, 3.0, 4.0))
-    used = open_graph(write(tmp_path / "ranker.onnx", [tree, 1.0])).used_columns
-    assert used is not None
-    assert used.tolist() == [1, 3, WIDTH - 1]
-    assert OnnxGraph(open_session(tmp_path / "ranker.onnx")).used_columns is None
+    graph = open_graph(write(tmp_path / "ranker.onnx", [tree, 1.0]))
+    assert graph.used_columns == (1, 3, WIDTH - 1)
+    onnx = OnnxGraph(open_session(tmp_path / "ranker.onnx"))
+    assert onnx.used_columns is None
+    assert not onnx.by_row
 
 
 @compiled
 def test_threads_do_not_disturb_each_other(tmp_path: Path) -> None:
     graph = open_graph(write(tmp_path / "ranker.onnx", [chain(9), chain(40), chain(2)]))
     batches = [np.random.default_rng(seed).uniform(-1, 40, (500, WIDTH)).astype(np.float32) for seed in range(40)]
-    alone = [graph.run({"features": features}) for features in batches]
+    alone = [run(graph, features) for features in batches]
     with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda features: graph.run({"features": features}), batches))
+        together = list(pool.map(lambda features: run(graph, features), batches))
     assert [scores.tobytes() for scores in together] == [scores.tobytes() for scores in alone]
 
 
@@ -198,7 +207,7 @@ def test_examples_are_scored_by_both(tmp_path: Path, monkeypatch: pytest.MonkeyP
             self._right = right(**arrays)  # type: ignore[arg-type]
 
         def score(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-            return np.where(features[:, 2] == 7, np.float32(np.nan), self._right.score(features))
+            return np.where(features[:, 0] == 7, np.float32(np.nan), self._right.score(features))
 
     monkeypatch.setattr(graphs, "Ensemble", WrongAtSeven)
     path = write(tmp_path / "ranker.onnx", [chain(3)])

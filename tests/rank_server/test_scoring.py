@@ -12,8 +12,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rank_server import graphs
+from rank_server import graphs, onnx_graph
 from rank_server.scoring import GRAPH_FILE, Ranker
+from rank_server.trees import Trees
 from recsys.bundle import FORMAT_VERSION, Bundle, ChannelPolicy, Manifest, ServingPolicy, golden
 from recsys.catalogue import Catalogue
 from recsys.domain import Candidates, History, RankQuery
@@ -254,18 +255,44 @@ def test_a_server_says_what_scores_and_answers_the_golden_requests(
 
 
 @pytest.mark.skipif(not COMPILED, reason="the kernels are not compiled")
+def test_scores_are_the_same_whether_unused_features_are_computed_or_not(tmp_path: Path) -> None:
+    """One tree of each group of features, on all of them through ONNX Runtime, and compiled on what they use."""
+    by_item(tmp_path)
+    names = (
+        *("item_year", "user_events", "cross_year_deviation", "cross_stage_count", "cross_all_similarity"),
+        *("among_cross_all_similarity_rank", "itemcf_relative_score"),
+    )
+    forest = [
+        Split(STORE.feature_names.index(name), 0.5, False, 0.25 * number, -0.5) for number, name in enumerate(names)
+    ]
+    write(tmp_path / GRAPH_FILE, forest, width=len(STORE.feature_names), base_weight=50.0)
+    compiled = Ranker.open(tmp_path)
+    whole = Ranker(STORE, onnx_graph.OnnxGraph(onnx_graph.open_session(tmp_path / GRAPH_FILE)))
+    assert compiled.used_columns is not None
+    assert len(compiled.used_columns) == len(names) + 1
+    history = History.of([20, 40], [5, 50], values=[5, 1])
+    batch = [query([10, 30, 20], history), query([]), query([40, 10]), query([20], history)]
+    expected = [scores.tolist() for scores in whole.score(batch)]
+    assert [scores.tolist() for scores in compiled.score(batch)] == expected
+    assert [compiled.score([one])[0].tolist() for one in batch] == expected
+    assert len({score for scores in expected for score in scores}) > 3
+
+
+@pytest.mark.skipif(not COMPILED, reason="the kernels are not compiled")
 def test_a_kernel_that_is_wrong_about_a_golden_request_is_not_used(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It is right about the rows that are made up, which have no item year of 2000."""
-    made, right, year = tree_bundle(tmp_path), graphs.Ensemble, STORE.feature_names.index("item_year")
+    """It is right about the rows that are made up, which have no rank of 1."""
+    made, right = tree_bundle(tmp_path), graphs.Ensemble
+    used = Trees.read(tmp_path / GRAPH_FILE).used_columns().tolist()
+    rank = used.index(STORE.feature_names.index("itemcf_rank"))
 
     class WrongAboutItems:
         def __init__(self, **arrays: object) -> None:
             self._right = right(**arrays)  # type: ignore[arg-type]
 
         def score(self, features: np.ndarray) -> np.ndarray:
-            return self._right.score(features) + np.float32(0.5) * (features[:, year] > 1)
+            return self._right.score(features) + np.float32(0.5) * (features[:, rank] == 1)
 
     monkeypatch.setattr(graphs, "Ensemble", WrongAboutItems)
     unjudged = Ranker.open(tmp_path)
