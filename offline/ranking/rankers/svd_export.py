@@ -39,7 +39,7 @@ class ServedRating(nn.Module):
         self.design: Tensor
         self.biases: Tensor
         self.register_buffer("design", torch.from_numpy(design))
-        self.register_buffer("biases", torch.from_numpy(model.biases))
+        self.register_buffer("biases", torch.tensor(model.biases))
         self.model = model
         self.rounds = _ROUNDS * design.shape[1]
 
