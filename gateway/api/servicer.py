@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,7 +24,7 @@ from gateway.pipeline.work import Answer
 from gateway.rollout import Rollout
 from gateway.serving import Serving
 from recsys.errors import InvalidRequest, NotFound, Overloaded
-from recsys.server.calls import after_answer, note, remaining_seconds
+from recsys.server.calls import after_answer, new_request_id, note, remaining_seconds
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
 
@@ -44,7 +43,7 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
     telemetry: Telemetry
     own_status: Callable[[], types_pb2.ServingStatus]
     clock: Callable[[], float] = time.time
-    new_request_id: Callable[[], str] = lambda: uuid.uuid4().hex
+    new_request_id: Callable[[], str] = new_request_id
 
     async def Recommend(  # noqa: N802 - gRPC's name
         self, request: recommend_pb2.RecommendRequest, context: Context
