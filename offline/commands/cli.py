@@ -26,9 +26,9 @@ from offline.commands import (
     train,
     tune,
 )
+from offline.commands.exits import exit_codes, fail, log_to_terminal
 from offline.commands.verb import Verb
 from offline.workflow.config import OfflineConfig
-from recsys.errors import RecsysError
 
 log = logging.getLogger("offline")
 
@@ -60,20 +60,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     name, *rest = words
     if name not in VERBS:
-        _fail(f"no verb {name!r}; there are: {', '.join(VERBS)}")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", stream=sys.stderr)
+        fail(f"no verb {name!r}; there are: {', '.join(VERBS)}")
+    log_to_terminal()
     verb = VERBS[name]
-    try:
+    with exit_codes():
         config = verb.config.from_arguments(rest, f"python -m offline {name}")
         log.info("offline %s\n%s", name, described(config))
         verb.run(config)
-    except RecsysError as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error}; check that the folder exists, is writable and has space left")
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted; finished steps are kept, run the same command again to continue\n")
-        sys.exit(130)
 
 
 def usage() -> str:
@@ -99,8 +92,3 @@ def _section_lines(name: str, section: BaseModel) -> Iterator[str]:
     yield "  " + " ".join([*([f"[{name}]"] if name else []), *(f"{key}={value}" for key, value in plain.items())])
     for key, value in inner.items():
         yield from _section_lines(f"{name}.{key}" if name else key, value)
-
-
-def _fail(message: str) -> None:
-    sys.stderr.write(f"error: {message}\n")
-    sys.exit(2)

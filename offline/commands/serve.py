@@ -7,8 +7,8 @@ from typing import Annotated
 from pydantic import Field, field_validator
 
 from offline.commands.run import RunConfig, run
+from offline.commands.serve_only import become
 from offline.commands.verb import Verb
-from offline.local.serve import serve_until_interrupted
 from recsys.config import PORTS
 
 
@@ -51,12 +51,15 @@ class ServeConfig(RunConfig):
 
 
 def serve(config: ServeConfig) -> None:
-    """`run`, then a server for each recall channel, the ranker and the gateway until Ctrl-C."""
+    """`run`, then a server for each recall channel, the ranker and the gateway until Ctrl-C.
+
+    What training has loaded is gone by then.
+    """
     run(config)
-    serve_until_interrupted(
-        config.store("production"),
-        events_folder=config.events_file.parent,
-        logs=config.home / "logs",
+    become(
+        config.store("production").root,
+        config.events_file.parent,
+        config.home / "logs",
         port_offset=config.port_offset,
         workers=config.workers,
     )

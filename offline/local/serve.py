@@ -44,6 +44,7 @@ def serve_until_interrupted(
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the program before us blocked them
     servers = programs(
         store.root.absolute(), events_folder.absolute(), ports, channels=channels_of(store), workers=workers
     )
