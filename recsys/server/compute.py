@@ -1,8 +1,9 @@
 """Running the models, with waiting and computing time measured apart.
 
 A batch whose predicted time is short is computed on the event loop: handing it to a thread and back costs a switch of
-threads each way, and a thread that holds the interpreter's lock makes the loop no more responsive. Longer ones run in a
-thread, so that health checks and other calls are answered meanwhile.
+threads each way, and a thread that holds the interpreter's lock makes the loop no more responsive. With every batch in
+a thread a request of the whole system takes 9 % more CPU with 16 in flight and 1 % more with 64 (ml-1m-timed, median of
+31 rounds in turn). Longer ones run in a thread, so that health checks and other calls are answered meanwhile.
 """
 
 from __future__ import annotations
