@@ -48,13 +48,13 @@ _BLOCK = 250
 _BLOCKS = len(_FREE_PORTS) // _BLOCK
 
 
-Workers = Mapping[str, int]
+WorkerCounts = Mapping[str, int]
 """How many processes each role has, where it is not one."""
 
-ONE_EACH: Workers = {}
+ONE_EACH: WorkerCounts = {}
 
 
-def worker_names(role: str, workers: Workers) -> list[str]:
+def worker_names(role: str, workers: WorkerCounts) -> list[str]:
     """Names of the processes of a role: `rank`, or `rank-1`, `rank-2`, … where there are several."""
     n = workers.get(role, 1)
     if n == 1 or (role in CHANNELS and CHANNELS[role].threads):
@@ -70,7 +70,7 @@ class Ports:
     metrics: Mapping[str, int]
 
     @classmethod
-    def default(cls, offset: int = 0, workers: Workers = ONE_EACH) -> Self:
+    def default(cls, offset: int = 0, workers: WorkerCounts = ONE_EACH) -> Self:
         """The documented ports, each `offset` higher."""
         steps = [
             (role, name, k * WORKER_STEP)
@@ -83,7 +83,7 @@ class Ports:
         )
 
     @classmethod
-    def free(cls, workers: Workers = ONE_EACH) -> Self:
+    def free(cls, workers: WorkerCounts = ONE_EACH) -> Self:
         """Ports that are currently free, for tests."""
         names = list(cls.default(0, workers).grpc)
         found = free_ports(2 * len(names))
@@ -125,7 +125,7 @@ def programs(
     ports: Ports,
     *,
     channels: Sequence[str] = DEFAULT_CHANNELS,
-    workers: Workers = ONE_EACH,
+    workers: WorkerCounts = ONE_EACH,
     settings: Mapping[str, str] | None = None,
     role_settings: Mapping[str, Mapping[str, str]] | None = None,
 ) -> list[Program]:
@@ -171,7 +171,7 @@ def programs(
     ]
 
 
-def _scaling(role: str, ports: Ports, workers: Workers) -> dict[str, str]:
+def _scaling(role: str, ports: Ports, workers: WorkerCounts) -> dict[str, str]:
     """Flags of a role with several workers; none if it has one."""
     n = workers.get(role, 1)
     if n == 1:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 
-from offline.local.cluster import ONE_EACH, LocalCluster, Ports, Workers, programs
+from offline.local.cluster import ONE_EACH, LocalCluster, Ports, WorkerCounts, programs
 from offline.local.showcase import demonstrate
 from offline.local.supervision import Program
 from recsys.bundle import BundleStore
@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.1
 
 
 def serve_until_interrupted(
-    store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0, workers: Workers = ONE_EACH
+    store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0, workers: WorkerCounts = ONE_EACH
 ) -> None:
     """Starts the servers, shows some of their answers, and serves until SIGINT or SIGTERM.
 

@@ -14,7 +14,7 @@ from recsys.features.credits import RoleCredits
 from recsys.features.events import DAY, MISSING
 from recsys.features.item_statistics import STAGES
 from recsys.features.items import ITEM_NAMES
-from recsys.features.queries import QueryBatch, Rows
+from recsys.features.queries import QueryBatch, RowNumbers
 from recsys.features.ranks import RANKED_COLUMNS
 from recsys.features.rating import RatingModel
 from recsys.features.selection import STAGE_NAME, Selection
@@ -76,5 +76,5 @@ def _predict_ratings(rating: RatingModel, batch: QueryBatch, column: Floats32) -
         column[candidates] = rating.predict(batch.event_rows[events], batch.values[events], batch.rows[candidates])
 
 
-def _ragged(role: RoleCredits) -> tuple[Rows, NDArray[np.int32]]:
+def _ragged(role: RoleCredits) -> tuple[RowNumbers, NDArray[np.int32]]:
     return role.indptr, role.person_rows

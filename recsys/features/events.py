@@ -20,7 +20,7 @@ class ItemEvents:
     """Events up to a cut-off, as four parallel arrays; those of one user stand in order of time."""
 
     item_rows: NDArray[np.int32]
-    """Rows of the catalogue."""
+    """RowNumbers of the catalogue."""
     timestamps: Ids
     values: NDArray[np.float32]
     """Rating or weight; NaN where there is none."""

@@ -9,38 +9,37 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.allowed import RowNumbers
 from recsys.catalogue import Catalogue
 from recsys.domain import Candidates, Floats32, Ids, RankQuery
 from recsys.errors import InvalidRequest
-
-Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class QueryBatch:
     """The candidates of query i of q are bounds[i]:bounds[i + 1], its events event_bounds[i]:event_bounds[i + 1]."""
 
-    rows: Rows
+    rows: RowNumbers
     """int64[candidates]: catalogue rows."""
-    bounds: Rows
+    bounds: RowNumbers
     """int64[q + 1]."""
     scores: Floats32
     """float32[candidates, channels]: as in `Candidates`, with a column for each channel that is asked for."""
     ranks: NDArray[np.int32]
     """int32[candidates, channels]; 0: not returned."""
-    event_rows: Rows
+    event_rows: RowNumbers
     """int64[events]: catalogue rows; events of unknown items are left out."""
     timestamps: Ids
     """int64[events]."""
     values: Floats32
     """float32[events]."""
-    event_bounds: Rows
+    event_bounds: RowNumbers
     """int64[q + 1]."""
     as_of: Ids
     """int64[q]."""
-    preferred: Rows
+    preferred: RowNumbers
     """The columns of preferred genres, query after query."""
-    preferred_bounds: Rows
+    preferred_bounds: RowNumbers
     """int64[q + 1]."""
 
     @classmethod
@@ -82,7 +81,7 @@ class QueryBatch:
         return slice(int(self.event_bounds[query]), int(self.event_bounds[query + 1]))
 
 
-def candidate_rows(catalogue: Catalogue, item_ids: Ids) -> Rows:
+def candidate_rows(catalogue: Catalogue, item_ids: Ids) -> RowNumbers:
     """Catalogue rows of candidates; raises InvalidRequest that names one that is unknown."""
     rows = catalogue.rows(item_ids)
     if len(rows) and rows.min() < 0:
@@ -107,7 +106,7 @@ def channel_evidence(candidates: Candidates, channels: tuple[str, ...]) -> tuple
     return scores, ranks
 
 
-def _bounds(parts: Sequence[Sized]) -> Rows:
+def _bounds(parts: Sequence[Sized]) -> RowNumbers:
     """int64[len(parts) + 1]: where each part begins when they follow each other."""
     bounds = np.zeros(len(parts) + 1, np.int64)
     np.cumsum([len(part) for part in parts], out=bounds[1:])

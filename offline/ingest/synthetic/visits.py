@@ -18,7 +18,7 @@ MEAN_GAP_SECONDS = 25.0
 
 
 @dataclass(frozen=True, slots=True)
-class Visits:
+class UserVisits:
     """The ratings of some users before an item is chosen, by user and in the order of time."""
 
     users: npt.NDArray[np.int64]
@@ -34,7 +34,7 @@ class Visits:
         return ((self.timestamps - START) / SECONDS_PER_DAY).astype(np.float32)
 
 
-def draw_visits(rng: np.random.Generator, counts: npt.NDArray[np.int64]) -> Visits:
+def draw_visits(rng: np.random.Generator, counts: npt.NDArray[np.int64]) -> UserVisits:
     """Draws the times of `counts[u]` ratings of each user u, each at least one."""
     n, users = int(counts.sum()), np.repeat(np.arange(len(counts)), counts)
     first = LATEST_START * rng.beta(1.0, 1.2, size=len(counts))
@@ -51,4 +51,4 @@ def draw_visits(rng: np.random.Generator, counts: npt.NDArray[np.int64]) -> Visi
     # Visits of a user may overlap: by time, a visit opens where its number differs from that of the rating before.
     order = np.lexsort((timestamps, users))
     ordered = visit[order]
-    return Visits(users, timestamps[order], np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    return UserVisits(users, timestamps[order], np.concatenate([[True], ordered[1:] != ordered[:-1]]))

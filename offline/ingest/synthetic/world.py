@@ -12,7 +12,7 @@ import numpy.typing as npt
 from offline.ingest.synthetic.catalogue import SyntheticItems, draw_items
 from offline.ingest.synthetic.shape import Shape, draw_counts
 from offline.ingest.synthetic.tastes import DRIFT_DAYS, TOPICS, Tastes, Topics, draw_circles
-from offline.ingest.synthetic.visits import Visits, draw_visits
+from offline.ingest.synthetic.visits import UserVisits, draw_visits
 
 SEED = 20_100_101
 USERS_AT_ONCE = 4_000
@@ -23,7 +23,7 @@ TASTE_TRIES, ANY_TRIES = 8, 16
 
 
 @dataclass(frozen=True, slots=True)
-class Ratings:
+class GeneratedRatings:
     """Parallel columns; by user, and in the order of time within one."""
 
     user_ids: npt.NDArray[np.int64]
@@ -45,7 +45,7 @@ class SyntheticWorld:
         """The catalogue."""
         return draw_items(np.random.default_rng([self.seed, 0]), self.shape.items)
 
-    def ratings(self) -> Iterator[Ratings]:
+    def ratings(self) -> Iterator[GeneratedRatings]:
         """All ratings, those of `USERS_AT_ONCE` users at a time. Nobody rates an item twice or before it arrived."""
         rng = np.random.default_rng([self.seed, 1])
         counts, topics, circles = draw_counts(rng, self.shape), Topics.of(rng, self.items), draw_circles(rng)
@@ -56,10 +56,10 @@ class SyntheticWorld:
             visits = draw_visits(own, part)
             rows = _choose(own, visits, _topics_of(own, visits, tastes.cumulative(topics)), topics, items=self.items)
             values = _rate(own, visits, rows, tastes, items=self.items)
-            yield Ratings(visits.users + first + 1, rows + 1, visits.timestamps, values)
+            yield GeneratedRatings(visits.users + first + 1, rows + 1, visits.timestamps, values)
 
 
-def _topics_of(rng: np.random.Generator, visits: Visits, shares: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
+def _topics_of(rng: np.random.Generator, visits: UserVisits, shares: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:
     """int64[ratings]: topics; the later a rating, the more likely is one of what the user's taste drifts to."""
     n, days = len(visits.users), visits.days
     since = days - days[np.searchsorted(visits.users, visits.users)]
@@ -72,7 +72,7 @@ def _topics_of(rng: np.random.Generator, visits: Visits, shares: npt.NDArray[np.
 
 def _choose(
     rng: np.random.Generator,
-    visits: Visits,
+    visits: UserVisits,
     of_rating: npt.NDArray[np.int64],
     topics: Topics,
     *,
@@ -109,7 +109,7 @@ def _among(values: npt.NDArray[np.int64], ascending: npt.NDArray[np.int64]) -> n
 
 def _rate(
     rng: np.random.Generator,
-    visits: Visits,
+    visits: UserVisits,
     rows: npt.NDArray[np.int64],
     tastes: Tastes,
     *,

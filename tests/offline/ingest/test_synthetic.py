@@ -19,7 +19,7 @@ from offline.ingest.inputs import IngestInputs
 from offline.ingest.prepare import prepare_tables
 from offline.ingest.synthetic.catalogue import DAYS, GENRES, SECONDS_PER_DAY, START
 from offline.ingest.synthetic.shape import LEAST_PER_USER, Shape, draw_counts
-from offline.ingest.synthetic.world import Ratings, SyntheticWorld
+from offline.ingest.synthetic.world import GeneratedRatings, SyntheticWorld
 from recsys.errors import InvalidRequest
 
 FINGERPRINT = """
@@ -34,10 +34,10 @@ print(digest.hexdigest())
 """
 
 
-def _all(world: SyntheticWorld) -> Ratings:
+def _all(world: SyntheticWorld) -> GeneratedRatings:
     parts = list(world.ratings())
     names = ("user_ids", "item_ids", "timestamps", "values")
-    return Ratings(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return GeneratedRatings(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def world() -> SyntheticWorld:
 
 
 @pytest.fixture(scope="module")
-def ratings(world: SyntheticWorld) -> Ratings:
+def ratings(world: SyntheticWorld) -> GeneratedRatings:
     return _all(world)
 
 
@@ -64,7 +64,7 @@ class TestShape:
         assert (counts.sum(), len(counts)) == (rows, shape.users)
         assert LEAST_PER_USER <= counts.min() <= counts.max() <= shape.most_per_user
 
-    def test_long_tails(self, world: SyntheticWorld, ratings: Ratings) -> None:
+    def test_long_tails(self, world: SyntheticWorld, ratings: GeneratedRatings) -> None:
         """MovieLens 32M: users have 20 to 33 thousand ratings, 73 in the median, 160 in the mean."""
         of_users = np.bincount(ratings.user_ids)[1:]
         assert 60 < np.median(of_users) < 85
@@ -75,7 +75,7 @@ class TestShape:
 
 
 class TestRatings:
-    def test_ranges_and_order(self, world: SyntheticWorld, ratings: Ratings) -> None:
+    def test_ranges_and_order(self, world: SyntheticWorld, ratings: GeneratedRatings) -> None:
         assert len(ratings.values) == world.shape.rows
         assert np.unique(ratings.user_ids).tolist() == list(range(1, world.shape.users + 1))
         assert 1 <= ratings.item_ids.min() <= ratings.item_ids.max() <= world.shape.items
@@ -84,21 +84,21 @@ class TestRatings:
         order = np.lexsort((ratings.timestamps, ratings.user_ids))
         assert np.array_equal(ratings.timestamps[order], ratings.timestamps)
 
-    def test_nobody_rates_twice_or_too_early(self, world: SyntheticWorld, ratings: Ratings) -> None:
+    def test_nobody_rates_twice_or_too_early(self, world: SyntheticWorld, ratings: GeneratedRatings) -> None:
         pairs = ratings.user_ids * (world.shape.items + 1) + ratings.item_ids
         assert len(np.unique(pairs)) == len(pairs)
         days = (ratings.timestamps - START) / SECONDS_PER_DAY
         assert (days >= world.items.arrivals[ratings.item_ids - 1] - 1e-3).all()
         assert world.items.arrivals.max() > DAYS / 2, "some arrive late, so that this says something"
 
-    def test_users_stay_for_a_day_or_for_years(self, world: SyntheticWorld, ratings: Ratings) -> None:
+    def test_users_stay_for_a_day_or_for_years(self, world: SyntheticWorld, ratings: GeneratedRatings) -> None:
         starts = np.searchsorted(ratings.user_ids, np.arange(1, world.shape.users + 1))
         ends = np.searchsorted(ratings.user_ids, np.arange(1, world.shape.users + 1), side="right") - 1
         years = (ratings.timestamps[ends] - ratings.timestamps[starts]) / (365 * SECONDS_PER_DAY)
         assert 0.2 < (years < 2 / 365).mean() < 0.4
         assert (years > 1).mean() > 0.3
 
-    def test_taste_is_a_signal_and_drifts(self, world: SyntheticWorld, ratings: Ratings) -> None:
+    def test_taste_is_a_signal_and_drifts(self, world: SyntheticWorld, ratings: GeneratedRatings) -> None:
         """Items of one user are nearer each other than those of two users, and most so where they are near in time."""
         vectors, counts = world.items.vectors[ratings.item_ids - 1], np.bincount(ratings.user_ids)[ratings.user_ids]
         rng = np.random.default_rng(0)
