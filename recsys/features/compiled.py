@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from recsys.allowed import RowNumbers
 from recsys.domain import Floats32, RankQuery
 from recsys.features import crosses, sessions, similarity
 from recsys.features.credits import RoleCredits
 from recsys.features.events import DAY, MISSING
 from recsys.features.item_statistics import STAGES
 from recsys.features.items import ITEM_NAMES
-from recsys.features.queries import QueryBatch, RowNumbers
+from recsys.features.queries import QueryBatch
 from recsys.features.ranks import RANKED_COLUMNS
 from recsys.features.rating import RatingModel
 from recsys.features.selection import STAGE_NAME, Selection
