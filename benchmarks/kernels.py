@@ -3,7 +3,8 @@
     python benchmarks/kernels.py data/demo/bundles/production
 
 CPU microseconds a query, medians; the forms take turns. The ranker's trees score 200 candidates, their features those
-of the golden requests. ItemCF answers the golden histories, and random ones in catalogues of other sizes.
+of the golden requests. ItemCF answers the golden histories, and random ones in catalogues of other sizes; three random
+lists of a few hundred items are merged.
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ from statistics import median
 import numpy as np
 from numpy.typing import NDArray
 
+from gateway.pipeline.merge import blend_by_numpy, merge, merge_by_numpy
 from rank_server.graphs import open_graph
 from rank_server.onnx_graph import OnnxGraph, open_session
 from rank_server.scoring import GRAPH_FILE, Ranker
 from recall_server.channels.itemcf import NEIGHBOURS_FILE, WEIGHTS_FILE, ItemCFChannel
 from recall_server.channels.links import Links, NumpyLinks, make_links
 from recsys.bundle import BundleStore, golden
+from recsys.domain import RecallResult
 from recsys.kernels import COMPILED
+
+if COMPILED:
+    from recsys.kernels import _merging
 
 CANDIDATES, COUNT, ROUNDS, SECONDS = 200, 200, 21, 0.02
 PAST, NEIGHBOURS = 100, 100
@@ -60,9 +66,13 @@ def trees(folder: Path) -> None:
         print(f"trees: {graph.form}")
         return
     rows = np.concatenate(ranker.features(golden.rank_queries(folder)))
-    feed = {"features": rows[np.arange(CANDIDATES) % len(rows)]}
-    times = microseconds({"ONNX Runtime": lambda: judge.run(feed), "compiled": lambda: graph.run(feed)}, 1)
-    show(f"trees, {CANDIDATES} candidates of {rows.shape[1]} features", times)
+    rows = rows[np.arange(CANDIDATES) % len(rows)]
+    used = np.ascontiguousarray(rows[:, list(graph.used_columns or ())])
+    runs = {
+        "ONNX Runtime": lambda: judge.run({"features": rows}),
+        "compiled": lambda: graph.run({"features": used}),
+    }
+    show(f"trees, {CANDIDATES} candidates, {used.shape[1]} of {rows.shape[1]} features", microseconds(runs, 1))
 
 
 def search_all(links: Links, histories: list[Past]) -> None:
@@ -87,6 +97,30 @@ def random_itemcf(items: int) -> None:
     itemcf(f"itemcf, {PAST} past items, {items:,} items", neighbours, weights, histories)
 
 
+def random_results() -> dict[str, RecallResult]:
+    """What three channels answer, one of them with seeds."""
+    rng = np.random.default_rng(0)
+    results = {}
+    for name in ("popularity", "itemcf", "vector"):
+        ids, scores = rng.choice(600, COUNT, replace=False), np.sort(rng.random(COUNT, np.float32))[::-1]
+        seeds = (rng.integers(0, 600, COUNT), np.ones(COUNT, np.bool_)) if name == "itemcf" else (None, None)
+        results[name] = RecallResult(ids, scores, *seeds)
+    return results
+
+
+def merging() -> None:
+    """The lists of three channels as one, and their blended ranks."""
+    results, weights = random_results(), np.asarray([0.5, 1.0, 2.0])
+    ranks = merge(results).ranks
+    runs = {"numpy": lambda: merge_by_numpy(results), "compiled": lambda: merge(results)}
+    show(f"merge, 3 channels of {COUNT}", microseconds(runs, 1))
+    blends = {
+        "numpy": lambda: blend_by_numpy(ranks, weights, 20.0),
+        "compiled": lambda: _merging.blend(ranks, weights, 20.0),
+    }
+    show(f"blend, {len(ranks)} candidates", microseconds(blends, 1))
+
+
 def main(bundle_root: Path) -> None:
     """Prints a line for each kernel and size."""
     if not COMPILED:
@@ -99,6 +133,7 @@ def main(bundle_root: Path) -> None:
     past = f"{np.mean([len(rows) for rows, _ in histories]):.0f}"
     arrays = [np.load(folder / file, mmap_mode="r") for file in (NEIGHBOURS_FILE, WEIGHTS_FILE)]
     itemcf(f"itemcf, {past} past items, {len(channel.catalogue):,} items", *arrays, histories)
+    merging()
     for items in SIZES:
         random_itemcf(items)
 
