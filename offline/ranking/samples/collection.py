@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from gateway.pipeline.pipeline import Pipeline
 from offline.dataset.interactions import Snapshot
@@ -44,20 +43,18 @@ class Collector:
     def samples(self, targets: Targets) -> Samples:
         """The samples of `targets`, request by request."""
         queries = record_queries(self.store, self.channels, targets, policy=self.policy)
-        features = [
-            self.store.features(query)
-            for query in tqdm(queries, desc="features", unit="request", leave=False, disable=None)
-        ]
+        features = self.store.features_of(queries)
         item_ids = [query.candidates.item_ids for query in queries]
         if self.mixture is not None:
-            relevant = relevant_lists(targets)
-            drawn = [self.mixture.draw(*each) for each in zip(queries, features, relevant, strict=True)]
-            item_ids, features = [ids for ids, _ in drawn], [matrix for _, matrix in drawn]
+            matrices = np.split(features, np.cumsum([len(ids) for ids in item_ids], dtype=np.int64)[:-1])
+            drawn = [self.mixture.draw(*each) for each in zip(queries, matrices, relevant_lists(targets), strict=True)]
+            item_ids = [ids for ids, _ in drawn]
+            features = np.concatenate([features[:0], *(matrix for _, matrix in drawn)])
         candidates = np.concatenate([*item_ids, NO_IDS])
         groups = np.asarray([len(ids) for ids in item_ids], np.int64)
         labels, ratings = label(candidates, groups, targets)
         return Samples(
-            np.concatenate([*features, np.empty((0, len(self.store.feature_names)), np.float32)]),
+            features,
             labels,
             groups,
             targets.relevant.counts,
