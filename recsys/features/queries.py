@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence, Sized
 from dataclasses import dataclass
-from typing import Self
+from itertools import accumulate
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,22 +48,25 @@ class QueryBatch:
         """At least one query. Raises InvalidRequest for an unknown candidate or genre."""
         candidates = [query.candidates for query in queries]
         histories = [query.history for query in queries]
-        rows = candidate_rows(catalogue, np.concatenate([each.item_ids for each in candidates]))
-        preferred = [catalogue.check_genres(query.preferred_genres, "preferred_genres") for query in queries]
-        event_rows = catalogue.rows(np.concatenate([history.item_ids for history in histories]))
-        timestamps = np.concatenate([history.timestamps for history in histories])
-        values = np.concatenate([history.values for history in histories])
-        event_bounds = _bounds(histories)
-        known = event_rows >= 0
-        if not known.all():
+        bounds, event_bounds = _bounds(candidates), _bounds(histories)
+        # All ids are looked up at once: a call takes longer than the work of a query.
+        item_ids = _joined([*(each.item_ids for each in candidates), *(each.item_ids for each in histories)])
+        found = catalogue.rows(item_ids)
+        rows, event_rows = found[: bounds[-1]], found[bounds[-1] :]
+        timestamps = _joined([history.timestamps for history in histories])
+        values = _joined([history.values for history in histories])
+        if len(found) and found.min() < 0:
+            refuse_unknown(item_ids[: bounds[-1]], rows, catalogue)
+            known = event_rows >= 0
             event_bounds = np.concatenate([[0], np.cumsum(known)])[event_bounds]
             event_rows, timestamps, values = event_rows[known], timestamps[known], values[known]
+        preferred = [catalogue.check_genres(query.preferred_genres, "preferred_genres") for query in queries]
         evidence = [channel_evidence(each, channels) for each in candidates]
         return cls(
             rows,
-            _bounds(candidates),
-            np.ascontiguousarray(np.concatenate([scores for scores, _ in evidence])),
-            np.ascontiguousarray(np.concatenate([ranks for _, ranks in evidence])),
+            bounds,
+            _joined([scores for scores, _ in evidence]),
+            _joined([ranks for _, ranks in evidence]),
             event_rows,
             timestamps,
             values,
@@ -84,10 +88,15 @@ class QueryBatch:
 def candidate_rows(catalogue: Catalogue, item_ids: Ids) -> RowNumbers:
     """Catalogue rows of candidates; raises InvalidRequest that names one that is unknown."""
     rows = catalogue.rows(item_ids)
+    refuse_unknown(item_ids, rows, catalogue)
+    return rows
+
+
+def refuse_unknown(item_ids: Ids, rows: RowNumbers, catalogue: Catalogue) -> None:
+    """Raises InvalidRequest, naming the first candidate whose row is -1."""
     if len(rows) and rows.min() < 0:
         unknown = int(item_ids[int(np.argmin(rows))])
         raise InvalidRequest(f"item_ids: {unknown} is not in this bundle's catalogue of {len(catalogue)} items")
-    return rows
 
 
 def channel_evidence(candidates: Candidates, channels: tuple[str, ...]) -> tuple[Floats32, NDArray[np.int32]]:
@@ -107,7 +116,10 @@ def channel_evidence(candidates: Candidates, channels: tuple[str, ...]) -> tuple
 
 
 def _bounds(parts: Sequence[Sized]) -> RowNumbers:
-    """int64[len(parts) + 1]: where each part begins when they follow each other."""
-    bounds = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=bounds[1:])
-    return bounds
+    """int64[len(parts) + 1]: where each part begins when they follow each other, and the end."""
+    return np.asarray(list(accumulate((len(part) for part in parts), initial=0)), np.int64)
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """The arrays after one another, contiguous; a single one is not copied."""
+    return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts))

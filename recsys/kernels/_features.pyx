@@ -108,6 +108,22 @@ cdef float total(const float *values, Py_ssize_t n) noexcept nogil:
     return result
 
 
+cdef float largest(const float *values, Py_ssize_t n) noexcept nogil:
+    """The largest of at least one value, eight at a time."""
+    cdef float best[8]
+    cdef Py_ssize_t i, lane
+    for lane in range(8):
+        best[lane] = values[0]
+    for i in range(0, n - n % 8, 8):
+        for lane in range(8):
+            best[lane] = values[i + lane] if values[i + lane] > best[lane] else best[lane]
+    for i in range(n - n % 8, n):
+        best[0] = values[i] if values[i] > best[0] else best[0]
+    for lane in range(1, 8):
+        best[0] = best[lane] if best[lane] > best[0] else best[0]
+    return best[0]
+
+
 # --- names of columns ------------------------------------------------------------------------------------------------
 
 cdef enum:  # of a user's numbers: `USER_NAMES`, then `SESSION_NAMES`
@@ -444,14 +460,11 @@ cdef void compare_single(
     """Each of the latest events by itself: the nearest, and the deviations of ratings weighted by positive cosines."""
     cdef float *cosines = work
     cdef float *weighted = cosines + out.n * n
-    cdef Py_ssize_t i, j
-    cdef float nearest, scale
+    cdef Py_ssize_t i
+    cdef float scale
     product(candidates, past, cosines, out.n, d, n, True)
     for i in range(out.n):
-        nearest = cosines[i * n]
-        for j in range(1, n):
-            nearest = cosines[i * n + j] if cosines[i * n + j] > nearest else nearest
-        put(out, i, columns[NEAREST], nearest)
+        put(out, i, columns[NEAREST], largest(cosines + i * n, n))
     if columns[NEIGHBOUR_RATING] < 0:
         return
     for i in range(out.n * n):
