@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import grpc
 
 from offline.evaluation.open_loop import TimedAnswer, send_at_rate
-from offline.local.cluster import ONE_EACH, LocalCluster, Ports, Workers, programs
+from offline.local.cluster import ONE_EACH, LocalCluster, Ports, WorkerCounts, programs
 from offline.local.supervision import Program, log_file
 from offline.publish.publish import BundleFacts, publish
 from recsys.bundle import BundleStore, Release
@@ -125,7 +125,7 @@ def system(
     gateway_settings: Mapping[str, str] | None = None,
     role_settings: Mapping[str, Mapping[str, str]] | None = None,
     healthy: bool = True,
-    workers: Workers = ONE_EACH,
+    workers: WorkerCounts = ONE_EACH,
     launch: Callable[[Program], Program] = lambda program: program,
 ) -> Iterator[System]:
     """The five servers on the bundles below `root`; all must exit with 0 in the end, and none with a traceback.

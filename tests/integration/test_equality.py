@@ -90,7 +90,9 @@ def first(targets: Targets, n: int) -> Targets:
     return Targets(targets.requests[:n], targets.user_ids[:n], targets.warm[:n], relevant)
 
 
-def replayed(workflow: Workflow, address: str, targets: Targets, kind: TargetKind, *, in_flight: int) -> Replayed:
+def replayed(
+    workflow: Workflow, address: str, targets: Targets, kind: TargetKind, *, in_flight: int = IN_FLIGHT[-1]
+) -> Replayed:
     bundle = workflow.config.store("evaluation").open(active_version(address))
     start = int(workflow.split.test_events.timestamps[0])
     pacing = PACING.model_copy(update={"in_flight": in_flight})

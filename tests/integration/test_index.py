@@ -168,7 +168,7 @@ def test_the_items_are_in_the_catalogue_with_numbers_for_good(before: Bundle, af
     assert new_ids(before, after) == [BETWEEN, FIRST_ASSIGNED, FIRST_ASSIGNED + 1]
     catalogue, texts = Catalogue.load(after.folder), ItemTexts.load(after.folder)
     assert catalogue.rows(np.asarray([BETWEEN])).tolist() == [1], "old items move to make room"
-    assert (texts.keys[-2:], texts.titles[-2:]) == (["brand-new", "silent"], ["The Crying Doll", "Untold"])
+    assert (list(texts.keys)[-2:], list(texts.titles)[-2:]) == (["brand-new", "silent"], ["The Crying Doll", "Untold"])
     assert "Puppetry" in catalogue.genre_names
     facts = json.loads((after.folder / INDEX_FILE).read_text("utf-8"))
     assert facts["indexed"] == before.version
