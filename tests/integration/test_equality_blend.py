@@ -5,7 +5,7 @@ As in `test_equality.py`, each thing that is held equal has a twin that breaks i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -169,8 +169,8 @@ class ForgetfulALS(ALSChannel):
 class ForgetfulNetwork(Ranker):
     """One whose network sees nobody's history; its features are right."""
 
-    def _feed(self, queries: Sequence[RankQuery], lengths: Sequence[int]) -> Feed:
-        feed = super()._feed(queries, lengths)
+    def _feed(self, query: RankQuery) -> Feed:
+        feed = super()._feed(query)
         return {**feed, "history_mask": np.zeros_like(feed["history_mask"])}
 
 
