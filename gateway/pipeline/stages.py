@@ -111,10 +111,6 @@ class Budget:
         """Seconds left, never negative."""
         return max(0.0, self.deadline - time.perf_counter())
 
-    def share(self, fraction: float) -> float:
-        """Seconds: `fraction` of what is left."""
-        return self.remaining() * fraction
-
 
 class PipelineSource(ABC):
     """Anything that the pipeline queries. `name` is the stage's name in reports and metrics."""

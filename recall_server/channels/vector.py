@@ -29,7 +29,6 @@ TOWER_FILE = "vector/user_tower.onnx"
 FILES = (FACTS_FILE, INDEX_FILE, VECTORS_FILE, TOWER_FILE)
 INDEX_FILES = IndexFiles(FACTS_FILE, INDEX_FILE, "vector/query_map.npy")
 
-_BATCH = 64
 _UNREADABLE_GRAPH = (
     onnx_errors.Fail,
     onnx_errors.InvalidArgument,
@@ -144,7 +143,7 @@ class VectorChannel(Channel):
         return cls.open(bundle.folder)
 
     def search(self, queries: Sequence[RecallQuery], allowed: Sequence[Allowed]) -> list[RecallResult]:
-        """Runs the tower once for the batch, then searches for all users."""
+        """Runs the tower for each user, then searches for all of them."""
         if not queries:
             return []
         users = self._tower.vectors(queries, self.catalogue)

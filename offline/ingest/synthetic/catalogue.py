@@ -7,28 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from offline.ingest.demo.catalogue import GENRES
+
 DIMENSIONS = 16
 """Of the space in which items, topics and users' tastes are vectors of unit length."""
-GENRES = (
-    "Action",
-    "Adventure",
-    "Animation",
-    "Children",
-    "Comedy",
-    "Crime",
-    "Documentary",
-    "Drama",
-    "Fantasy",
-    "Film-Noir",
-    "Horror",
-    "Musical",
-    "Mystery",
-    "Romance",
-    "Sci-Fi",
-    "Thriller",
-    "War",
-    "Western",
-)
 MOST_GENRES = 3
 GENRE_LEAD = 0.12
 """An item has its nearest genre, and further ones whose cosine is at most this much smaller."""

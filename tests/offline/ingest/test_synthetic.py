@@ -14,10 +14,11 @@ import pytest
 from offline.dataset.tables import read_table
 from offline.ingest.datasets.findings import Findings
 from offline.ingest.datasets.registry import open_dataset
+from offline.ingest.demo.catalogue import GENRES
 from offline.ingest.ingest import ingest
 from offline.ingest.inputs import IngestInputs
 from offline.ingest.prepare import prepare_tables
-from offline.ingest.synthetic.catalogue import DAYS, GENRES, SECONDS_PER_DAY, START
+from offline.ingest.synthetic.catalogue import DAYS, SECONDS_PER_DAY, START
 from offline.ingest.synthetic.shape import LEAST_PER_USER, Shape, draw_counts
 from offline.ingest.synthetic.world import GeneratedRatings, SyntheticWorld
 from recsys.errors import InvalidRequest
