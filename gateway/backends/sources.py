@@ -14,7 +14,7 @@ from gateway.pipeline.measure import TimedResponse, observe_call
 from gateway.pipeline.stages import RankSource, RecallSource, SourceAnswer
 from recsys import convert
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
-from recsys.errors import ContractBroken
+from recsys.errors import BundleMismatch
 from recsys.logs import request_id_of_call
 from recsys.server.calls import after_answer
 from recsys.server.telemetry import Telemetry
@@ -55,7 +55,7 @@ class GrpcRecallSource(RecallSource):
     ) -> recall_pb2.RecallResponse:
         response = await _understood(backend, partial(self._ask, queries, backend), seconds)
         if response.channel != self.name:
-            raise ContractBroken(
+            raise BundleMismatch(
                 f"{backend.target} is channel {response.channel!r}, expected {self.name!r}: check the ports"
             )
         return response

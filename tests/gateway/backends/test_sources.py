@@ -102,10 +102,13 @@ async def test_an_answer_that_breaks_the_contract_is_refused(
 
 
 async def test_a_gateway_pointed_at_the_wrong_channel_says_so(stack: AsyncExitStack) -> None:
-    backend, source = await channel(stack, FakeProcess("vector", item_ids=[5]), name="itemcf")
-    (outcome,) = await source.recall([QUERY], LONG)
-    assert outcome.status is Status.REFUSED
-    assert "is channel 'vector', expected 'itemcf': check the ports" in outcome.cause
+    """It is asked once for a batch: no query is to blame."""
+    process = FakeProcess("vector", item_ids=[5])
+    backend, source = await channel(stack, process, name="itemcf")
+    for outcome in await source.recall([QUERY, QUERY, QUERY], LONG):
+        assert outcome.status is Status.REFUSED
+        assert "is channel 'vector', expected 'itemcf': check the ports" in outcome.cause
+    assert len(process.requests) == 1
     await backend.probe()
     assert "serves 'vector', not 'itemcf'" in backend.cause
 
