@@ -15,8 +15,6 @@ from gateway.pipeline.stages import RankSource, RecallSource, SourceAnswer
 from recsys import convert
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import BundleMismatch
-from recsys.logs import request_id_of_call
-from recsys.server.calls import after_answer
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import rank_pb2, recall_pb2
 
@@ -65,7 +63,6 @@ class GrpcRecallSource(RecallSource):
     ) -> Awaitable[recall_pb2.RecallResponse]:
         request = recall_pb2.RecallRequest(
             bundle_version=self.bundle_version,
-            request_id=request_id_of_call.get(),
             packed_results=packed,
             timeout_microseconds=int(seconds * 1e6),
         )
@@ -101,7 +98,6 @@ class GrpcRankSource(RankSource):
     ) -> Awaitable[rank_pb2.RankResponse]:
         request = rank_pb2.RankRequest(
             bundle_version=self.bundle_version,
-            request_id=request_id_of_call.get(),
             packed_results=packed,
             timeout_microseconds=int(seconds * 1e6),
         )
@@ -132,9 +128,8 @@ async def _understood(
 
 
 async def _measured(call: Awaitable[Response], stage: str, telemetry: Telemetry) -> Response:
-    """The response; where its time went is recorded once the answer is on its way."""
+    """The response; records where its time went."""
     started = time.perf_counter()
     response = await call
-    seconds = time.perf_counter() - started
-    after_answer(lambda: observe_call(telemetry, stage, seconds=seconds, response=response))
+    observe_call(telemetry, stage, seconds=time.perf_counter() - started, response=response)
     return response
