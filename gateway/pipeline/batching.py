@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
-from gateway.pipeline.stages import EWMA_ALPHA, Budget
+from gateway.pipeline.stages import Budget
 from gateway.pipeline.work import Answer, Job
+from recsys import ewma
 from recsys.errors import Overloaded
 
 _PATIENCE = 4.0
@@ -119,7 +120,7 @@ class Batcher:
             stuck.cancel()
             if not (slot.is_back and _degraded(batch)):  # what a hanging process takes says nothing about the load
                 took = time.perf_counter() - started
-                self._usual_seconds += EWMA_ALPHA * (took - self._usual_seconds) if self._usual_seconds else took
+                self._usual_seconds = ewma.updated(self._usual_seconds, took) if self._usual_seconds else took
             slot.give_back()
 
     def _give_back(self) -> None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Generic, TypeVar, final
 
+from recsys import ewma
 from recsys.contracts import check_recall_result, check_scores
 from recsys.domain import RankQuery, RecallQuery, RecallResult, Scores
 from recsys.errors import (
@@ -25,9 +26,6 @@ from recsys.errors import (
     RecsysError,
     Unreachable,
 )
-
-EWMA_ALPHA = 0.1
-"""Weight of the latest call in `RecallSource.latency_ewma`."""
 
 Query = TypeVar("Query")
 Result = TypeVar("Result")
@@ -177,7 +175,7 @@ class RecallSource(PipelineSource):
         """Like `fetch`, but never raises a RecsysError: it becomes the outcome of the queries that it concerns."""
         outcomes = await self._outcomes(self.fetch, check_recall_result, queries, timeout)
         if outcomes and outcomes[0].status is Status.OK:
-            self.latency_ewma += EWMA_ALPHA * (outcomes[0].microseconds / 1e6 - self.latency_ewma)
+            self.latency_ewma = ewma.updated(self.latency_ewma, outcomes[0].microseconds / 1e6)
         return outcomes
 
 

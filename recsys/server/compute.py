@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Generic, TypeVar
 
+from recsys import ewma
 from recsys.errors import DeadlinePassed
 from recsys.server.calls import after_answer
 from recsys.server.telemetry import Telemetry
@@ -31,9 +32,6 @@ SHORT_SECONDS_BESIDE_THREADS = 0.001
 
 FIRST_GUESS_SECONDS = 0.001
 """What a query is predicted to take before any has been measured."""
-
-EWMA_ALPHA = 0.1
-"""Weight of the latest batch in the time predicted for a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +87,7 @@ class Compute:
             context = contextvars.copy_context()
             done = await asyncio.get_running_loop().run_in_executor(self._executor, context.run, timed)
         if queries:
-            self._query_seconds += EWMA_ALPHA * (done.compute_seconds / queries - self._query_seconds)
+            self._query_seconds = ewma.updated(self._query_seconds, done.compute_seconds / queries)
         return done
 
     def close(self) -> None:

@@ -1,0 +1,11 @@
+"""The moving average by which processes know how long things take them at present."""
+
+from __future__ import annotations
+
+ALPHA = 0.1
+"""Weight of the latest value; that of each earlier one is 1 - ALPHA times that of the next."""
+
+
+def updated(average: float, latest: float) -> float:
+    """The exponentially weighted moving average after one more value: average + ALPHA (latest - average)."""
+    return average + ALPHA * (latest - average)
