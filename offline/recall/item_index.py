@@ -90,12 +90,11 @@ def build_index(
     Raises:
         ContractBroken: no search reaches the recall asked for.
     """
-    checked = users[:: max(len(users) // _CHECKED_USERS, 1)]
     for factor in _M_FACTORS:
         linked = config.model_copy(update={"hnsw_m": config.hnsw_m * factor})
         index = _in_better_metric(vectors, rows, users, linked, seed=seed)
         try:
-            return widen_until_exact(index, vectors, rows, checked, config.index_recall)
+            return widen_until_exact(index, vectors, rows, _checked(users), config.index_recall)
         except ContractBroken:
             if factor == _M_FACTORS[-1]:
                 raise
@@ -108,7 +107,7 @@ def _in_better_metric(
     """An index in the metric of the users; in the plain one if that is better, as it is for users who vary in all
     directions and items that are much alike.
     """
-    checked, unmapped = users[:: max(len(users) // _CHECKED_USERS, 1)], np.eye(vectors.shape[1], dtype=np.float32)
+    checked, unmapped = _checked(users), np.eye(vectors.shape[1], dtype=np.float32)
     found: list[tuple[float, ItemIndex]] = []
     for to_index, query_map in (metric_of_users(users), (unmapped, unmapped)):
         placed = of_one_length(vectors[rows] @ to_index)
@@ -118,6 +117,11 @@ def _in_better_metric(
         if found[-1][0] >= config.index_recall:
             break
     return max(found, key=lambda pair: pair[0])[1]
+
+
+def _checked(users: Floats32) -> Floats32:
+    """About `_CHECKED_USERS` of the users, evenly spread."""
+    return users[:: max(len(users) // _CHECKED_USERS, 1)]
 
 
 def metric_of_users(users: Floats32) -> tuple[Floats32, Floats32]:
