@@ -72,6 +72,10 @@ class Pipeline:
         rerank = () if self.reranker is None else (self.reranker,)
         return (*rerank, PreferredGenresFirst(self.catalogue), HiddenItemsCut(self.hidden))
 
+    @cached_property
+    def _sources(self) -> dict[str, RecallSource]:
+        return {source.name: source for source in self.sources}
+
     async def run(self, requests: Sequence[Request], budget: Budget) -> list[Answer]:
         """Answers requests that share one budget, in order. See `answer`."""
         loop = asyncio.get_running_loop()
@@ -109,8 +113,8 @@ class Pipeline:
 
     async def _query_channels(self, batch: Sequence[Work], group: asyncio.TaskGroup) -> RecallCalls:
         """Sends each channel the queries of all jobs that have time left; the slowest channel is queried first."""
-        by_name = {source.name: source for source in self.sources}
-        queried = [(policy, by_name[policy.name]) for policy in self.policy.channels if policy.name in by_name]
+        sources = self._sources
+        queried = [(policy, sources[policy.name]) for policy in self.policy.channels if policy.name in sources]
         queried.sort(key=lambda pair: -pair[1].latency_ewma)
         share = max((self._share(policy) for policy, _ in queried), default=0.0)
         asking = limit(batch, share)
@@ -146,15 +150,14 @@ class Pipeline:
     def _outcome(self, work: Work, policy: ChannelPolicy, calls: RecallCalls) -> Outcome[RecallResult]:
         if policy.name in calls:
             return work.outcome(calls[policy.name])
-        configured = any(source.name == policy.name for source in self.sources)
-        return work.too_late() if configured else _NOT_CONFIGURED
+        return work.too_late() if policy.name in self._sources else _NOT_CONFIGURED
 
     def _merge(self, work: Work, outcomes: dict[str, Outcome[RecallResult]]) -> None:
         results: dict[str, RecallResult] = {}
         for name, outcome in outcomes.items():
+            found = 0
             if outcome.result is not None:
-                results[name] = outcome.result
-            found = len(results[name]) if name in results else 0
+                results[name], found = outcome.result, len(outcome.result)
             report = outcome.report(f"recall:{name}", candidates_in=0, candidates_out=found)
             work.stages.append(report.reduced_to(work.recall_share))
         started = time.perf_counter()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -60,14 +60,9 @@ def reduced(count: int, share: float, *, least: int) -> int:
     return max(least, count if share == 1.0 else ceil(count * share))
 
 
-@dataclass(frozen=True)
 class Quality:
     """The shares of both stages."""
 
-    limits: QualityLimits = field(default_factory=QualityLimits)
-    recall: StageQuality = field(init=False)
-    rank: StageQuality = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "recall", StageQuality(self.limits))
-        object.__setattr__(self, "rank", StageQuality(self.limits))
+    def __init__(self, limits: QualityLimits) -> None:
+        self.recall = StageQuality(limits)
+        self.rank = StageQuality(limits)
