@@ -4,126 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from gateway.pipeline.batching import Batcher, BatchLimits
-from gateway.pipeline.fallback import Fallback
-from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.post_ranking import PostRankingStage
 from gateway.pipeline.request import Request
-from gateway.pipeline.stages import Budget, RankSource, RecallSource, SourceAnswer, Status
+from gateway.pipeline.stages import Budget, SourceAnswer, Status
 from gateway.pipeline.work import Answer
-from recsys.domain import History, RankQuery, RecallQuery, RecallResult, Scores
-from recsys.errors import DeadlinePassed, InvalidRequest, Overloaded, RecsysError
-from tests.gateway.toy import POPULAR, catalogue, policy
-from tests.waiting import soon
+from recsys.domain import History, RecallQuery, RecallResult
+from recsys.errors import InvalidRequest, RecsysError
+from tests.gateway.pipeline.batches import PATIENT, Channel, Served, asked, limits, status
 
-PATIENT = 60.0
 IMPATIENT = 0.2
-
-
-@dataclass
-class Gate:
-    """Lets calls through when it is open, and remembers the sizes of the batches that came to it."""
-
-    open: asyncio.Event = field(default_factory=asyncio.Event)
-    batches: list[int] = field(default_factory=list)
-    stopped: int = 0
-
-    async def pass_through(self, queries: Sequence[object]) -> None:
-        self.batches.append(len(queries))
-        try:
-            await self.open.wait()
-        except asyncio.CancelledError:
-            self.stopped += 1
-            raise
-
-
-class Channel(RecallSource):
-    """Answers with the item after the user's last one, behind a gate; `refuses` makes it refuse queries."""
-
-    def __init__(
-        self, name: str, gate: Gate, *, refuses: Callable[[RecallQuery], RecsysError | None] = lambda _: None
-    ) -> None:
-        self.name, self._gate, self._refuses = name, gate, refuses
-
-    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
-        try:
-            async with asyncio.timeout(timeout):
-                await self._gate.pass_through(queries)
-        except TimeoutError:
-            raise DeadlinePassed(f"{self.name}: late") from None
-        for query in queries:
-            if (error := self._refuses(query)) is not None:
-                raise error
-        return SourceAnswer([self._result(query) for query in queries])
-
-    def _result(self, query: RecallQuery) -> RecallResult:
-        last = int(query.history.item_ids[-1]) if len(query.history) else 0
-        return RecallResult(np.asarray([last + 1], np.int64), np.ones(1, np.float32))
-
-
-class ByIdRanker(RankSource):
-    """The score is the id, behind a gate."""
-
-    name = "rank"
-
-    def __init__(self, gate: Gate) -> None:
-        self._gate = gate
-
-    async def score(self, queries: Sequence[RankQuery], timeout: float) -> SourceAnswer[Scores]:  # noqa: ASYNC109
-        del timeout
-        await self._gate.pass_through(queries)
-        return SourceAnswer([query.candidates.item_ids.astype(np.float32) for query in queries])
-
-
-@dataclass
-class Served:
-    """A batcher and the gates of what it calls, all open."""
-
-    slow: Gate = field(default_factory=Gate)
-    fast: Gate = field(default_factory=Gate)
-    rank: Gate = field(default_factory=Gate)
-    refuses: Callable[[RecallQuery], RecsysError | None] = lambda _: None
-    extra: tuple[PostRankingStage, ...] = ()
-    limits: BatchLimits = field(default_factory=lambda: limits(4, 1))
-    sizes: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        for gate in (self.slow, self.fast, self.rank):
-            gate.open.set()
-        items = catalogue()
-        channels = [
-            Channel("itemcf", self.slow, refuses=self.refuses),
-            Channel("vector", self.fast),
-            Channel("popularity", self.fast),
-        ]
-        fallback = Fallback(items, np.asarray(POPULAR, np.int64))
-        pipeline = Pipeline(items, policy(), channels, ByIdRanker(self.rank), fallback)
-        pipeline.__dict__["post_ranking"] = (*pipeline.post_ranking, *self.extra)
-        self.batcher = Batcher(pipeline, self.limits, observe=self.sizes.append)
-
-    def ask(self, item: int, seconds: float = PATIENT) -> asyncio.Task[Answer]:
-        """A request of a user who has seen `item`."""
-        request = Request(History.of([item], [0]), 0, 1)
-        return asyncio.create_task(self.batcher.answer(request, Budget.of(seconds)))
-
-
-def limits(size: int, slots: int) -> BatchLimits:
-    """No batch is stuck, however long this machine pauses."""
-    return BatchLimits(size, slots, least_patience_seconds=PATIENT)
-
-
-def status(answer: Answer, stage: str) -> Status:
-    return next(report.status for report in answer.stages if report.name == stage)
-
-
-async def asked(gate: Gate, batches: int) -> None:
-    await soon(lambda: len(gate.batches) >= batches, f"{batches} batches are on their way")
 
 
 async def test_a_lone_request_leaves_at_once_and_those_behind_it_leave_together_in_order() -> None:
@@ -318,63 +214,3 @@ async def test_a_batch_that_is_stuck_does_not_hold_up_those_behind_it() -> None:
     assert not stuck.done()
     hanging.set()
     assert not (await stuck).degraded
-
-
-async def full(seconds_per_batch: float, waiting: int) -> tuple[Served, list[asyncio.Task[Answer]]]:
-    """Two batches of four in progress and `waiting` requests behind them, once a batch has taken so long."""
-    served = Served(limits=limits(size=4, slots=2))
-    served.slow.open.clear()
-    first = served.ask(1)
-    await asked(served.slow, 1)
-    await asyncio.sleep(seconds_per_batch)
-    served.slow.open.set()
-    await first
-    served.slow.open.clear()
-    tasks = [served.ask(item) for item in (*[1] * 8, *[2] * waiting)]
-    await asked(served.slow, 3)
-    return served, tasks
-
-
-async def test_a_request_is_admitted_while_there_is_a_slot_however_little_time_it_has() -> None:
-    served = Served()
-    served.batcher.admit(Budget.of(0.0))
-    await served.ask(1)
-    served.batcher.admit(Budget.of(0.0))
-
-
-@pytest.mark.parametrize("waiting", [0, 3, 9])
-async def test_a_request_is_refused_if_it_would_wait_longer_than_it_can(waiting: int) -> None:
-    """A batch takes .3 s, so one leaves every .15 s; whoever waits needs twice .3 s more."""
-    served, tasks = await full(0.3, waiting)
-    needed = (waiting // 4 + 0.5) * 0.15 + 2 * 0.3
-    served.batcher.admit(Budget.of(3 * needed))
-    with pytest.raises(Overloaded, match=rf"^{waiting} requests are waiting, a new one would need") as refused:
-        served.batcher.admit(Budget.of(0.9 * needed))
-    assert refused.value.retry_seconds is not None
-    assert 0.15 <= refused.value.retry_seconds < 3 * needed
-    for task in tasks[8:]:
-        task.cancel()
-    await asyncio.sleep(0)
-    with pytest.raises(Overloaded, match=r"^0 requests are waiting"):
-        served.batcher.admit(Budget.of(0.1))
-    served.slow.open.set()
-    await asyncio.gather(*tasks[:8])
-    served.batcher.admit(Budget.of(0.0))
-
-
-async def test_the_time_that_a_hanging_process_takes_is_no_load() -> None:
-    """Three batches wait for it in vain, side by side; each takes a hundred times as long as usual."""
-    served = Served(limits=BatchLimits(size=1, slots=1, least_patience_seconds=0.2))
-    await served.ask(1)
-    served.slow.open.clear()
-    hanging = [served.ask(item, seconds=4.0) for item in (1, 2, 3)]
-    await asked(served.slow, 4)
-    for task in hanging:
-        assert status(await task, "recall:itemcf") is Status.TIMEOUT
-    served.slow.open.set()
-    served.rank.open.clear()
-    last = served.ask(1)
-    await asked(served.rank, 5)
-    served.batcher.admit(Budget.of(0.45))
-    served.rank.open.set()
-    await last
