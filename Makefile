@@ -157,7 +157,7 @@ $(RACE_VENV)/.ready: benchmarks/race/requirements.txt pyproject.toml constraints
 	@$(RACE_PIP) install -q --no-compile -c constraints.txt -e '.[vector,rank]' -r benchmarks/race/requirements.txt
 	@touch $@
 
-# Triton's wheels are for Linux on x86-64: where they cannot be installed the race says so, and goes on without.
+# Triton's wheels are for Linux on x86-64: where they cannot be installed the race says so, and runs without them.
 $(TRITON_VENV)/.ready: benchmarks/race/requirements-triton.txt
 	@echo "installing Triton"
 	@test -x $(TRITON_VENV)/bin/python || $(PYTHON) -m venv $(TRITON_VENV)

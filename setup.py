@@ -1,7 +1,7 @@
 """What pyproject.toml cannot say: the kernels, one extension module for each Cython source of recsys/kernels.
 
-Where there is no C compiler the installation goes on without them, and numpy does their work; with REQUIRE_KERNELS=1 in
-the environment it fails instead.
+Where there is no C compiler the installation continues without them, and numpy does their work; with REQUIRE_KERNELS=1
+in the environment it fails instead.
 """
 
 import os

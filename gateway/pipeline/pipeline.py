@@ -86,7 +86,7 @@ class Pipeline:
     async def answer(self, jobs: Sequence[Job]) -> None:
         """Answers a batch with one call per source, and each job as soon as its own work is done.
 
-        The batch goes on together when all sources have answered. A job whose time is up before that goes on without
+        The batch continues together when all sources have answered. A job whose time is up earlier continues without
         the others, with what is there, and is degraded; a job whose caller has gone is dropped. What goes wrong in a
         source is never raised: its stage reports it. What goes wrong with one job is set as that job's exception.
         """

@@ -52,7 +52,7 @@ class Work:
     scores: Scores
     stages: list[StageReport] = field(default_factory=list)
     deadline: float = 0.0
-    """When the job goes on without what has not been answered; on the clock of `time.perf_counter`."""
+    """When the job continues without what has not been answered; on the clock of `time.perf_counter`."""
     asked_at: float = 0.0
     position: int = -1
     """Among the queries of the current calls; -1: it had no time left to be one of them."""
@@ -110,7 +110,7 @@ async def in_time(
     group: asyncio.TaskGroup,
     go_on: Callable[[Sequence[Work]], Coroutine[Any, Any, None]],
 ) -> None:
-    """Goes on with the whole batch when all calls are done; a job whose deadline passes first goes on without them."""
+    """Continues with the whole batch when all calls are done; a job whose deadline passes first does without them."""
     waiting = list(batch)
     while waiting:
         pending = {call for call in calls if not call.done()}

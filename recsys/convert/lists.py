@@ -1,4 +1,4 @@
-"""A list on the wire has one of two forms: a repeated field, or little-endian bytes in the packed field beside it.
+"""A list on the wire has one of two forms: a repeated field, or little-endian bytes in the packed field next to it.
 
 A repeated field becomes a Python object per value on its way to or from an array; bytes are copied once. Which form a
 sender may use is decided by what the receiver reads (ADR 17); a reader here takes either, and refuses both at once.
@@ -29,7 +29,7 @@ def floats_from_proto(values: Sequence[float]) -> Scores:
 
 
 class WireList:
-    """The list NAME of a message: its repeated field `NAME`, and `packed_NAME` beside it."""
+    """The list NAME of a message: its repeated field `NAME`, and `packed_NAME` next to it."""
 
     def __init__(self, name: str, dtype: str) -> None:
         """`dtype` is the little-endian numpy type of the packed values, such as "<i8"."""

@@ -2,7 +2,7 @@
 
 Measured in a gateway with 64 requests in flight (ml-1m-timed, `gc.callbacks` and `time.thread_time`, two runs):
 Python's defaults take 2.3 % of its CPU and up to 34 ms at a time, since what was loaded is walked again and again. With
-it exempt 1.5 %; with the threshold besides 0.3 % and up to 3 ms. With a threshold of 50,000 a pause is up to 39 ms.
+it exempt 1.5 %; with the threshold as well 0.3 % and up to 3 ms. With a threshold of 50,000 a pause is up to 39 ms.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ def clustered(
 
 @dataclass
 class PerfectGraph:
-    """Finds what a scan would find, among the items at `labels`; remembers how wide it was searched, and for whom."""
+    """Finds what a scan would find, among the items at `labels`; remembers how wide each search was, and its user."""
 
     vectors: Vectors
     labels: NDArray[np.int64]
