@@ -2,16 +2,18 @@
 
     python benchmarks/kernels.py data/demo/bundles/production
 
-CPU microseconds a query, medians; the forms take turns. The ranker's trees score 200 candidates, their features those
-of the golden requests. ItemCF answers the golden histories, and random ones in catalogues of other sizes; three random
-lists of a few hundred items are merged.
+CPU microseconds a query, medians; the forms take turns. The ranker's features are those of the golden histories and of
+200 random candidates each, alone and in batches. ItemCF answers the golden histories, and random ones in catalogues of
+other sizes; three random lists of a few hundred items are merged.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate, cycle, islice, pairwise
 from pathlib import Path
 from statistics import median
 
@@ -21,14 +23,18 @@ from numpy.typing import NDArray
 from gateway.pipeline.merge import blend_by_numpy, merge, merge_by_numpy
 from rank_server.graphs import open_graph
 from rank_server.onnx_graph import OnnxGraph, open_session
-from rank_server.scoring import GRAPH_FILE, Ranker
+from rank_server.scoring import GRAPH_FILE
 from recall_server.channels.itemcf import NEIGHBOURS_FILE, WEIGHTS_FILE, ItemCFChannel
 from recall_server.channels.links import Links, NumpyLinks, make_links
 from recsys.bundle import BundleStore, golden
-from recsys.domain import RecallResult
+from recsys.domain import Candidates, RankQuery, RecallResult
+from recsys.features import FeatureStore
+from recsys.features.reference import ReferenceFeatures
+from recsys.features.selection import Selection
 from recsys.kernels import COMPILED
 
 if COMPILED:
+    from recsys.features.compiled import CompiledFeatures
     from recsys.kernels import _merging
 
 CANDIDATES, COUNT, ROUNDS, SECONDS = 200, 200, 21, 0.02
@@ -58,21 +64,47 @@ def show(what: str, times: Mapping[str, float]) -> None:
     print(f"{what:<44} {name} {slow:8.1f}   compiled {fast:7.1f}   {slow / fast:5.1f} ×")
 
 
-def trees(folder: Path) -> None:
-    """The ranker's graph, by ONNX Runtime and compiled."""
-    ranker, path = Ranker.open(folder), folder / GRAPH_FILE
+def random_candidates(query: RankQuery, store: FeatureStore, rng: np.random.Generator) -> RankQuery:
+    """The query with random candidates, of which each channel has returned some."""
+    shape = (min(CANDIDATES, len(store.catalogue)), len(store.channels))
+    item_ids = rng.choice(store.catalogue.item_ids, shape[0], replace=False)
+    ranks = rng.integers(0, 2 * CANDIDATES, shape, dtype=np.int32)
+    ranks[ranks > CANDIDATES] = 0
+    scores = rng.random(shape, np.float32)
+    return replace(query, candidates=Candidates.without_seeds(item_ids, store.channels, scores, ranks))
+
+
+def features(store: FeatureStore, queries: Sequence[RankQuery], used: tuple[int, ...] | None) -> None:
+    """All features, those of each group, and those that the ranker uses, by numpy and compiled."""
+    ends = list(accumulate((len(names) for names in store.groups.values()), initial=0))
+    of_group = {group: tuple(range(*bounds)) for group, bounds in zip(store.groups, pairwise(ends), strict=True)}
+    choices = {"all": None, **({"used": used} if used else {}), **of_group}
+    for choice, columns in choices.items():
+        if columns == ():
+            continue
+        selection = Selection.of(store.groups, columns)
+        numpy, compiled = ReferenceFeatures(store, selection), CompiledFeatures(store, selection)
+        for size in (1, 8, 16) if choice in ("all", "used") else (16,):
+            batch = queries[:size]
+            times = microseconds({"numpy": lambda: numpy(batch), "compiled": lambda: compiled(batch)}, size)  # noqa: B023
+            show(f"features, {choice} ({selection.width}), batch of {size}", times)
+
+
+def ranker(folder: Path) -> None:
+    """The ranker's features, and its trees by ONNX Runtime and compiled."""
+    store, path, rng = FeatureStore.open(folder), folder / GRAPH_FILE, np.random.default_rng(0)
+    known = [query for query in golden.rank_queries(folder) if len(query.history)]
+    queries = [random_candidates(query, store, rng) for query in islice(cycle(known), 16)]
+    past = np.mean([len(query.history) for query in queries])
+    print(f"{CANDIDATES} candidates, {past:.0f} past items")
     graph, judge = open_graph(path), OnnxGraph(open_session(path))
-    if not graph.form.startswith("compiled"):
+    features(store, queries, graph.used_columns)
+    if graph.used_columns is None:
         print(f"trees: {graph.form}")
         return
-    rows = np.concatenate(ranker.features(golden.rank_queries(folder)))
-    rows = rows[np.arange(CANDIDATES) % len(rows)]
-    used = np.ascontiguousarray(rows[:, list(graph.used_columns or ())])
-    runs = {
-        "ONNX Runtime": lambda: judge.run({"features": rows}),
-        "compiled": lambda: graph.run({"features": used}),
-    }
-    show(f"trees, {CANDIDATES} candidates, {used.shape[1]} of {rows.shape[1]} features", microseconds(runs, 1))
+    every, few = ({"features": store.features_of(queries[:1], columns)} for columns in (None, graph.used_columns))
+    times = microseconds({"ONNX Runtime": lambda: judge.run(every), "compiled": lambda: graph.run(few)}, 1)
+    show(f"trees, {CANDIDATES} candidates, {few['features'].shape[1]} of {len(store.feature_names)} features", times)
 
 
 def search_all(links: Links, histories: list[Past]) -> None:
@@ -127,7 +159,7 @@ def main(bundle_root: Path) -> None:
         sys.exit("the kernels are not compiled; install the project where there is a C compiler")
     store = BundleStore(bundle_root)
     folder = store.open(store.release().current).folder
-    trees(folder)
+    ranker(folder)
     channel = ItemCFChannel.open(folder)
     histories = [channel.history_weights(query.history) for query in golden.recall_queries(folder, "itemcf")]
     past = f"{np.mean([len(rows) for rows, _ in histories]):.0f}"
