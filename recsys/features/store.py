@@ -171,7 +171,8 @@ def check_feature_names(where: str, found: tuple[str, ...], expected: tuple[str,
 def _array(path: Path, n: int, columns: int | None) -> Floats32:
     """The array at `path`; raises BundleMismatch unless it is float32[n, columns]."""
     array: Floats32 = open_array(path)
-    if array.ndim != 2 or len(array) != n or (columns is not None and array.shape[1] != columns):
-        width = "any" if columns is None else columns
-        raise BundleMismatch(f"{path}: shape {array.shape}, expected ({n}, {width}); publish again")
+    fits = array.ndim == 2 and len(array) == n and columns in (None, array.shape[1])
+    if not fits or array.dtype != np.float32:
+        expected = f"float32[{n}, {'any' if columns is None else columns}]"
+        raise BundleMismatch(f"{path}: {array.dtype}{list(array.shape)}, expected {expected}; publish again")
     return array

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -165,6 +166,13 @@ def test_histories_of_every_length_have_the_same_features(form: Form, n: int) ->
     )
     query = RankQuery(history, CUTOFF, shown)
     assert form(STORE, [query], None).tobytes() == one_at_a_time(STORE, [query]).tobytes()
+
+
+def test_threads_do_not_disturb_each_other() -> None:
+    batches = [[query_of(seed) for seed in range(start, start + 5)] for start in range(0, 200, 5)]
+    alone = [STORE.features_of(batch).tobytes() for batch in batches]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda batch: STORE.features_of(batch).tobytes(), batches)) == alone
 
 
 @pytest.mark.parametrize("form", FORMS)

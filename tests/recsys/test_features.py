@@ -222,7 +222,10 @@ def test_arrays_of_another_catalogue_are_refused(store: FeatureStore, tmp_path: 
     CATALOGUE.save(tmp_path)
     store.save(tmp_path)
     np.save(tmp_path / MATRIX_FILE, store.items[:3])
-    with pytest.raises(BundleMismatch, match=r"items.npy: shape \(3, .*expected \(4, "):
+    with pytest.raises(BundleMismatch, match=r"items.npy: float32\[3, 33\], expected float32\[4, 33\]; publish again"):
+        FeatureStore.open(tmp_path)
+    np.save(tmp_path / MATRIX_FILE, store.items.astype(np.float64))
+    with pytest.raises(BundleMismatch, match=r"items.npy: float64\[4, 33\], expected float32\[4, 33\]; publish again"):
         FeatureStore.open(tmp_path)
 
 
