@@ -18,6 +18,7 @@ from typing import Any
 from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[import-untyped]
 
 from recsys.server import healthcheck
+from recsys.server.loading import is_loading
 
 HANG_SECONDS = 8.0
 """A server that has answered health checks and then misses them for this long is killed. Longer than any pause of a
@@ -39,6 +40,9 @@ Two, because one answer can be lost while the watchdog itself was suspended.
 MAX_MISSED = 8
 """The same for a server that used the CPU meanwhile: an overloaded one will answer, an endless loop will not."""
 
+MAX_MISSED_LOADING = 75
+"""The same for a server that has announced that it loads (`recsys.server.loading`): five minutes by default."""
+
 BUSY_SHARE = 0.1
 """Share of a core above which a server counts as busy during a check; a stopped or deadlocked one uses none."""
 
@@ -57,21 +61,30 @@ class MissedHealthChecks:
     missed: int = 0
     missed_idle: int = 0
     """Those of them during which it did not use the CPU either."""
+    missed_loading: int = 0
+    """Those of them that it had announced."""
     _has_answered: bool = False
 
-    def record(self, pid: int, *, answered: bool, busy: bool = False) -> None:
+    def record(self, pid: int, *, answered: bool, busy: bool = False, loading: bool = False) -> None:
         """Adds one check of the process `pid`. A new process may take as long as it needs to start."""
         if pid != self.pid:
             self.pid, self._has_answered = pid, False
         self._has_answered |= answered
-        missed = self._has_answered and not answered
-        self.missed = self.missed + 1 if missed else 0
-        self.missed_idle = self.missed_idle + (not busy) if missed else 0
+        if answered or not self._has_answered:
+            self.missed = self.missed_idle = self.missed_loading = 0
+            return
+        self.missed += 1
+        self.missed_loading += loading
+        self.missed_idle += not busy and not loading
 
     @property
     def too_many(self) -> bool:
         """Whether the process is to be killed."""
-        return self.missed_idle >= MAX_MISSED_IDLE or self.missed >= MAX_MISSED
+        return (
+            self.missed_idle >= MAX_MISSED_IDLE
+            or self.missed - self.missed_loading >= MAX_MISSED
+            or self.missed_loading >= MAX_MISSED_LOADING
+        )
 
 
 def section(targets: Mapping[str, str], hang_seconds: float) -> str:
@@ -104,12 +117,12 @@ def _watch(supervisord: Any, name: str, target: str, allowed: float) -> None:
         process = supervisord.process_groups[name].processes[name]
         pid = process.pid
         if pid and process.state in _WATCHED:
-            used = _cpu_seconds(pid)
+            used, loading = _cpu_seconds(pid), is_loading(pid)
             answered = not healthcheck.state(target, timeout_seconds=allowed).startswith(_NO_ANSWER)
             if not answered:  # a refused connection returns early: wait for the rest of the time
                 time.sleep(max(0.0, began + allowed - time.monotonic()))
             busy = _cpu_seconds(pid) - used >= BUSY_SHARE * allowed
-            checks.record(pid, answered=answered, busy=busy)
+            checks.record(pid, answered=answered, busy=busy, loading=loading or is_loading(pid))
             if checks.too_many and process.pid == pid and process.state in _WATCHED:
                 _kill(supervisord, name, pid, checks.missed * allowed)
                 checks = MissedHealthChecks()  # it may not have been reaped by the next round: one kill is enough

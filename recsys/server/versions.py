@@ -18,6 +18,7 @@ from typing import Generic, TypeVar
 from recsys import __version__
 from recsys.bundle import Bundle, BundleStore, Release
 from recsys.errors import BundleError, BundleMismatch, BundleMissing, RecsysError
+from recsys.server.loading import announced
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import types_pb2
 
@@ -213,7 +214,8 @@ class Versions(Generic[T]):
         bundle = self._store.open(version)
         logger.info("%s: bundle %s: hashing and loading its files", self.role, version)
         bundle.verify(self.role)
-        servable = self._load(bundle)
+        with announced():
+            servable = self._load(bundle)
         self._check(servable, bundle)
         return LoadedVersion(version, servable, bundle)
 

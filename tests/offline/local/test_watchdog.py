@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[im
 from offline.local import watchdog
 from offline.local.watchdog import MAX_MISSED, MissedHealthChecks, section, watch
 from recsys.server import healthcheck
+from recsys.server.loading import announced, is_loading
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 NO_ANSWER = "DEADLINE_EXCEEDED: Deadline Exceeded"
@@ -102,6 +104,56 @@ def test_a_busy_child_is_killed_later_than_an_idle_one(monkeypatch: pytest.Monke
         lines = Supervisord(running(busy.pid)).watched(monkeypatch, [*silent, NO_ANSWER], busy=True)
         assert busy.wait(PATIENCE_SECONDS) == -signal.SIGKILL
     assert lines == [f"watchdog: a (pid {busy.pid}) gave no answer for 0.08 to 0.09 s: killed, to be restarted"]
+
+
+HOLDS_THE_LOCK = """
+import ctypes, threading
+from recsys.server.loading import announced
+
+def load():
+    with announced():
+        print("loading", flush=True)
+        ctypes.PyDLL(None).sleep(3600)  # unlike CDLL, with the global lock held: no thread of the process runs
+
+thread = threading.Thread(target=load)
+thread.start()
+thread.join()
+"""
+
+
+def test_a_child_that_loads_is_left_alone_although_no_thread_of_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """hnswlib loads an index like this. The load uses no CPU either, as if the disk were slow."""
+    with subprocess.Popen([sys.executable, "-c", HOLDS_THE_LOCK], stdout=subprocess.PIPE) as loading:
+        assert loading.stdout is not None
+        assert loading.stdout.readline() == b"loading\n"
+        silent = ["SERVING", *[NO_ANSWER] * (watchdog.MAX_MISSED_LOADING - 1)]
+        assert Supervisord(running(loading.pid)).watched(monkeypatch, silent) == []
+        assert loading.poll() is None
+        lines = Supervisord(running(loading.pid)).watched(monkeypatch, [*silent, NO_ANSWER])
+        assert loading.wait(PATIENCE_SECONDS) == -signal.SIGKILL, "it does not take for ever"
+    assert lines == [f"watchdog: a (pid {loading.pid}) gave no answer for 0.75 to 0.76 s: killed, to be restarted"]
+
+
+def test_the_name_of_a_process_is_its_own_again_when_it_has_loaded() -> None:
+    before = Path("/proc/self/comm").read_text()
+    with pytest.raises(ValueError, match="damaged"), announced():  # noqa: PT012
+        assert is_loading(os.getpid())
+        raise ValueError("damaged")
+    assert not is_loading(os.getpid())
+    assert Path("/proc/self/comm").read_text() == before
+    assert not is_loading(2**22), "there is no such process"
+
+
+def test_checks_that_a_load_misses_are_no_hang() -> None:
+    checks = MissedHealthChecks()
+    checks.record(1, answered=True)
+    for _ in range(MAX_MISSED):
+        checks.record(1, answered=False, loading=True)
+    assert not checks.too_many
+    checks.record(1, answered=False)
+    assert not checks.too_many
+    checks.record(1, answered=False)
+    assert checks.too_many, "it has loaded, and hangs"
 
 
 def test_the_cpu_time_of_a_process_is_read() -> None:

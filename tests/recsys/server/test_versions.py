@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from recsys.bundle import Bundle, BundleStore, golden
 from recsys.errors import BundleMismatch, BundleMissing
 from recsys.server import versions as versions_module
+from recsys.server.loading import is_loading
 from recsys.server.telemetry import Telemetry
 from recsys.server.versions import Versions
 from recsys.testing import FakeChannel, release, write_bundle
@@ -188,6 +190,19 @@ async def test_a_version_on_disk_is_loaded_when_it_is_asked_for(world: World) ->
     assert (await world.versions.resolve("v0")).version == "v0"
     assert world.versions.find("v0") is not None
     assert world.versions.active().version == "v1"
+
+
+def test_a_load_is_announced_for_as_long_as_it_takes(tmp_path: Path) -> None:
+    seen: list[bool] = []
+
+    def load(bundle: Bundle) -> FakeChannel:
+        seen.append(is_loading(os.getpid()))
+        return FakeChannel.load(bundle, ROLE)
+
+    world = World(tmp_path, load)
+    world.publish("v1")
+    world.versions.refresh()
+    assert (world.loads, seen, is_loading(os.getpid())) == (["v1"], [True], False)
 
 
 def test_a_version_that_is_asked_for_by_many_is_loaded_once(tmp_path: Path) -> None:
