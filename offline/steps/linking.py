@@ -7,13 +7,15 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from offline.steps.workspace import RECEIPT
+from offline.steps.workspace import OWN_FILES
 
 
 def link_folders(parts: Iterable[Path], folder: Path) -> None:
     """Shows the files of `parts` side by side below `folder`, as hard links; of files of one name the last one's."""
     for part in parts:
-        shutil.copytree(part, folder, copy_function=_link, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECEIPT))
+        shutil.copytree(
+            part, folder, copy_function=_link, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*OWN_FILES)
+        )
 
 
 def _link(source: str, target: str) -> None:

@@ -27,6 +27,10 @@ from recsys.errors import DataError
 log = logging.getLogger(__name__)
 
 RECEIPT = "step.json"
+SAMPLED = "sampled.json"
+"""What a step notes of samples (`offline.steps.sampling`)."""
+OWN_FILES = (RECEIPT, SAMPLED)
+"""Files of a step's folder that are about the step: no part of what it made."""
 
 _HELD: dict[Path, IO[str]] = {}
 """Locked files of the workspaces that this process uses."""

@@ -86,11 +86,21 @@ class SequenceConfig(BaseModel):
     loss: ObjectiveName = Field(
         default="cross-entropy", description="loss of each position's prediction of the next item"
     )
+    exact_items: int = Field(
+        default=20_000,
+        ge=0,
+        description="cross-entropy is over all items where at most so many have events; else it is estimated from a "
+        "sample: the items of the step, and `sampled_negatives` drawn evenly",
+    )
+    sampled_negatives: int = Field(default=4_096, ge=1, description="uniform items of that sample, per step")
     negatives: int = Field(default=512, ge=1, description="uniform negatives per step, shared by all positions")
     calibration: float = Field(
         default=0.75, ge=0, le=1, description="gBCE's t, between plain BCE (0) and the scores of a softmax (1)"
     )
     events: int = Field(default=1_600, ge=1, description="events per step, padding counted; windows are cut to fit")
+    max_steps: int = Field(
+        default=5_000, ge=1, description="maximum number of steps per epoch; of more, random ones are taken each time"
+    )
     precision: Literal["auto", "full", "mixed"] = Field(
         default="auto", description="32-bit layers, or 16-bit ones; auto: mixed on CUDA"
     )

@@ -52,7 +52,9 @@ class Corpus:
 
 
 def events_where(events: TrainingEvents, kept: NDArray[np.bool_]) -> TrainingEvents:
-    """The events where `kept`, of the same users."""
+    """The events where `kept`, of the same users; these very ones where all are."""
+    if kept.all():
+        return events
     counts = np.bincount(events.user_rows[kept], minlength=len(events.indptr) - 1)
     return TrainingEvents(
         np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),

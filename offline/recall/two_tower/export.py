@@ -28,6 +28,8 @@ ITEMS_FILE = "two_tower/items.parquet"
 _INPUTS = ("history_row", "history_value", "history_age", "history_mask")
 _OPSET = 17
 _CHUNK = 256
+_WRITTEN_USERS = 20_000
+"""Vectors of at most so many users are written for people; servers make theirs from histories."""
 
 
 class ServedUserTower(nn.Module):
@@ -58,7 +60,10 @@ def export_towers(
     model.eval()
     items = of_one_length(model.item_vectors(corpus.latest, corpus.known))
     tower = ServedUserTower(model, np.ascontiguousarray(items[:, : model.latent_size])).eval()
-    users = user_vectors(tower, corpus, snapshot.cutoff, config.history_limit)
+    n_users = len(snapshot.user_ids)
+    written = min(n_users, _WRITTEN_USERS)
+    rows = np.arange(written) * n_users // written
+    users = user_vectors(tower, corpus, snapshot.cutoff, rows, limit=config.history_limit)
     export_tower(tower, folder / TOWER_FILE)
     check_parity(tower, folder / TOWER_FILE, _sample(corpus, snapshot.cutoff, config), config.parity_tolerance)
     np.save(folder / VECTORS_FILE, items)
@@ -67,18 +72,20 @@ def export_towers(
     built.save(folder, INDEX_FILES, unused=1)
     facts = VectorFacts(**built.facts.model_dump(), history_limit=config.history_limit)
     (folder / FACTS_FILE).write_text(facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    _write_vectors(folder / USERS_FILE, "user_id", snapshot.user_ids, users)
+    _write_vectors(folder / USERS_FILE, "user_id", snapshot.user_ids[rows], users)
     _write_vectors(folder / ITEMS_FILE, "item_id", snapshot.items.item_ids, items)
 
 
 @torch.no_grad()
-def user_vectors(tower: ServedUserTower, corpus: Corpus, as_of: int, limit: int) -> NDArray[np.float32]:
-    """float32[users, dim] at `as_of`, in order of user row; users without events get the cold vector."""
-    indptr = corpus.events.indptr
-    everyone = Examples(indptr[:-1], indptr[1:], indptr[1:], np.full(len(indptr) - 1, as_of, np.int64))
+def user_vectors(
+    tower: ServedUserTower, corpus: Corpus, as_of: int, rows: NDArray[np.int64], *, limit: int
+) -> NDArray[np.float32]:
+    """float32[rows, dim] of the users `rows` at `as_of`; users without events get the cold vector."""
+    starts, ends = corpus.events.indptr[rows], corpus.events.indptr[rows + 1]
+    users = Examples(starts, ends, ends, np.full(len(rows), as_of, np.int64))
     parts = []
-    for start in range(0, len(everyone), _CHUNK):
-        chunk = everyone.take(np.arange(start, min(start + _CHUNK, len(everyone))))
+    for start in range(0, len(users), _CHUNK):
+        chunk = users.take(np.arange(start, min(start + _CHUNK, len(users))))
         parts.append(tower(*_tensors(gather_histories(corpus.events, chunk, limit))).numpy())
     return np.concatenate(parts).astype(np.float32)
 

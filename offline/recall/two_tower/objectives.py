@@ -14,6 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from offline.recall.two_tower.loss import ItemSample
+
 _MASKED = -1e4
 _CHUNK = 1024
 _TINY = 1e-30
@@ -35,6 +37,8 @@ class Sample:
     """bool[items]: items somebody took; others are no negatives."""
     calibration: float
     """gBCE's t: 0 is plain BCE, 1 makes the scores those of a softmax over all items."""
+    drawn: ItemSample | None = None
+    """What cross-entropy is estimated from; None: it is over all items."""
 
 
 def objective_loss(name: ObjectiveName, sample: Sample) -> Tensor:
@@ -43,10 +47,23 @@ def objective_loss(name: ObjectiveName, sample: Sample) -> Tensor:
 
 
 def _cross_entropy(sample: Sample) -> Tensor:
-    """-log of the softmax over every known item; the others are masked."""
+    """-log of the softmax over every known item; the others are masked. Where a sample was drawn, its estimate."""
+    if sample.drawn is not None:
+        return _estimated_cross_entropy(sample, sample.drawn)
     excluded = torch.where(sample.known, 0.0, _MASKED).to(sample.items.dtype)
     loss: Tensor = FullSoftmax.apply(sample.users, sample.items, excluded, sample.targets)  # type: ignore[no-untyped-call]
     return loss
+
+
+def _estimated_cross_entropy(sample: Sample, drawn: ItemSample) -> Tensor:
+    """-log(e^s / (e^s + sum of e^(score + correction) over what was drawn, but for the chosen item)): `sampled_softmax`
+    with one target per position, whose own score is not corrected."""
+    rows = torch.from_numpy(drawn.rows).to(sample.items.device)
+    chosen = (sample.users * functional.embedding(sample.targets, sample.items)).sum(dim=1)
+    scores = sample.users @ functional.embedding(rows, sample.items).T
+    scores = scores + torch.from_numpy(drawn.correction).to(scores.device)
+    others = scores.masked_fill(rows[None, :] == sample.targets[:, None], _MASKED)
+    return functional.softplus(torch.logsumexp(others, dim=1) - chosen).mean()
 
 
 def _sampled_softmax(sample: Sample) -> Tensor:

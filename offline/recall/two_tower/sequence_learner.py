@@ -13,8 +13,9 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
 
-from offline.recall.two_tower.config import TwoTowerConfig
+from offline.recall.two_tower.config import SequenceConfig, TwoTowerConfig
 from offline.recall.two_tower.corpus import Corpus
+from offline.recall.two_tower.loss import ItemSample, NegativeSampler
 from offline.recall.two_tower.objectives import Sample, objective_loss
 from offline.recall.two_tower.sequence import SequenceTower, with_one
 from offline.recall.two_tower.windows import SequenceBatch, draw_windows, gather_windows, pack
@@ -76,20 +77,23 @@ class SequenceLearner:
         rng = np.random.default_rng([self.config.seed, phase, number])
         torch.manual_seed(int(rng.integers(2**62)))
         windows = draw_windows(corpus.events, self.config.history_limit, rng)
-        groups = pack(windows, self.config.sequence.events, rng)
+        groups = pack(windows, self.config.sequence.events, rng)[: self.config.sequence.max_steps]
+        sampler = item_sampler(corpus, self.config.sequence)
         known = torch.from_numpy(corpus.known)
         self.model.train()
         losses = []
         title = f"sequence tower, epoch {number + 1}"
         for step, group in enumerate(tqdm(groups, desc=title, leave=False, disable=None, mininterval=1.0)):
             self._set_rate((number + step / len(groups)) / self.schedule.epochs)
-            losses.append(self.step(gather_windows(corpus.events, windows.take(group)), known))
+            batch = gather_windows(corpus.events, windows.take(group))
+            drawn = None if sampler is None else sampler.sample(batch.target_rows.numpy(), rng)
+            losses.append(self.step(batch, known, drawn))
         return float(np.mean(losses)) if losses else 0.0
 
-    def step(self, batch: SequenceBatch, known: Tensor) -> float:
-        """One gradient step; returns the loss before it. `known` is bool[items], see `Sample`."""
+    def step(self, batch: SequenceBatch, known: Tensor, drawn: ItemSample | None = None) -> float:
+        """One gradient step; returns the loss before it. `known`, bool[items], and `drawn`: see `Sample`."""
         with torch.autocast(self.device.type, dtype=self.type, enabled=self.mixed):
-            sample = self._sample(batch, known)
+            sample = self._sample(batch, known, drawn)
         loss = objective_loss(self.config.sequence.loss, sample)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -116,14 +120,14 @@ class SequenceLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
 
-    def _sample(self, batch: SequenceBatch, known: Tensor) -> Sample:
+    def _sample(self, batch: SequenceBatch, known: Tensor, drawn: ItemSample | None) -> Sample:
         """Every event's state with the item that followed, and the cold vector with the first items of users."""
         items = self.model.items()
         histories = batch.histories.to(self.device)
         latent = functional.embedding(histories.rows, items[:, :-1])
         states = self.model.users.states(latent, histories)[batch.present.to(self.device)]
         cold = self.model.users.scaled(self.model.users.cold).expand(len(batch.first_rows), -1)
-        targets = torch.cat([batch.targets[batch.present], batch.first_rows]).to(self.device)
+        targets = batch.target_rows.to(self.device)
         rows = known.nonzero()[:, 0]
         negatives = rows[torch.randint(len(rows), (self.config.sequence.negatives,))].to(self.device)
         return Sample(
@@ -133,11 +137,22 @@ class SequenceLearner:
             negatives,
             known.to(self.device),
             self.config.sequence.calibration,
+            drawn,
         )
 
     def _set_rate(self, progress: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = self.schedule.rate(progress)
+
+
+def item_sampler(corpus: Corpus, config: SequenceConfig) -> NegativeSampler | None:
+    """What draws the items that a step's cross-entropy is estimated from; None where it is over all, or is not the
+    loss. Every event is the target of one position, so items are targets as often as they have events."""
+    known = np.flatnonzero(corpus.known)
+    if config.loss != "cross-entropy" or len(known) <= config.exact_items:
+        return None
+    counts = np.bincount(corpus.events.item_rows, minlength=corpus.n_items)
+    return NegativeSampler(known, counts / counts.sum(), config.sampled_negatives)
 
 
 def _groups(model: SequenceTower, reg: float) -> list[dict[str, Any]]:

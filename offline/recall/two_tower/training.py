@@ -28,9 +28,10 @@ from offline.recall.two_tower.export import export_towers
 from offline.recall.two_tower.learner import Learner
 from offline.recall.two_tower.model import Content, TwoTower
 from offline.recall.two_tower.sequence import SequenceTower
-from offline.recall.two_tower.sequence_learner import Schedule, SequenceLearner
+from offline.recall.two_tower.sequence_learner import Schedule, SequenceLearner, item_sampler
 from offline.recall.two_tower.side_data import ItemSideData
 from offline.recall.two_tower.validation import Validation
+from offline.steps.sampling import note_sample
 from recsys.errors import DataMissing
 
 log = logging.getLogger(__name__)
@@ -74,6 +75,7 @@ def train(
     torch.set_num_threads(config.threads)
     training = _Training(snapshot, config, folder, initial, side or ItemSideData.of(snapshot.catalogue))
     corpus = Corpus.of(snapshot.events, len(snapshot.catalogue), snapshot.cutoff, config)
+    _note_samples(corpus, config, folder)
     plan = training.plan
     if initial is not None:
         training.fit(corpus, plan.continue_epochs)
@@ -86,6 +88,21 @@ def train(
     save_weights(folder / WEIGHTS_FILE, model, training.schema, corpus.known)
     export_towers(model, snapshot, corpus, config, folder)
     training.checkpoint.unlink(missing_ok=True)
+
+
+def _note_samples(corpus: Corpus, config: TwoTowerConfig, folder: Path) -> None:
+    """Notes what an epoch or a step leaves out."""
+    events, items = corpus.events, int(corpus.known.sum())
+    pooled, sequence = config.pooled, config.sequence
+    if config.tower == "pooled":
+        examples = int(np.count_nonzero(np.diff(events.indptr))) * pooled.examples_per_user
+        note_sample(folder, "vector", used=pooled.max_examples, of=examples, unit="examples per epoch")
+        note_sample(folder, "vector", used=pooled.sampled_negatives, of=items, unit="negative items per step")
+        return
+    steps = -(-len(events.item_rows) // sequence.events)
+    note_sample(folder, "vector", used=sequence.max_steps, of=steps, unit="steps per epoch")
+    if item_sampler(corpus, sequence) is not None:
+        note_sample(folder, "vector", used=sequence.sampled_negatives, of=items, unit="negative items per step")
 
 
 def index_items(

@@ -50,6 +50,11 @@ class SequenceBatch:
     first_rows: Tensor
     """int64[f]: first items of the users whose history begins in this batch; the cold vector is asked for them."""
 
+    @property
+    def target_rows(self) -> Tensor:
+        """int64[n]: the catalogue rows that are asked for, those of events before first items."""
+        return torch.cat([self.targets[self.present], self.first_rows])
+
 
 def draw_windows(events: TrainingEvents, limit: int, rng: np.random.Generator) -> Windows:
     """Cuts every history, from its end, into windows of at most `limit` events to read.

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from offline.steps.workspace import RECEIPT, Step
+from offline.steps.receipts import receipts_of
+from offline.steps.workspace import Step
 
 NOT_TRAINING = ("tables", "models", "evaluation")
 """Steps that belong to no model."""
@@ -24,14 +23,7 @@ class TrainingCost:
 
 def cost_of(steps: Iterable[Step], also: Iterable[Path] = ()) -> TrainingCost:
     """Of `steps`, of the steps in the folders `also`, and of everything that they were made from, each counted once."""
-    waiting = [*(step.folder for step in steps), *also]
-    receipts: dict[str, dict[str, Any]] = {}
-    while waiting:
-        folder = waiting.pop()
-        if folder.name in receipts or not (folder / RECEIPT).is_file():
-            continue
-        receipts[folder.name] = receipt = json.loads((folder / RECEIPT).read_text("utf-8"))
-        waiting += [folder.parent / name for name in receipt["inputs"]]
+    receipts = receipts_of([*(step.folder for step in steps), *also])
     kept = [receipt for receipt in receipts.values() if receipt["name"] not in NOT_TRAINING]
     if not kept or not all("cpu_seconds" in receipt for receipt in kept):
         return TrainingCost(None, None)

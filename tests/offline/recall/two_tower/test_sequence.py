@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from offline.recall.two_tower.side_data import TEXT_VECTORS_FILE, ItemSideData
 from offline.recall.two_tower.training import new_sequence_model
 from offline.recall.two_tower.validation import Validation
 from offline.recall.two_tower.windows import draw_windows, gather_windows
+from offline.steps.sampling import notes_in
 from recall_server.channels.vector import FILES, VECTORS_FILE, VectorChannel, read_facts
 from recsys.domain import History, RecallQuery
 from recsys.errors import CannotStart, DataMalformed, DataMissing
@@ -188,6 +190,22 @@ def test_overfits_a_small_batch(loss: ObjectiveName) -> None:
     assert losses[-1] < 0.5 * losses[0]
     validation = Validation.of_latest(events, N_ITEMS, snapshot.cutoff, config)
     assert validation.score(learner.best, 200) > 0.95
+
+
+def test_towers_learn_what_comes_next_from_a_sample_of_items_and_some_steps(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Six of twelve items and those of the step, one of two steps per epoch: it takes more epochs, and is noted."""
+    caplog.set_level(logging.INFO)
+    few = {"exact_items": 6, "sampled_negatives": 6, "max_steps": 1, "epochs": 60, "patience": 60}
+    folder = trained(tmp_path, rounds(), varied(CONFIG, sequence=few))
+    assert [ask(folder, *around(item))[0] for item in range(1, N_ITEMS + 1)] == [
+        around(item + 1)[-1] for item in range(1, N_ITEMS + 1)
+    ]
+    assert notes_in(folder) == [
+        "vector: a sample, 1 of 2 steps per epoch",
+        "vector: a sample, 6 of 12 negative items per step",
+    ]
 
 
 def test_validation_asks_for_each_latest_event_at_its_time() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,8 +11,11 @@ from numpy.testing import assert_allclose, assert_array_equal
 from torch.nn import functional
 
 from offline.dataset.interactions import TrainingEvents
+from offline.recall.two_tower.config import SequenceConfig, TwoTowerConfig
+from offline.recall.two_tower.corpus import Corpus
+from offline.recall.two_tower.loss import ItemSample, NegativeSampler
 from offline.recall.two_tower.objectives import Sample, objective_loss
-from offline.recall.two_tower.sequence_learner import Schedule
+from offline.recall.two_tower.sequence_learner import Schedule, item_sampler
 from offline.recall.two_tower.windows import Windows, draw_windows, gather_windows, pack
 from tests.recall_server.toy import DAY, Event, snapshot_of
 
@@ -101,6 +106,60 @@ def test_sampled_softmax_with_every_item_once_is_cross_entropy_less_the_correcti
     assert objective_loss("sampled-softmax", asked).item() == pytest.approx(expected, rel=1e-5)
     twice = sample(negatives=(0, 1, 2, 3, 4) * 2)
     assert objective_loss("sampled-softmax", twice).item() == pytest.approx(expected, rel=1e-5)
+
+
+def drawn_from(asked: Sample, share: list[float], *, uniform: int, rng: np.random.Generator) -> Sample:
+    sampler = NegativeSampler(np.arange(len(share)), np.asarray(share), uniform)
+    return replace(asked, drawn=sampler.sample(asked.targets.numpy(), rng))
+
+
+def test_cross_entropy_of_a_sample_that_is_everything_is_exact() -> None:
+    asked = sample()
+    everything = drawn_from(asked, [0.2] * 5, uniform=5, rng=np.random.default_rng(0))
+    exact, estimated = (objective_loss("cross-entropy", one) for one in (asked, everything))
+    assert estimated.item() == pytest.approx(exact.item(), rel=1e-5)
+    assert asked.items.grad is None
+    exact.backward()
+    expected = asked.items.grad
+    asked.items.grad = None
+    estimated.backward()
+    assert expected is not None
+    assert asked.items.grad is not None
+    assert_allclose(asked.items.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_sum_that_cross_entropy_estimates_is_that_of_all_items_in_the_mean() -> None:
+    """Steps differ in their targets. Without logQ, items that are often targets would weigh too much in the sum."""
+    rng, n_items = np.random.default_rng(3), 40
+    scores = rng.normal(0, 1, n_items)
+    share = np.exp(scores) / np.exp(scores).sum()
+    exact = np.exp(scores).sum()
+    sampler = NegativeSampler(np.arange(n_items), share, uniform=8)
+    steps = [sampler.sample(rng.choice(n_items, 16, p=share), rng) for _ in range(4_000)]
+    assert np.mean([np.exp(scores[step.rows] + step.correction).sum() for step in steps]) == pytest.approx(
+        exact, rel=0.02
+    )
+    assert np.mean([np.exp(scores[step.rows]).sum() for step in steps]) < 0.8 * exact
+
+
+def test_the_chosen_item_is_no_negative_of_itself_however_often_it_was_drawn() -> None:
+    users, items = torch.tensor([[1.0]]), torch.tensor([[2.0], [0.5]])
+    drawn = ItemSample(np.asarray([0, 1]), np.asarray([3.0, -0.25], np.float32))
+    asked = Sample(users, items, torch.tensor([0]), torch.tensor([1]), torch.ones(2, dtype=torch.bool), 1.0, drawn)
+    assert objective_loss("cross-entropy", asked).item() == pytest.approx(np.log1p(np.exp(0.5 - 0.25 - 2.0)), rel=1e-5)
+
+
+def test_a_large_catalogue_is_sampled_and_a_small_one_is_not() -> None:
+    events: list[Event] = [(user, 1 + (user + day) % 6, 9.0 - day) for user in range(9) for day in range(4)]
+    snapshot = snapshot_of(events, dict.fromkeys(range(1, 7), ""))
+    corpus = Corpus.of(snapshot.events, len(snapshot.catalogue), snapshot.cutoff, TwoTowerConfig())
+    assert item_sampler(corpus, SequenceConfig(exact_items=6)) is None
+    assert item_sampler(corpus, SequenceConfig(exact_items=5, loss="bpr")) is None
+    sampler = item_sampler(corpus, SequenceConfig(exact_items=5, sampled_negatives=2))
+    assert sampler is not None
+    assert sampler.target_share.sum() == pytest.approx(1)
+    counts = np.bincount(corpus.events.item_rows, minlength=6)
+    assert_allclose(sampler.target_share, counts / counts.sum())
 
 
 def test_pairs_and_squares_by_hand() -> None:
