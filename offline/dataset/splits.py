@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal, Self
@@ -11,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from offline.dataset.interactions import Dataset, Interactions
 from recsys.errors import DataError
+
+log = logging.getLogger(__name__)
 
 Protocol = Literal["temporal", "time-to-split", "leave-one-out", "strong-generalisation", "random-60-20-20"]
 
@@ -31,6 +35,12 @@ class SplitConfig(BaseModel):
     validation: float = Field(default=0.8, gt=0, lt=1, description="T1: later events choose every hyper-parameter")
     test: float = Field(default=0.9, gt=0, lt=1, description="T2: later events test; nothing is chosen on them")
     core: int = Field(default=5, ge=1, description="minimum number of events per user and per item, for time-to-split")
+    enough_users: int = Field(
+        default=3_000,
+        ge=0,
+        description="the earliest windows are left out where later ones have so many users with events on both sides "
+        "of the cut-off: a large log needs no more; 0: no window at all",
+    )
     labels: Literal["all", "successive", "last"] = Field(
         default="all", description="targets of the windows that label the ranker and of validation, where time is cut"
     )
@@ -116,9 +126,27 @@ def split(dataset: Dataset, config: SplitConfig) -> Split:
             f"the end {end}: a split needs three different moments; choose other fractions"
         )
     earlier = sorted({events.quantile(fraction) for fraction in config.windows})
-    return Split(
-        dataset, tuple(moment for moment in earlier if moment < first), Window(first, second), Window(second, end)
-    )
+    wanted = enough_cutoffs(events, [moment for moment in earlier if moment < first], first, config.enough_users)
+    return Split(dataset, wanted, Window(first, second), Window(second, end))
+
+
+def enough_cutoffs(events: Interactions, cutoffs: Sequence[int], until: int, users: int) -> tuple[int, ...]:
+    """The latest of `cutoffs`, ascending: as many as it takes for `users` users who are known at one and active between
+    it and `until`.
+
+    Such users are what the ranker learns most from, and every cut-off costs a training of all recall models.
+    """
+    found = 0
+    for number, cutoff in enumerate(reversed(cutoffs)):
+        if found >= users:
+            log.info(
+                "split: %d users are enough for the ranker, %d earlier cut-offs are left out",
+                found,
+                len(cutoffs) - number,
+            )
+            return tuple(cutoffs[len(cutoffs) - number :])
+        found += len(np.intersect1d(events.until(cutoff).user_ids, events.between(cutoff, until).user_ids))
+    return tuple(cutoffs)
 
 
 def keep(dataset: Dataset, events: Interactions) -> Dataset:

@@ -25,6 +25,7 @@ from offline.protocols.targets import Targets
 from offline.publish.publish import REPORT_FOLDER
 from offline.ranking.in_process import ChannelSource, RankerSource, no_fallback, run_pipeline
 from offline.ranking.rankers.choice import RankerChoice
+from offline.steps.sampling import notes_in
 from rank_server.scoring import Ranker
 from recall_server.channels.base import Channel
 from recall_server.channels.registry import open_channels
@@ -34,6 +35,16 @@ from recsys.domain import Ids, Scores
 log = logging.getLogger(__name__)
 
 BLENDED, RANKED, RERANKED = "blended", "ranked", "reranked"
+
+
+class EvaluationConfig(BaseModel):
+    """Which part of the test is asked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    max_users: int = Field(
+        default=10_000, ge=1, description="maximum number of test users, drawn with a seed; the report says so"
+    )
 
 
 class BootstrapConfig(BaseModel):
@@ -103,10 +114,17 @@ def write_report(
     name: str,
     kind: str,
     config: BootstrapConfig,
+    trained_on: tuple[str, ...] = (),
 ) -> None:
-    """Evaluates the models on the requests that `ask` makes; `choice` is the folder of the ranker that was chosen."""
-    result = evaluate(files.open(), ask(), name=name, kind=kind, config=config)
-    replace(result, choice=RankerChoice.load(choice)).save(folder / REPORT_FOLDER)
+    """Evaluates the models on the requests that `ask` makes; `choice` is the folder of the ranker that was chosen.
+
+    `trained_on` names the samples that the models learned from.
+    """
+    targets = ask()
+    targets.note_sample(folder, "evaluation")
+    result = evaluate(files.open(), targets, name=name, kind=kind, config=config)
+    sampled = (*trained_on, *notes_in(folder))
+    replace(result, choice=RankerChoice.load(choice), sampled=sampled).save(folder / REPORT_FOLDER)
 
 
 def evaluate(models: Models, targets: Targets, *, name: str, kind: str, config: BootstrapConfig) -> Evaluation:

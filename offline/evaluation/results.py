@@ -59,6 +59,8 @@ class Evaluation:
     rows: tuple[SystemRow, ...]
     choice: RankerChoice | None = None
     """Which ranker validation chose; None where the lists are not those of a workflow."""
+    sampled: tuple[str, ...] = ()
+    """What was learned or measured on a part of the data."""
 
     def row(self, system: str, group: str = "warm") -> SystemRow:
         """The row of one system and group; raises KeyError where there is none."""
@@ -83,7 +85,7 @@ class Evaluation:
         """The headline figures as aligned text, for the screen."""
         cells = [self._head(), *(self._cells(row) for row in self.rows)]
         chosen = [f"ranker: {self.choice.sentence()}"] if self.choice else []
-        return "\n".join([self._title(), *aligned(cells), *self._warnings(), *chosen])
+        return "\n".join([self._title(), *aligned(cells), *self._warnings(), *chosen, *self.sampled])
 
     def markdown(self) -> str:
         """The headline figures with intervals, what validation chose, then every metric at every cut."""
@@ -92,6 +94,8 @@ class Evaluation:
         lines += ["ranked, seen items are filtered, recall divides by the number of relevant items.", ""]
         if self.choice:
             lines += ["## Ranker, chosen on validation", "", f"{self.choice.sentence()}.", "", self.choice.table(), ""]
+        if self.sampled:
+            lines += ["## Samples", "", *(f"- {note}" for note in self.sampled), ""]
         metrics = list(self.rows[0].figures) if self.rows else []
         every = [
             [f"{row.system}, {row.group}", *(f"{row.figures[metric].mean:.4f}" for metric in metrics)]

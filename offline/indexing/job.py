@@ -94,6 +94,7 @@ def _publish(config: OfflineConfig, bundle: Bundle, snapshot: Snapshot, step: St
         manifest.feature_names,
         read_facts(step.folder).index if VectorChannel.name in manifest.roles else None,
         manifest.metrics,
+        manifest.sampled,
     )
     requests = golden_requests(snapshot)
     return publish(

@@ -11,7 +11,7 @@ import numpy as np
 from gateway.pipeline.request import Request
 from offline.dataset.interactions import Interactions, Snapshot
 from offline.metrics.ranking import LONGEST, Relevant
-from offline.protocols.targets import TargetKind, Targets
+from offline.protocols.targets import TargetKind, Targets, drawn_users
 from recsys.domain import History, Ids, Scores
 
 Moment = Literal["target", "history"]
@@ -35,9 +35,9 @@ class HeldOut:
         """`kind` changes nothing: these protocols have one. Users with a history are warm."""
         del kind
         held = self.held
-        users = np.unique(held.user_ids)
-        if max_users is not None and len(users) > max_users:
-            users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
+        everyone = np.unique(held.user_ids)
+        users = drawn_users(everyone, max_users, seed)
+        if len(users) < len(everyone):
             held = held.take(np.isin(held.user_ids, users))
         rows = list(self._requests(held, users, snapshot.cutoff))
         return Targets(
@@ -46,6 +46,7 @@ class HeldOut:
             np.asarray([len(request.history) > 0 for request, _, _ in rows], np.bool_),
             Relevant.of([relevant for _, relevant, _ in rows]),
             np.concatenate([*(values for _, _, values in rows), np.empty(0, np.float32)]),
+            len(everyone) if len(users) < len(everyone) else 0,
         )
 
     def _requests(self, held: Interactions, users: Ids, cutoff: int) -> Iterator[tuple[Request, Ids, Scores]]:

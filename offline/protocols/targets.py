@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -13,6 +14,7 @@ from gateway.pipeline.request import Request
 from offline.dataset.interactions import Dataset, Interactions, Snapshot
 from offline.dataset.splits import Window
 from offline.metrics.ranking import LONGEST, Relevant
+from offline.steps.sampling import note_sample
 from recsys.domain import EVENT_SEMANTICS, EVENT_WEIGHTS, MAX_REQUEST_HISTORY, History, Ids, Scores
 
 TargetKind = Literal["all", "successive", "last"]
@@ -32,6 +34,8 @@ class Targets:
     values: Scores | None = None
     """float32, parallel to `relevant.item_ids`: the rating or weight that the user gave, NaN where there is none; None
     where the protocol has none."""
+    drawn_from: int = 0
+    """How many users a part was drawn from; 0: these are all."""
 
     def __len__(self) -> int:
         return len(self.requests)
@@ -46,7 +50,13 @@ class Targets:
             self.warm[chosen],
             Relevant(indptr, self.relevant.item_ids[relevant]),
             None if self.values is None else self.values[relevant],
+            self.drawn_from,
         )
+
+    def note_sample(self, folder: Path, what: str) -> None:
+        """Notes in the folder of a step where only a part of the users is asked."""
+        if self.drawn_from:
+            note_sample(folder, what, used=len(np.unique(self.user_ids)), of=self.drawn_from, unit="users")
 
 
 def targets_of(
@@ -65,9 +75,9 @@ def targets_of(
     many of the window's users.
     """
     events = positive_events(dataset.interactions.between(window.cutoff, window.until))
-    users = np.unique(events.user_ids)
-    if max_users is not None and len(users) > max_users:
-        users = np.sort(np.random.default_rng(seed).choice(users, max_users, replace=False))
+    everyone = np.unique(events.user_ids)
+    users = drawn_users(everyone, max_users, seed)
+    if len(users) < len(everyone):
         events = events.take(np.isin(events.user_ids, users))
     rows = list(_all(snapshot, events) if kind == "all" else _successive(dataset, window, events))
     if kind == "last":
@@ -79,7 +89,15 @@ def targets_of(
         np.isin(user_ids, snapshot.user_ids),
         Relevant.of([relevant for _, relevant, _ in rows]),
         np.concatenate([*(values for _, _, values in rows), np.empty(0, np.float32)]),
+        len(everyone) if len(users) < len(everyone) else 0,
     )
+
+
+def drawn_users(users: Ids, most: int | None, seed: int) -> Ids:
+    """All of `users`, or `most` of them, ascending, drawn with `seed`."""
+    if most is None or len(users) <= most:
+        return users
+    return np.sort(np.random.default_rng(seed).choice(users, most, replace=False))
 
 
 def positive_events(events: Interactions) -> Interactions:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from offline.steps.workspace import RECEIPT
+from offline.steps.workspace import OWN_FILES
 from recsys import __version__
 from recsys.bundle import FORMAT_VERSION, BundleStore, FileEntry, IndexFacts, Manifest, Release, ServingPolicy
 from recsys.bundle.manifest import MANIFEST_FILE
@@ -53,6 +53,7 @@ class BundleFacts:
     feature_names: tuple[str, ...]
     index: IndexFacts | None
     metrics: Mapping[str, float]
+    sampled: tuple[str, ...] = ()
 
 
 def publish(
@@ -76,7 +77,7 @@ def publish(
         staging = store.root / f".staging-{os.getpid()}"
         try:
             for part in parts:
-                shutil.copytree(part, staging, dirs_exist_ok=True, ignore=shutil.ignore_patterns(RECEIPT))
+                shutil.copytree(part, staging, dirs_exist_ok=True, ignore=shutil.ignore_patterns(*OWN_FILES))
             golden(staging)
             version = _complete(store, staging, facts)
         finally:
@@ -142,6 +143,7 @@ def _manifest(facts: BundleFacts, files: dict[str, FileEntry], *, version: str, 
             "roles": {role: _role_files(role, files) for role in _roles(files)},
             "files": files,
             "metrics": dict(facts.metrics),
+            "sampled": facts.sampled,
         }
     )
 

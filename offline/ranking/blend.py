@@ -64,6 +64,7 @@ def choose_blend(
     `recall` is the folder of the channels that were trained on the snapshot.
     """
     targets = ask()
+    targets.note_sample(folder, "blend")
     queries = record_queries(snapshot, open_channels(start, recall), targets, policy=pool_policy(start))
     (folder / POLICY_FILE).write_text(choose_policy(queries, targets, start, config).model_dump_json(indent=1), "utf-8")
 

@@ -17,6 +17,7 @@ from offline.publish.gateway_files import export_gateway
 from offline.publish.golden_requests import golden_requests, write_golden
 from offline.publish.publish import REPORT_FOLDER, BundleFacts, publish
 from offline.steps.linking import link_folders
+from offline.steps.sampling import samples_of
 from offline.steps.workspace import Step, Workspace
 from offline.workflow.config import OfflineConfig, Purpose
 from offline.workflow.ranker_steps import RankerSteps
@@ -86,8 +87,8 @@ class BundleSteps:
     def test_targets(self, kind: TargetKind) -> Targets:
         """What the test asks, and what should be found; raises DataError for targets that the protocol has not."""
         self.plan.check_kind(kind)
-        fold = self.plan.test
-        return fold.ask(self.recall.models(fold.training_view).known(), kind)
+        fold, known = self.plan.test, self.recall.models(self.plan.test.training_view).known()
+        return fold.ask(known, kind, max_users=self.config.evaluation.max_users, seed=self.config.seed)
 
     def evaluation(self, kind: TargetKind) -> Step:
         """The report on the evaluation bundle's models: `report/<kind>.json` and `.md`."""
@@ -103,9 +104,15 @@ class BundleSteps:
                 name=self.config.dataset,
                 kind=kind,
                 config=self.config.bootstrap,
+                trained_on=samples_of(parts.folders),
             ),
             config=self.config.bootstrap,
-            facts=[kind, parts.policy.model_dump(mode="json"), self.ranking.facts(self.plan.test)],
+            facts=[
+                kind,
+                self.config.evaluation.max_users,
+                parts.policy.model_dump(mode="json"),
+                self.ranking.facts(self.plan.test),
+            ],
             inputs=[*parts.steps, choice],
         )
 
@@ -127,6 +134,7 @@ class BundleSteps:
             parts.feature_names,
             read_facts(parts.recall.view.folder).index if VectorChannel.name in parts.recall.channels else None,
             headline,
+            samples_of([*parts.folders, *([report.folder] if report else [])]),
         )
         requests = golden_requests(parts.recall.known())
         return publish(

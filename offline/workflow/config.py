@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from offline.dataset.splits import SplitConfig
-from offline.evaluation.evaluate import BootstrapConfig
+from offline.evaluation.evaluate import BootstrapConfig, EvaluationConfig
 from offline.evaluation.replay import PacingConfig
 from offline.evaluation.reranking.lists import RerankConfig
 from offline.ingest.datasets.registry import DEMO, GENERATED, PUBLISHED
@@ -113,9 +113,6 @@ class CommonConfig(TypedConfig):
         "ml-latest-small, ml-100k, ml-1m, ml-10m, ml-20m, ml-25m, ml-32m, interactions (your own data), or any other "
         "name together with --data-dir",
     )
-    rows: int = Field(
-        default=1_000_000, ge=FEWEST_ROWS, description="ratings of the data set synthetic; a folder for each number"
-    )
     data_dir: Path | None = Field(
         default=None, description="folder or zip with the raw files; without it, they are downloaded"
     )
@@ -128,6 +125,9 @@ class CommonConfig(TypedConfig):
         default=None,
         description="items to add to those of the data set, as CSV or Parquet in the format of own items; pass it to "
         "every verb that reads raw files, until the data set includes them",
+    )
+    rows: int = Field(
+        default=1_000_000, ge=FEWEST_ROWS, description="ratings of the data set synthetic; a folder for each number"
     )
     root: Path = Field(
         default=Path("data"),
@@ -146,6 +146,7 @@ class CommonConfig(TypedConfig):
     network: NetworkConfig = NetworkConfig()
     rating: RatingConfig = RatingConfig()
     rerank: RerankConfig = RerankConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
     bootstrap: BootstrapConfig = BootstrapConfig()
     pacing: PacingConfig = PacingConfig()
 

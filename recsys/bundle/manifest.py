@@ -103,3 +103,6 @@ class Manifest(_Frozen):
     roles: dict[str, tuple[str, ...]] = Field(description="files that each role needs, relative to the bundle")
     files: dict[str, FileEntry] = Field(description="every file, relative to the bundle")
     metrics: dict[str, float] = Field(default_factory=dict, description="headline metrics of evaluation")
+    sampled: tuple[str, ...] = Field(
+        default=(), description="what was learned or measured on a random part of the data, and on how much of it"
+    )

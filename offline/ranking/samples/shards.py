@@ -84,7 +84,9 @@ def write_samples(folder: Path, inputs: SampleInputs, blocks: Iterable[Targets],
 
 def sample_fold(inputs: SampleInputs, ask: Callable[[], Targets], folder: Path, *, workers: int = 1) -> None:
     """Writes the samples of the requests that `ask` makes, in blocks of `inputs.config.shard_requests`."""
-    write_samples(folder, inputs, blocks_of(ask(), inputs.config.shard_requests), workers=workers)
+    targets = ask()
+    targets.note_sample(folder, "ranker")
+    write_samples(folder, inputs, blocks_of(targets, inputs.config.shard_requests), workers=workers)
 
 
 def _here(inputs: SampleInputs, blocks: Iterable[Targets]) -> Iterator[Samples]:

@@ -44,14 +44,17 @@ class Embeddings:
         catalogue, histories = Catalogue.load(bundle.folder), StoredHistories.open(bundle.folder)
         item_ids, items = _read(bundle, ITEMS_FILE, "item_id")
         user_ids, users = _read(bundle, USERS_FILE, "user_id")
-        if not np.array_equal(item_ids, catalogue.item_ids) or not np.array_equal(user_ids, histories.user_ids):
+        if not np.array_equal(item_ids, catalogue.item_ids) or not np.isin(user_ids, histories.user_ids).all():
             raise BundleMismatch(
                 f"{bundle.folder}: vectors of {len(item_ids)} items and {len(user_ids)} users, expected those of the "
-                f"bundle's {len(catalogue)} items and {len(histories.user_ids)} users; publish again"
+                f"bundle's {len(catalogue)} items and of some of its {len(histories.user_ids)} users; publish again"
             )
-        event_users = np.repeat(np.arange(len(user_ids)), np.diff(histories.indptr))
+        # Large bundles have the vectors of some users only: the events of the others are left out.
+        row_of = np.full(len(histories.user_ids), -1, np.int64)
+        row_of[np.searchsorted(histories.user_ids, user_ids)] = np.arange(len(user_ids))
+        event_users = np.repeat(row_of, np.diff(histories.indptr))
         event_items = catalogue.rows(histories.item_ids)
-        known = event_items >= 0
+        known = (event_items >= 0) & (event_users >= 0)
         titles = tuple(ItemTexts.load(bundle.folder).titles)
         return cls(catalogue, titles, items, users, event_users[known], event_items[known])
 

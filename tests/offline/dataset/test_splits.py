@@ -68,6 +68,15 @@ def test_cutoffs_on_one_moment_are_joined() -> None:
     assert parts.cutoffs == (0, 6, 16, 26)
 
 
+@pytest.mark.parametrize(("users", "windows"), [(0, 0), (1, 1), (5, 1), (6, 2), (10, 2), (11, 3), (3_000, 3)])
+def test_a_window_is_left_out_where_later_ones_have_enough_users(users: int, windows: int) -> None:
+    """Users 1 to 5 are there all the time, so each window has five; others come once and do not count."""
+    known = [1 + number % 5 if number % 2 else 100 + number for number in range(200)]
+    dataset = dataset_of(events_of(known, [1] * 200, list(range(200))))
+    found = split(dataset, SplitConfig(enough_users=users)).earlier_cutoffs
+    assert found == (99, 119, 139)[3 - windows :]
+
+
 def test_data_of_one_moment_cannot_be_split() -> None:
     with pytest.raises(DataError, match="three different moments"):
         split(dataset_of(events_of([1] * 9, [1] * 9, [5] * 9)), SplitConfig())
@@ -104,4 +113,5 @@ def test_time_to_split_has_the_published_sizes(tmp_path: Path) -> None:
     assert (len(np.unique(events.user_ids)), len(np.unique(events.item_ids)), len(events)) == (6_040, 3_416, 999_611)
     assert len(parts.dataset.items.item_ids) == 3_416
     assert parts.test.cutoff == 978_132_488
+    assert len(parts.earlier_cutoffs) == 3, "no window may be missed in a log of this size"
     assert (len(test), len(users), int(np.isin(users, before).sum())) == (99_961, 1_209, 1_180)
