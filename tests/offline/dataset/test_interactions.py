@@ -127,8 +127,13 @@ def test_the_digest_sees_other_events_another_order_and_another_cutoff(known: Da
     events = known.interactions
     swapped = events.take(np.asarray([1, 0, *range(2, len(events))]))
     later = replace(events, timestamps=events.timestamps + np.asarray([*[0] * 20, 5]))
-    digests = [replace(known, interactions=changed).digest(CUTOFF) for changed in (events, swapped, later)]
-    assert len({*digests, known.digest(CUTOFF - 1)}) == 4
+    columns = ("user_ids", "item_ids", "types", "values")
+    others = [replace(events, **{name: getattr(events, name)[::-1].copy()}) for name in columns[:2]]
+    others += [
+        replace(events, **{name: getattr(events, name) + getattr(events, name).dtype.type(1)}) for name in columns[2:]
+    ]
+    digests = [replace(known, interactions=changed).digest(CUTOFF) for changed in (events, swapped, later, *others)]
+    assert len({*digests, known.digest(CUTOFF - 1)}) == 8
     assert known.digest(CUTOFF - 1) == replace(known, interactions=later).digest(CUTOFF - 1), "the future is not in it"
 
 

@@ -15,6 +15,7 @@ from offline.dataset.interactions import Snapshot
 from offline.recall.two_tower import TwoTowerConfig, index_items, train
 from offline.recall.two_tower.checkpoint import CHECKPOINT_FILE, WEIGHTS_FILE
 from offline.recall.two_tower.config import PooledConfig, SequenceConfig
+from offline.recall.two_tower.corpus import Corpus
 from offline.recall.two_tower.model import Content, Histories
 from offline.recall.two_tower.objectives import ObjectiveName
 from offline.recall.two_tower.sequence import SequenceTower
@@ -206,6 +207,16 @@ def test_towers_learn_what_comes_next_from_a_sample_of_items_and_some_steps(
         "vector: a sample, 1 of 2 steps per epoch",
         "vector: a sample, 6 of 12 negative items per step",
     ]
+
+
+@pytest.mark.parametrize(("most", "steps"), [(1, 1), (5, 2)])
+def test_an_epoch_has_so_many_steps_at_most(monkeypatch: pytest.MonkeyPatch, most: int, steps: int) -> None:
+    snapshot, config = rounds(), varied(CONFIG, sequence={"max_steps": most})
+    learner = SequenceLearner(model_of(snapshot, config), config, CPU, schedule=Schedule(0.02, 1, 0.0))
+    taken: list[int] = []
+    monkeypatch.setattr(learner, "step", lambda batch, *_: taken.append(len(batch.targets)) or 0.0)
+    learner.epoch(Corpus.of(snapshot.events, N_ITEMS, snapshot.cutoff, config), phase=0, number=0)
+    assert len(taken) == steps
 
 
 def test_validation_asks_for_each_latest_event_at_its_time() -> None:
