@@ -26,7 +26,7 @@ from recsys.errors import BundleError
 from recsys.v1 import rank_pb2, rank_pb2_grpc, recall_pb2, recall_pb2_grpc, recommend_pb2, recommend_pb2_grpc
 
 ROLES = {**{f"recall-{name}": name for name in CHANNELS}, "rank": "rank", "gateway": "gateway"}
-TRAINING_LIBRARIES = ("torch", "lightgbm", "pandas", "sklearn", "duckdb", "onnx")
+TRAINING_LIBRARIES = ("torch", "lightgbm", "pandas", "sklearn", "duckdb", "onnx", "pyarrow")
 USER = "10001"
 HEALTHY_SECONDS = 90.0
 CALL_SECONDS = 5.0

@@ -2,7 +2,8 @@
 
     PYTHONPATH=CHECKOUT:benchmarks python -m race.serve_checkout --bundles ROOT --folder FOLDER
 
-Prints one JSON object when every server is ready: `target` (HOST:PORT of the gateway), `metrics` and `pids` by server.
+Prints one JSON object when every server is ready: `targets` (HOST:PORT of each gateway), `metrics` and `pids` by
+server.
 """
 
 from __future__ import annotations
@@ -25,18 +26,27 @@ def main() -> None:
     parser.add_argument("--bundles", type=Path, required=True, help="root of a bundle store")
     parser.add_argument("--folder", type=Path, required=True, help="where logs and recorded events go")
     parser.add_argument("--budget-seconds", type=float, help="of the gateway; its default if not given")
+    parser.add_argument("--workers", default="", help="NAME=NUMBER, separated by commas; one of each if not given")
     options = parser.parse_args()
+    pairs = (entry.partition("=") for entry in filter(None, options.workers.split(",")))
+    several = {"workers": workers} if (workers := {role: int(n) for role, _, n in pairs}) else {}
     budget = {} if options.budget_seconds is None else {"budget-seconds": f"{options.budget_seconds:g}"}
-    store, folder, ports = BundleStore(options.bundles.absolute()), options.folder.absolute(), named("Ports").free()
+    store, folder, ports = (
+        BundleStore(options.bundles.absolute()),
+        options.folder.absolute(),
+        named("Ports").free(**several),
+    )
     channels = named("channels_of")(store)
     servers = named("programs")(
-        store.root, folder / "events", ports, channels=channels, role_settings={"gateway": budget}
+        store.root, folder / "events", ports, channels=channels, role_settings={"gateway": budget}, **several
     )
+    gateways = [server.target for server in servers if server.name.startswith("gateway")]
     with named("LocalCluster")(servers, folder / "logs") as cluster:
         cluster.wait_healthy(READY_SECONDS)
-        named("wait_complete")(ports.target("gateway"), READY_SECONDS)
+        for target in gateways:
+            named("wait_complete")(target, READY_SECONDS)
         metrics = {server.name: server.metrics_target for server in servers}
-        ready = {"target": ports.target("gateway"), "metrics": metrics, "pids": cluster.pids()}
+        ready = {"targets": gateways, "metrics": metrics, "pids": cluster.pids()}
         print(json.dumps(ready), flush=True)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end of standard input comes with it
         sys.stdin.read()

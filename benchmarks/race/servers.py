@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import struct
@@ -10,7 +11,7 @@ import sys
 import urllib.request
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,10 +144,12 @@ def end(process: subprocess.Popen[str]) -> None:
 class Checkout(Server):
     """The servers of a checkout of this project, as `make serve` starts them."""
 
-    def __init__(self, name: str, setting: Setting, checkout: Path = CHECKOUT) -> None:
+    def __init__(self, name: str, setting: Setting, checkout: Path = CHECKOUT, *, workers: str = "") -> None:
+        """`workers`: as for `offline serve`."""
         super().__init__(name, setting)
         self._checkout = checkout
-        self._address = ""
+        self._workers = workers
+        self._addresses: Iterator[str] = iter(())
         self._metrics: list[str] = []
 
     def start(self) -> None:
@@ -156,6 +159,7 @@ class Checkout(Server):
             *(sys.executable, "-m", "race.serve_checkout", "--bundles", str(self.setting.bundles)),
             *("--folder", str(self.folder)),
             *(("--budget-seconds", f"{budget:g}") if budget else ()),
+            *(("--workers", self._workers) if self._workers else ()),
         ]
         process = self.spawn(arguments, {"PYTHONPATH": f"{self._checkout}:{BENCHMARKS}"}, self._checkout)
         assert process.stdout is not None
@@ -163,12 +167,12 @@ class Checkout(Server):
         if not line:
             raise self.not_started()
         ready = json.loads(line)
-        self._address = ready["target"]
+        self._addresses = itertools.cycle(ready["targets"])
         self._metrics = [place for name, place in ready["metrics"].items() if name.startswith("gateway")]
         self.parts = {name: tree(pid) for name, pid in ready["pids"].items()}
 
     def target(self, user_id: int) -> Target:
-        """See `Server`."""
+        """See `Server`; of several gateways, each in turn."""
         message = self._request(user_id).SerializeToString()
         framed = struct.pack(">BI", 0, len(message)) + message
         headers = {
@@ -176,11 +180,11 @@ class Checkout(Server):
             "te": "trailers",
             "grpc-timeout": f"{round(self.setting.deadline_seconds * 1e3)}m",
         }
-        return Target(self._address, METHOD, headers, framed, grpc=True)
+        return Target(next(self._addresses), METHOD, headers, framed, grpc=True)
 
     def body(self, user_id: int) -> bytes:
         """See `Server`."""
-        with grpc.insecure_channel(self._address) as channel:
+        with grpc.insecure_channel(next(self._addresses)) as channel:
             ask = channel.unary_unary(METHOD, request_serializer=RecommendRequest.SerializeToString)
             for _ in range(TRIES):
                 message: bytes = ask(self._request(user_id), timeout=30)

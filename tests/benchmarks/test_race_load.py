@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections import Counter
@@ -101,7 +102,7 @@ def http_server() -> Iterator[str]:
 def grpc_wires(address: str, setting: Setting) -> list[Wire]:
     """As the race sends them, one per kind of user."""
     checkout = Checkout("ours", setting)
-    checkout._address = address
+    checkout._addresses = itertools.cycle([address])
     right = without_request_id(answer_to(RIGHT).SerializeToString())
     targets = [checkout.target(user_id) for user_id in WANTED]
     return [Wire(target.path, target.headers, target.body, right) for target in targets]

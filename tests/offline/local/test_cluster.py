@@ -20,7 +20,7 @@ from offline.local.supervision import Program, configuration
 from offline.local.watchdog import ROUND_SECONDS
 from recall_server.channels.popularity import GENRE_SCALES_FILE, SCORES_FILE, PopularityChannel
 from recsys.bundle import golden
-from recsys.config import METRICS_PORTS, PORTS
+from recsys.config import METRICS_PORTS, PORTS, WORKER_STEP
 from recsys.errors import CannotStart, Unreachable
 from recsys.server import healthcheck
 from recsys.testing import release, toy_recall_query, write_bundle
@@ -117,6 +117,7 @@ def test_several_workers_have_ports_of_their_own_and_gateways_share_one_more(tmp
     assert "--compute-threads 3" in commands["vector"]
     assert "threads" not in commands["itemcf-1"] + commands["rank"]
     assert len({*ports.grpc.values(), *ports.metrics.values()}) == 2 * len(ports.grpc)
+    assert max(PORTS.values()) - min(PORTS.values()) < WORKER_STEP
     assert list(Ports.free(workers).grpc) == list(ports.grpc)
 
 
