@@ -136,7 +136,9 @@ def test_a_worker_that_is_killed_costs_no_answer(running: System) -> None:
     asking.start()
     try:
         for name in ("rank-1", "itemcf-2"):
+            before = len(asked)
             os.kill(pids[name], signal.SIGKILL)
+            eventually(lambda before=before: len(asked) >= before + 10, "ten requests are answered")
             eventually(lambda name=name: running.cluster.pids()[name] not in (0, pids[name]), f"{name} is restarted")
     finally:
         stop.set()
