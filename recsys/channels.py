@@ -48,8 +48,6 @@ class ChannelSpec:
     """Whether it is trained and served where the configuration names no channels."""
     similar: bool = False
     """Whether it answers SimilarItems where the configuration names no channels."""
-    threads: bool = False
-    """Whether it scales by threads of one process, because what it reads cannot be shared between processes."""
 
     @property
     def settings_section(self) -> str:
@@ -102,7 +100,6 @@ _SPECS = (
         needs=("earlier", "text"),
         default=True,
         similar=True,
-        threads=True,
     ),
     ChannelSpec(
         "als",

@@ -9,7 +9,10 @@ from pydantic import Field, field_validator
 from offline.commands.run import RunConfig, run
 from offline.commands.serve_only import become
 from offline.commands.verb import Verb
+from offline.local.cluster import Scale
 from recsys.config import PORTS
+
+_Number = Annotated[int, Field(ge=1, le=64)]
 
 
 class ServeConfig(RunConfig):
@@ -35,19 +38,24 @@ class ServeConfig(RunConfig):
         description="number added to every port, gRPC and metrics, to run next to another system or where a port is "
         "taken",
     )
-    workers: dict[str, Annotated[int, Field(ge=1, le=64)]] = Field(
+    workers: dict[str, _Number] = Field(
         default_factory=dict,
         description="processes per role: NAME=NUMBER, separated by commas, for example gateway=2,itemcf=2,rank=2; a "
-        "role that is not named has one; vector has as many threads instead, because its index cannot be shared",
+        "role that is not named has one",
+    )
+    threads: dict[str, _Number] = Field(
+        default_factory=dict,
+        description="the same for compute threads of each process, for example vector=2: threads share an index of "
+        "vectors, which processes cannot",
     )
 
-    @field_validator("workers")
+    @field_validator("workers", "threads")
     @classmethod
-    def _known_roles(cls, workers: dict[str, int]) -> dict[str, int]:
-        unknown = sorted(set(workers) - set(PORTS))
+    def _known_roles(cls, numbers: dict[str, int]) -> dict[str, int]:
+        unknown = sorted(set(numbers) - set(PORTS))
         if unknown:
             raise ValueError(f"there is no role {unknown[0]!r}; choose of {', '.join(PORTS)}")
-        return workers
+        return numbers
 
 
 def serve(config: ServeConfig) -> None:
@@ -61,7 +69,7 @@ def serve(config: ServeConfig) -> None:
         config.events_file.parent,
         config.home / "logs",
         port_offset=config.port_offset,
-        workers=config.workers,
+        scale=Scale(config.workers, config.threads),
     )
 
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from offline.commands.exits import exit_codes, log_to_terminal
+from offline.local.cluster import Scale
 from offline.local.serve import serve_until_interrupted
 from recsys.bundle import BundleStore
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-def become(bundles: Path, events: Path, logs: Path, *, port_offset: int, workers: Mapping[str, int]) -> NoReturn:
+def become(bundles: Path, events: Path, logs: Path, *, port_offset: int, scale: Scale) -> NoReturn:
     """Replaces this program by that one, under the same process id. Signals wait until the new one handles them.
 
     Raises:
@@ -33,7 +34,8 @@ def become(bundles: Path, events: Path, logs: Path, *, port_offset: int, workers
         "--events": str(events.absolute()),
         "--logs": str(logs.absolute()),
         "--port-offset": str(port_offset),
-        "--workers": ",".join(f"{role}={n}" for role, n in workers.items()),
+        "--workers": _numbers_to_text(scale.workers),
+        "--threads": _numbers_to_text(scale.threads),
     }
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     sys.stdout.flush()
@@ -48,18 +50,27 @@ def main() -> None:
     for flag in ("--bundles", "--events", "--logs"):
         parser.add_argument(flag, type=Path, required=True)
     parser.add_argument("--port-offset", type=int, default=0)
-    parser.add_argument("--workers", default="", help="NAME=NUMBER, separated by commas")
+    for flag in ("--workers", "--threads"):
+        parser.add_argument(flag, type=_numbers, default={}, help="NAME=NUMBER, separated by commas")
     given = parser.parse_args()
     log_to_terminal()
-    pairs = (entry.partition("=") for entry in filter(None, given.workers.split(",")))
     with exit_codes():
         serve_until_interrupted(
             BundleStore(given.bundles),
             events_folder=given.events,
             logs=given.logs,
             port_offset=given.port_offset,
-            workers={role: int(n) for role, _, n in pairs},
+            scale=Scale(given.workers, given.threads),
         )
+
+
+def _numbers_to_text(numbers: Mapping[str, int]) -> str:
+    return ",".join(f"{role}={n}" for role, n in numbers.items())
+
+
+def _numbers(text: str) -> dict[str, int]:
+    pairs = (entry.partition("=") for entry in filter(None, text.split(",")))
+    return {role: int(n) for role, _, n in pairs}
 
 
 if __name__ == "__main__":

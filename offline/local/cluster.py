@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, cast
 from xmlrpc.client import Fault, ServerProxy
@@ -31,7 +31,7 @@ from supervisor.xmlrpc import SupervisorTransport  # type: ignore[import-untyped
 
 from offline.local.supervision import Program, configuration, log_file
 from offline.local.watchdog import HANG_SECONDS
-from recsys.channels import CHANNELS, DEFAULT_CHANNELS
+from recsys.channels import DEFAULT_CHANNELS
 from recsys.config import ANSWERS_FILE, EVENTS_FILE, METRICS_PORTS, PORTS, WORKER_STEP
 from recsys.errors import CannotStart, Unreachable
 from recsys.server import healthcheck
@@ -54,12 +54,18 @@ WorkerCounts = Mapping[str, int]
 ONE_EACH: WorkerCounts = {}
 
 
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How many processes a role has, and compute threads each of them, where it is not one."""
+
+    workers: WorkerCounts = field(default_factory=dict)
+    threads: Mapping[str, int] = field(default_factory=dict)
+
+
 def worker_names(role: str, workers: WorkerCounts) -> list[str]:
     """Names of the processes of a role: `rank`, or `rank-1`, `rank-2`, … where there are several."""
     n = workers.get(role, 1)
-    if n == 1 or (role in CHANNELS and CHANNELS[role].threads):
-        return [role]
-    return [f"{role}-{k}" for k in range(1, n + 1)]
+    return [role] if n == 1 else [f"{role}-{k}" for k in range(1, n + 1)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +164,7 @@ def programs(
                 *("--port", str(ports.grpc[name])),
                 *("--metrics-port", str(ports.metrics[name])),
                 "--exit-with-parent",
-                *_flags(_scaling(role, ports, workers)),
+                *(("--shared-port", str(ports.grpc[role])) if role == "gateway" and name != role else ()),
                 *_flags({**(settings or {}), **(role_settings or {}).get(role, {})}),
             ),
             ports.target(name),
@@ -169,16 +175,6 @@ def programs(
         for role, arguments in modules.items()
         for name in worker_names(role, workers)
     ]
-
-
-def _scaling(role: str, ports: Ports, workers: WorkerCounts) -> dict[str, str]:
-    """Flags of a role with several workers; none if it has one."""
-    n = workers.get(role, 1)
-    if n == 1:
-        return {}
-    if role == "gateway":
-        return {"shared-port": str(ports.grpc[role])}
-    return {"compute-threads": str(n)} if worker_names(role, workers) == [role] else {}
 
 
 def _check_free(name: str, target: str) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import grpc
 
-from offline.local.cluster import ONE_EACH, LocalCluster, Ports, WorkerCounts, programs
+from offline.local.cluster import LocalCluster, Ports, Scale, programs
 from offline.local.showcase import demonstrate
 from offline.local.supervision import Program
 from recsys.bundle import BundleStore
@@ -30,7 +30,7 @@ _POLL_SECONDS = 0.1
 
 
 def serve_until_interrupted(
-    store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0, workers: WorkerCounts = ONE_EACH
+    store: BundleStore, *, events_folder: Path, logs: Path, port_offset: int = 0, scale: Scale | None = None
 ) -> None:
     """Starts the servers, shows some of their answers, and serves until SIGINT or SIGTERM.
 
@@ -40,13 +40,19 @@ def serve_until_interrupted(
         CannotStart: a port is in use.
         Unreachable: a server did not become healthy, or did not exit with 0.
     """
-    ports = Ports.default(port_offset, workers)
+    scale = scale or Scale()
+    ports = Ports.default(port_offset, scale.workers)
     stopping = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopping.set())
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))  # the program before us blocked them
     servers = programs(
-        store.root.absolute(), events_folder.absolute(), ports, channels=channels_of(store), workers=workers
+        store.root.absolute(),
+        events_folder.absolute(),
+        ports,
+        channels=channels_of(store),
+        workers=scale.workers,
+        role_settings={role: {"compute-threads": str(n)} for role, n in scale.threads.items()},
     )
     cluster = LocalCluster(servers, logs)
     started = time.monotonic()

@@ -15,9 +15,9 @@ from tests.waiting import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.integration
 
-TRAINING = "import sys, signal; from pathlib import Path; from offline.commands.serve_only import become; "
+TRAINING = "import sys; from pathlib import Path; from offline.commands.serve_only import Scale, become; "
 TRAINING += "print('trained', flush=False); ballast = bytearray(300 << 20); "
-TRAINING += "become(*map(Path, sys.argv[1:4]), port_offset=int(sys.argv[4]), workers={'rank': 1})"
+TRAINING += "become(*map(Path, sys.argv[1:4]), port_offset=int(sys.argv[4]), scale=Scale({'rank': 1}, {'vector': 2}))"
 MIB = 1 << 20
 MOST_MIB = 120
 """Of the owner: Python with gRPC and numpy is half of it, what training loads would be several times as much."""
@@ -49,6 +49,7 @@ def test_memory_of_training_is_gone_and_ctrl_c_ends_all_with_0(checkerboard_stor
         assert psutil.Process(owner.pid).memory_info().rss < MOST_MIB * MIB
         children = psutil.Process(owner.pid).children(recursive=True)
         assert len(children) == 6  # five servers and their supervisor
+        assert [child.cmdline()[-2:] for child in children if "vector" in child.cmdline()] == [["--compute-threads", "2"]]
         owner.send_signal(signal.SIGINT)
         rest, errors = owner.communicate(timeout=PATIENCE_SECONDS)
     assert owner.returncode == 0, errors

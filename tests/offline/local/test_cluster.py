@@ -100,7 +100,7 @@ def test_a_program_per_channel_that_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_several_workers_have_ports_of_their_own_and_gateways_share_one_more(tmp_path: Path) -> None:
-    workers = {"gateway": 2, "itemcf": 2, "vector": 3, "rank": 1}
+    workers = {"gateway": 2, "itemcf": 2, "rank": 1}
     ports = Ports.default(1000, workers)
     servers = {server.name: server for server in programs(tmp_path, tmp_path, ports, workers=workers)}
     assert list(servers) == ["gateway-1", "gateway-2", "popularity", "itemcf-1", "itemcf-2", "vector", "rank"]
@@ -114,8 +114,7 @@ def test_several_workers_have_ports_of_their_own_and_gateways_share_one_more(tmp
         assert servers[f"gateway-{k}"].shared_target == ports.target("gateway") == "127.0.0.1:51050"
         assert f"--port {51052 + 20 * k} --metrics-port {10152 + 20 * k} " in commands[f"itemcf-{k}"]
     assert "--port 51053" in commands["vector"]
-    assert "--compute-threads 3" in commands["vector"]
-    assert "threads" not in commands["itemcf-1"] + commands["rank"]
+    assert "shared" not in commands["itemcf-1"] + commands["rank"]
     assert len({*ports.grpc.values(), *ports.metrics.values()}) == 2 * len(ports.grpc)
     assert max(PORTS.values()) - min(PORTS.values()) < WORKER_STEP
     assert list(Ports.free(workers).grpc) == list(ports.grpc)
