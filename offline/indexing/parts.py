@@ -23,7 +23,7 @@ from offline.ranking.samples import feature_store
 from offline.recall import content
 from offline.recall.als import ALSConfig
 from offline.recall.content import ContentConfig
-from offline.recall.item_index import index_channel
+from offline.recall.item_index import histories_of, index_channel
 from offline.recall.two_tower import TwoTowerConfig
 from rank_server.scoring import GRAPH_FILE
 from recall_server.channels import als, itemcf, popularity
@@ -107,7 +107,7 @@ class Indexing:
         self._copy(als.GRAM_FILE, folder)
         self._facts(als.FACTS_FILE, als.ALSFacts, folder)
         channel = als.ALSChannel.open(folder, exact=True)
-        index_channel(channel, self.snapshot, self.als, folder, seed=self.als.seed)
+        index_channel(channel, histories_of(self.snapshot), self.als, folder, seed=self.als.seed)
 
     def _content(self, folder: Path) -> None:
         content.train(self.snapshot, self.content, folder, tables=self.tables)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from offline.dataset.interactions import Snapshot
 from offline.recall.interaction_matrix import interaction_matrix, value_range
-from offline.recall.item_index import ItemIndexConfig, index_channel
+from offline.recall.item_index import ItemIndexConfig, histories_of, index_channel
 from recall_server.channels.als import FACTORS_FILE, FACTS_FILE, GRAM_FILE, ALSChannel, ALSFacts
 from recall_server.channels.evidence import ValueScale
 
@@ -80,7 +80,7 @@ def train(snapshot: Snapshot, config: ALSConfig, folder: Path) -> None:
     np.save(folder / FACTORS_FILE, factors)
     np.save(folder / GRAM_FILE, gram)
     channel = ALSChannel(snapshot.catalogue, facts, factors=factors, gram=gram)
-    index_channel(channel, snapshot, config, folder, seed=config.seed)
+    index_channel(channel, histories_of(snapshot), config, folder, seed=config.seed)
 
 
 def item_factors(users_by_items: csr_array, config: ALSConfig) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from sklearn.preprocessing import normalize  # type: ignore[import-untyped]
 from offline.dataset.interactions import Snapshot
 from offline.recall.descriptions import decade_terms, genre_terms, people_terms, tag_terms, text_terms
 from offline.recall.interaction_matrix import value_range
-from offline.recall.item_index import ItemIndexConfig, index_channel
+from offline.recall.item_index import ItemIndexConfig, histories_of, index_channel
 from recall_server.channels.content import FACTS_FILE, VECTORS_FILE, ContentChannel, ContentFacts
 from recall_server.channels.evidence import ValueScale
 
@@ -38,7 +38,8 @@ class ContentConfig(ItemIndexConfig):
     half_life_days: float | None = Field(
         default=30, gt=0, description="an event of the history loses half its weight in this time; null: never"
     )
-    seed: int = Field(default=1, ge=0, description="seed of the truncated SVD")
+    seed: int = Field(default=1, ge=0, description="seed of the truncated SVD and of the index")
+    index_recall: float = Field(default=0.98, gt=0, le=1, description="lowest recall@100 against exact search")
 
 
 def train(snapshot: Snapshot, config: ContentConfig, folder: Path, *, tables: Path | None = None) -> None:
@@ -54,7 +55,8 @@ def train(snapshot: Snapshot, config: ContentConfig, folder: Path, *, tables: Pa
     (folder / FACTS_FILE).parent.mkdir(parents=True, exist_ok=True)
     (folder / FACTS_FILE).write_text(facts.model_dump_json(indent=2) + "\n", encoding="utf-8")
     np.save(folder / VECTORS_FILE, vectors)
-    index_channel(ContentChannel(snapshot.catalogue, facts, vectors), snapshot, config, folder, seed=config.seed)
+    channel = ContentChannel(snapshot.catalogue, facts, vectors)
+    index_channel(channel, histories_of(snapshot), config, folder, seed=config.seed)
 
 
 def item_vectors(snapshot: Snapshot, config: ContentConfig, *, tables: Path | None = None) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,11 @@ from recall_server.channels.linear import LinearChannel
 from recall_server.channels.nearest import EXACT_ROWS, IndexFiles, ItemIndex, SearchFacts, index_files
 from recsys.allowed import RowNumbers
 from recsys.bundle import IndexFacts
-from recsys.domain import Floats32, Floats64
+from recsys.domain import Floats32, Floats64, History
 from recsys.errors import ContractBroken
 from recsys.ordering import top_k
+
+_LOG = logging.getLogger(__name__)
 
 _AT_ONCE = 1_000
 _CHECKED_USERS = 200
@@ -62,21 +66,30 @@ class BuiltIndex:
 
 
 def index_channel(
-    channel: LinearChannel, snapshot: Snapshot, config: ItemIndexConfig, folder: Path, *, seed: int
+    channel: LinearChannel, histories: Iterable[History], config: ItemIndexConfig, folder: Path, *, seed: int
 ) -> None:
     """Writes the index of a channel below `folder` if it knows so many items that a scan takes longer.
 
-    Raises ContractBroken if no search reaches the recall asked for.
+    `histories`, sequences of users, are read in that case only. Where no search reaches the recall asked for, as among
+    thousands of items with one and the same description, there is a warning and no index: scans are always right.
     """
     known = np.flatnonzero(~channel.unknown)
     if len(known) <= EXACT_ROWS:
         return
-    rows = np.unique(np.linspace(0, len(snapshot.user_ids) - 1, _MEASURED_USERS).astype(np.int64))
-    histories = [snapshot.history(int(user_id)).sequence() for user_id in snapshot.user_ids[rows]]
     users = np.stack([channel.user_vector(history.last(channel.history_limit)) for history in histories])
-    built, files = build_index(channel.vectors, known, users, config, seed=seed), index_files(channel.name)
+    try:
+        built, files = build_index(channel.vectors, known, users, config, seed=seed), index_files(channel.name)
+    except ContractBroken as error:
+        _LOG.warning("%s: %s; without an index, every request scans %d items", channel.name, error, len(known))
+        return
     built.save(folder, files)
     (folder / files.facts).write_text(built.facts.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+def histories_of(snapshot: Snapshot) -> Iterator[History]:
+    """The sequences of some users, in order of id: enough to know the metric of all."""
+    for row in np.unique(np.linspace(0, len(snapshot.user_ids) - 1, _MEASURED_USERS).astype(np.int64)):
+        yield snapshot.history(int(snapshot.user_ids[row])).sequence()
 
 
 def build_index(
@@ -173,7 +186,7 @@ def build_graph(placed: Floats32, labels: RowNumbers, config: ItemIndexConfig, *
 def widen_until_exact(
     index: ItemIndex, vectors: Floats32, rows: RowNumbers, users: Floats32, min_recall: float
 ) -> BuiltIndex:
-    """Doubles the width of the search until recall@100 is at least `min_recall`.
+    """Widens the search by half until recall@100 is at least `min_recall`.
 
     Raises:
         ContractBroken: even a search as wide as the catalogue stays below.
@@ -187,7 +200,7 @@ def widen_until_exact(
                 f"hnswlib index: recall@{_NEIGHBOURS} is {recall:.3f} at ef {index.width}, expected {min_recall}; "
                 "raise hnsw_m and hnsw_ef_construction"
             )
-        index = replace(index, width=2 * index.width)
+        index = replace(index, width=index.width * 3 // 2)
 
 
 def _recall(index: ItemIndex, vectors: Floats32, rows: RowNumbers, users: Floats32) -> float:

@@ -166,7 +166,7 @@ class ItemSearch:
     def _by_index(
         self, users: NDArray[np.float32], counts: Sequence[int], allowed: Sequence[Allowed]
     ) -> list[RowNumbers | None]:
-        """For each user allowed rows among which the best are; None where the search must be exact."""
+        """For each user allowed rows, ascending, among which the best are; None where the search must be exact."""
         found: list[RowNumbers | None] = [None] * len(users)
         if self.index is None:
             return found
@@ -178,7 +178,7 @@ class ItemSearch:
             asked = [position for position, own in enumerate(widths) if own == width]
             for position, rows in zip(asked, self.index.nearest(users[asked], width), strict=True):
                 own, widths[position] = allowed[position], 0
-                passed = rows[own.passes(rows)]
+                passed = own.among(np.sort(rows))
                 if len(passed) >= counts[position]:
                     found[position] = passed
                 elif len(rows) == width:
@@ -201,8 +201,7 @@ class ItemSearch:
         return width if allowed.count * SCAN_WIDTH > self.exact_rows * width else 0
 
     def _among(self, rows: RowNumbers, user: NDArray[np.float32], count: int) -> tuple[RowNumbers, Scores]:
-        """The best `count` of `rows`."""
-        rows = np.sort(rows)
+        """The best `count` of `rows`, which are ascending."""
         scores = self.vectors[rows] @ user
         best = top_k(scores, count)
         return rows[best], scores[best]

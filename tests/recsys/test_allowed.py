@@ -31,6 +31,9 @@ def test_it_says_the_same_as_a_mask(world: tuple[Allowed, np.ndarray]) -> None:
     allowed, mask = world
     rows = np.random.default_rng(0).integers(0, len(mask), 40)
     assert_array_equal(allowed.passes(rows), mask[rows])
+    ascending = np.unique(rows)
+    assert_array_equal(allowed.among(ascending), ascending[mask[ascending]])
+    assert len(allowed.among(rows[:0])) == 0
     assert_array_equal(allowed.rows(), np.flatnonzero(mask))
     assert allowed.rows().dtype == np.int64
     assert allowed.count == mask.sum()

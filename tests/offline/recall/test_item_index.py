@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from offline.recall.item_index import (
     ItemIndexConfig,
     build_graph,
     build_index,
+    histories_of,
     index_channel,
     metric_of_users,
     of_one_length,
@@ -79,7 +81,7 @@ def test_the_index_reaches_its_recall_or_is_refused() -> None:
     assert (built.facts.index.dim, built.facts.index.count) == (9, 2_000)
     of_others = build_graph(of_one_length(items[::-1]), rows, ItemIndexConfig(), seed=1)
     wrong = ItemIndex(of_others, 9, 2_000, 512, np.eye(8, dtype=np.float32))
-    with pytest.raises(ContractBroken, match=r"recall@100 is 0\.\d+ at ef 1024, expected 0.99"):
+    with pytest.raises(ContractBroken, match=r"recall@100 is 0\.\d+ at ef 1152, expected 0.99"):
         widen_until_exact(replace(wrong, count=1_000), items, rows, users, 0.99)
 
 
@@ -112,7 +114,7 @@ def large() -> Snapshot:
 
 
 def channel_of(name: str, snapshot: Snapshot, folder: Path, *, items: int = ITEMS - 500) -> LinearChannel:
-    """A channel with clustered vectors for the first `items`, and the index that training gives it."""
+    """A channel with clustered vectors for the first `items`, and the index that its trainer gives it."""
     vectors = np.zeros((ITEMS, 24), np.float32)
     vectors[:items] = clustered(np.random.default_rng(1), items=items, users=1, dim=24)[0]
     snapshot.catalogue.save(folder)
@@ -122,24 +124,42 @@ def channel_of(name: str, snapshot: Snapshot, folder: Path, *, items: int = ITEM
         facts = content.ContentFacts(items=ITEMS, dim=24, value_scale=SCALE, half_life_days=None)
         np.save(folder / content.VECTORS_FILE, vectors)
         (folder / content.FACTS_FILE).write_text(facts.model_dump_json())
-        index_channel(ContentChannel.open(folder), snapshot, ContentConfig(hnsw_m=16), folder, seed=1)
+        index_channel(
+            ContentChannel.open(folder),
+            histories_of(snapshot),
+            ContentConfig(hnsw_m=16, hnsw_ef_construction=100),
+            folder,
+            seed=1,
+        )
         return ContentChannel.open(folder)
     factors = als.ALSFacts(items=ITEMS, factors=24, confidence=20, value_scale=SCALE, half_life_days=None)
     np.save(folder / als.FACTORS_FILE, vectors)
     np.save(folder / als.GRAM_FILE, vectors.T.astype(np.float64) @ vectors / 100 + np.eye(24))
     (folder / als.FACTS_FILE).write_text(factors.model_dump_json())
-    index_channel(ALSChannel.open(folder), snapshot, ALSConfig(hnsw_m=16), folder, seed=1)
+    index_channel(
+        ALSChannel.open(folder), histories_of(snapshot), ALSConfig(hnsw_m=16, hnsw_ef_construction=100), folder, seed=1
+    )
     return ALSChannel.open(folder)
 
 
 SCALE = als.ValueScale(low=1, high=5, floor=0.1)
 
 
-@pytest.mark.parametrize("name", ["als", "content"])
-def test_a_large_catalogue_is_searched_by_an_index_that_finds_what_a_scan_finds(
-    name: str, large: Snapshot, tmp_path: Path
-) -> None:
-    channel = channel_of(name, large, tmp_path)
+@pytest.fixture(scope="module", params=["als", "content"])
+def indexed(request: pytest.FixtureRequest, large: Snapshot, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a channel that has an index; nobody may write here."""
+    folder = tmp_path_factory.mktemp(request.param)
+    channel_of(request.param, large, folder)
+    return folder
+
+
+def opened(folder: Path) -> LinearChannel:
+    """The channel of `indexed`."""
+    return (ALSChannel if (folder / als.FACTS_FILE).is_file() else ContentChannel).open(folder)
+
+
+def test_a_large_catalogue_is_searched_by_an_index_that_finds_what_a_scan_finds(indexed: Path, large: Snapshot) -> None:
+    channel = opened(indexed)
     assert channel.nearest.index is not None
     assert channel.nearest.index.count == ITEMS - 500
     histories = [large.history(user) for user in range(60)]
@@ -160,10 +180,20 @@ def test_a_catalogue_that_is_scanned_as_quickly_has_no_index(name: str, large: S
     assert not any((tmp_path / file).exists() for file in index_files(name))
 
 
-@pytest.mark.parametrize("name", ["als", "content"])
-def test_an_index_over_other_vectors_is_refused(name: str, large: Snapshot, tmp_path: Path) -> None:
-    channel_of(name, large, tmp_path)
-    path = tmp_path / (als.FACTORS_FILE if name == "als" else content.VECTORS_FILE)
+def test_a_channel_whose_index_would_not_do_is_scanned(
+    large: Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(item_index, "_recall", lambda *_: 0.5)
+    monkeypatch.setattr(item_index, "_M_FACTORS", (1,))
+    channel = channel_of("content", large, tmp_path)
+    assert channel.nearest.index is None
+    assert not any((tmp_path / file).exists() for file in index_files("content"))
+    assert f"without an index, every request scans {ITEMS - 500} items" in caplog.text
+
+
+def test_an_index_over_other_vectors_is_refused(indexed: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(indexed, tmp_path / "copy"))
+    path = next(folder / file for file in (als.FACTORS_FILE, content.VECTORS_FILE) if (folder / file).is_file())
     np.save(path, 2 * np.load(path))
-    with pytest.raises(BundleMismatch, match=rf"{name}/index.hnsw: its distances are not those of the item vectors"):
-        (ALSChannel if name == "als" else ContentChannel).open(tmp_path)
+    with pytest.raises(BundleMismatch, match=r"/index.hnsw: its distances are not those of the item vectors"):
+        opened(folder)
