@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 
-KERNELS = ("_features", "_links", "_merging", "_trees")
+KERNELS = ("_features", "_links", "_merging", "_similar", "_trees")
 """Modules of this package that are compiled: one entry of `ext-modules` in pyproject.toml each."""
 
 FORCE_NUMPY = "NUMPY_KERNELS"

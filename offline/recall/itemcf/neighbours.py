@@ -12,10 +12,9 @@ class NeighbourLists:
     """For each of n items at most k links, the strongest positive ones; equal weights in order of row."""
 
     def __init__(self, n: int, k: int) -> None:
-        k = min(k, n)
-        self._k = k
-        self._targets = np.full((n, k), n, np.int32)
-        self._weights = np.zeros((n, k), np.float32)
+        self.k = min(k, n)
+        self._targets = np.full((n, self.k), n, np.int32)
+        self._weights = np.zeros((n, self.k), np.float32)
         self._lengths = np.zeros(n, np.int64)
 
     def put(self, source: int, targets: NDArray[np.integer], weights: NDArray[np.float32]) -> None:
@@ -28,7 +27,7 @@ class NeighbourLists:
             order = np.argsort(targets)
             targets, weights = targets[order], weights[order]
         # The k strongest positive links, stored in order of their targets.
-        kept = np.sort(top_k(np.where(weights > 0, weights, np.float32(-np.inf)), self._k))
+        kept = np.sort(top_k(np.where(weights > 0, weights, np.float32(-np.inf)), self.k))
         self._targets[source, : len(kept)] = targets[kept]
         self._weights[source, : len(kept)] = weights[kept]
         self._lengths[source] = len(kept)

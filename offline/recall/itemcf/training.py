@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -21,9 +20,9 @@ from tqdm import tqdm
 
 from offline.dataset.interactions import Snapshot
 from offline.recall.interaction_matrix import interaction_matrix, value_range
-from offline.recall.itemcf.cosine import bm25, cosine_blocks
 from offline.recall.itemcf.ease import MOST_USERS_PER_ITEM, ease_weights
 from offline.recall.itemcf.neighbours import NeighbourLists
+from offline.recall.itemcf.similarity import Similarity, bm25, similarity_blocks, strongest
 from recall_server.channels.evidence import ValueScale
 from recall_server.channels.itemcf import (
     FACTS_FILE,
@@ -126,33 +125,25 @@ def _link(users_by_items: csc_array, covered: NDArray[np.int64], config: ItemCFC
     others = np.setdiff1d(rated, covered, assume_unique=True)
     lists = NeighbourLists(users_by_items.shape[1], config.n_neighbours)
     if config.similarity == "bm25":
-        evidence = _Evidence(bm25(users_by_items, k1=config.bm25_k1, b=config.bm25_b), None)
+        similarity = Similarity(bm25(users_by_items, k1=config.bm25_k1, b=config.bm25_b), None)
     else:
-        evidence = _Evidence(users_by_items, config.shrink)
+        similarity = Similarity(users_by_items, config.shrink)
     scale = 1.0
     if len(covered):
         weights = ease_weights(users_by_items[:, covered], config.reg)
         if len(others):
-            scale = _similarity_scale(evidence, covered, weights)
+            scale = _similarity_scale(similarity, covered, weights)
         for row, source in enumerate(tqdm(covered, desc="itemcf: EASE", unit="item", leave=False, disable=None)):
             lists.put(int(source), covered, weights[row])
         del weights
-        _link_by_similarity(lists, evidence, covered, targets=others, scale=scale)
-    _link_by_similarity(lists, evidence, others, targets=rated, scale=scale)
+        _link_by_similarity(lists, similarity, covered, targets=others, scale=scale)
+    _link_by_similarity(lists, similarity, others, targets=rated, scale=scale)
     return lists
-
-
-@dataclass(frozen=True, slots=True)
-class _Evidence:
-    """What similarities are made of; see `cosine_blocks`."""
-
-    users_by_items: csc_array
-    shrink: float | None
 
 
 def _link_by_similarity(
     lists: NeighbourLists,
-    evidence: _Evidence,
+    similarity: Similarity,
     sources: NDArray[np.int64],
     *,
     targets: NDArray[np.int64],
@@ -160,26 +151,22 @@ def _link_by_similarity(
 ) -> None:
     if not len(sources) or not len(targets):
         return
-    with tqdm(total=len(sources), desc="itemcf: similarity", unit="item", leave=False, disable=None) as progress:
-        for block, similarity in cosine_blocks(evidence.users_by_items, sources, targets, shrink=evidence.shrink):
-            similarity.sort_indices()
-            for row, source in enumerate(sources[block]):
-                links = slice(similarity.indptr[row], similarity.indptr[row + 1])
-                lists.put(int(source), similarity.indices[links], similarity.data[links] * np.float32(scale))
-            progress.update(block.stop - block.start)
+    links = strongest(similarity, sources, targets, k=lists.k, scale=scale)
+    for source, rows, weights in tqdm(
+        links, desc="itemcf: similarity", total=len(sources), unit="item", leave=False, disable=None
+    ):
+        lists.put(source, rows, weights)
 
 
-def _similarity_scale(evidence: _Evidence, covered: NDArray[np.int64], weights: NDArray[np.float32]) -> float:
+def _similarity_scale(similarity: Similarity, covered: NDArray[np.int64], weights: NDArray[np.float32]) -> float:
     """The factor that brings similarities S to the scale of EASE's weights B, from a sample of rows.
 
     It minimises |factor · S - max(B, 0)|², so it is sum(S · max(B, 0)) / sum(S²).
     """
     positions = np.unique(np.linspace(0, len(covered) - 1, _SCALE_SAMPLE).astype(np.int64))
     both = squares = 0.0
-    for block, similarity in cosine_blocks(
-        evidence.users_by_items, covered[positions], covered, shrink=evidence.shrink
-    ):
-        found = similarity.toarray()[:, covered]
+    for block, of_block in similarity_blocks(similarity, covered[positions], covered):
+        found = of_block.toarray()[:, covered]
         both += float((found * np.maximum(weights[positions[block]], 0)).sum())
         squares += float((found**2).sum())
     return both / squares if both > 0 else 1.0

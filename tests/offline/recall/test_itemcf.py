@@ -18,15 +18,16 @@ from scipy.sparse import csc_array, csr_matrix, random_array
 
 from offline.dataset.interactions import Interactions, Snapshot
 from offline.recall.interaction_matrix import interaction_matrix
-from offline.recall.itemcf import ease
-from offline.recall.itemcf.cosine import bm25, cosine_blocks
+from offline.recall.itemcf import ease, similarity
 from offline.recall.itemcf.ease import ease_weights, from_users, row_blocks
 from offline.recall.itemcf.neighbours import NeighbourLists
-from offline.recall.itemcf.training import ItemCFConfig, _Evidence, _similarity_scale, ease_capacity, train
+from offline.recall.itemcf.similarity import Similarity, bm25, similarity_blocks
+from offline.recall.itemcf.training import ItemCFConfig, _similarity_scale, ease_capacity, train
 from recall_server.channels.evidence import ValueScale
 from recall_server.channels.itemcf import ItemCFChannel
 from recsys.domain import EventType, History, RecallQuery
 from recsys.errors import DataError
+from recsys.kernels import COMPILED
 from tests.recall_server.conformance import NOW, history_of
 from tests.recall_server.toy import checkerboard, snapshot_of
 
@@ -85,9 +86,32 @@ def test_cosine_is_the_formula_whatever_the_blocks(matrix: csc_array, block_entr
     expected = dense_cosine(matrix, 7)
     expected[:, 1::2] = 0
     found = np.zeros((40, 40), np.float32)
-    for block, similarity in cosine_blocks(matrix, sources, targets, shrink=7, block_entries=block_entries):
-        found[sources[block]] = similarity.toarray()
+    for block, found_here in similarity_blocks(Similarity(matrix, 7), sources, targets, block_entries=block_entries):
+        found[sources[block]] = found_here.toarray()
     assert_allclose(found[3:], expected[3:], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.skipif(not COMPILED, reason="needs the compiled kernels")
+@pytest.mark.parametrize("shrink", [7.0, None])
+@pytest.mark.parametrize("k", [1, 5, 40])
+@pytest.mark.parametrize("values", ["any", "ties", "some 0"])
+def test_the_kernel_finds_to_the_last_bit_what_sparse_products_give(
+    matrix: csc_array, shrink: float | None, k: int, values: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(similarity, "_AT_ONCE", 7)
+    told = matrix.copy()
+    if values != "any":
+        told.data = np.ceil(told.data * 3).astype(np.float32) - (values == "some 0")
+    sources, targets = np.arange(3, 40), np.arange(0, 40, 2)
+    both = [
+        list(form(Similarity(told, shrink), sources, targets, k, 0.37))
+        for form in (similarity._compiled, similarity._reference)
+    ]
+    for (source, rows, weights), (expected_source, expected_rows, expected) in zip(*both, strict=True):
+        assert source == expected_source
+        assert_array_equal(rows, expected_rows)
+        assert weights.tobytes() == expected.tobytes()
+    assert max(len(rows) for _, rows, _ in both[0]) == min(k, len(targets))
 
 
 def test_neighbour_lists_keep_the_strongest_positive_links() -> None:
@@ -132,8 +156,8 @@ def test_cosine_takes_over_where_ease_ends(tmp_path: Path, ease_items: int) -> N
 def test_cosine_is_brought_to_the_scale_of_ease(matrix: csc_array) -> None:
     covered = np.arange(0, 40, 2)
     weights = (3 * dense_cosine(matrix, 7))[np.ix_(covered, covered)]
-    assert _similarity_scale(_Evidence(matrix, 7), covered, weights) == pytest.approx(3, rel=1e-5)
-    assert _similarity_scale(_Evidence(matrix, 7), covered, -weights) == 1
+    assert _similarity_scale(Similarity(matrix, 7), covered, weights) == pytest.approx(3, rel=1e-5)
+    assert _similarity_scale(Similarity(matrix, 7), covered, -weights) == 1
 
 
 def test_better_rated_items_are_stronger_evidence(tmp_path: Path) -> None:
@@ -255,7 +279,7 @@ def test_bm25_weighs_as_implicit_does_and_links_by_inner_products(tmp_path: Path
     expected = reference @ reference.T
     np.fill_diagonal(expected, 0)
     weighted = bm25(matrix, k1=2, b=0.5)
-    [(_, similarity)] = cosine_blocks(weighted, np.arange(16), np.arange(16), shrink=None)
+    [(_, similarity)] = similarity_blocks(Similarity(weighted, None), np.arange(16), np.arange(16))
     assert_allclose(similarity.toarray(), expected, rtol=1e-5)
     config = ItemCFConfig(similarity="bm25", bm25_k1=2, bm25_b=0.5, ease_items=0, n_neighbours=3)
     snapshot.catalogue.save(tmp_path)
