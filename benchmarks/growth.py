@@ -16,13 +16,14 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from enlarge import enlarge, local_dimension
+from race.report import table as markdown
 
 from offline.studies.benchmark.machine import machine, versions
 from recall_server.channels import als, content, vector
@@ -137,19 +138,43 @@ def main() -> None:
         "columns": columns,
         "microseconds": figures,
     }
-    show(result)
+    print(table(result))
     if options.save is not None:
         options.save.parent.mkdir(parents=True, exist_ok=True)
         options.save.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def show(result: dict[str, Any]) -> None:
-    """Prints medians and their growth."""
-    for name, rounds in result["microseconds"].items():
-        medians = [statistics.median(values) for values in rounds]
-        print(f"{name:45}", *(f"{value:7.0f} ({value / medians[0]:.2f})" for value in medians))
-    for column in result["columns"]:
-        print(json.dumps(column))
+def table(result: Mapping[str, Any]) -> str:
+    """CPU by task and size with its growth from the smallest, and what else is known of each size, as Markdown."""
+    columns = result["columns"]
+    rows = [[f"µs: {task}", *growth_of(rounds)] for task, rounds in result["microseconds"].items()]
+    rows += [
+        [f"recall@100: {name}", *(f"{column['recall'][name]:.4f}" for column in columns)]
+        for name in columns[0]["recall"]
+    ]
+    for name in columns[0]["indexes"]:
+        found = [column["indexes"][name] for column in columns]
+        rows.append([f"width of the search: {name}", *(str(entry["width"] or "scan") for entry in found)])
+        rows.append([f"directions of the vectors: {name}", *(str(entry["local_dimension"]) for entry in found)])
+    for title, value in OTHERS.items():
+        rows.append([title, *(value(column) for column in columns)])
+    return markdown(["", *(f"{column['items']:,} items" for column in columns)], rows)
+
+
+def growth_of(rounds: Sequence[Sequence[float]]) -> list[str]:
+    """Median of each size, and how many times the first it is."""
+    medians = [statistics.median(values) for values in rounds]
+    return [f"{medians[0]:.0f}", *(f"{value:.0f} ({value / medians[0]:.2f} ×)" for value in medians[1:])]
+
+
+OTHERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {
+    "ms: first request of a filter": lambda column: f"{column['first_filter_us'] / 1e3:.1f}",
+    "MiB: memory of its own": lambda column: f"{column['memory_mib']['own']:.0f}",
+    "MiB: mapped": lambda column: f"{column['memory_mib']['mapped']:.0f}",
+    "MiB: bundle": lambda column: str(column["bundle_mib"]),
+    "CPU seconds: loading": lambda column: f"{column['load_seconds']:.1f}",
+}
+"""By title, what else a column says."""
 
 
 if __name__ == "__main__":

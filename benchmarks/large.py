@@ -23,6 +23,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from race.report import table as markdown
 from race.rounds import closed
 from race.servers import Checkout, Setting
 from race.users import LOADED, by_history_length
@@ -93,25 +94,25 @@ def exponent(by_rows: Mapping[int, float]) -> float:
 
 def table(result: Mapping[str, Any]) -> str:
     """The result as Markdown."""
-    columns = ("rows", "minutes", "CPU minutes", "peak GiB", *SYSTEMS, "ranked, no samples", "served p50, ms")
-    lines = [f"| {' | '.join(columns)} |", f"| {' | '.join('---' for _ in columns)} |"]
     served = {name: statistics.median(values) for name, values in result["served_p50_ms"].items()}
-    for rows, run in result["runs"].items():
-        ndcg, full = run["ndcg@10"], result["full"].get(rows)
+    rows = []
+    for size, run in result["runs"].items():
+        ndcg, full = run["ndcg@10"], result["full"].get(size)
         whole = full["ndcg@10"]["ranked"] if full else math.nan
-        share = f"{whole:.4f} ({ndcg['ranked'] / whole:.3f} kept)" if full else ""
-        cells = (
-            *(f"{int(rows):,}", f"{run['wall_seconds'] / 60:.1f}", f"{run['cpu_seconds'] / 60:.1f}"),
-            f"{run['peak_mib']['Pss'] / 1024:.1f}",
-            *(f"{ndcg[system]:.4f}" for system in SYSTEMS),
-            *(share, f"{served[rows]:.1f}" if rows in served else ""),
+        rows.append(
+            [
+                *(f"{int(size):,}", f"{run['wall_seconds'] / 60:.1f}", f"{run['cpu_seconds'] / 60:.1f}"),
+                f"{run['peak_mib']['Pss'] / 1024:.1f}",
+                *(f"{ndcg[system]:.4f}" for system in SYSTEMS),
+                *(f"{whole:.4f} ({ndcg['ranked'] / whole:.3f} kept)" if full else "", f"{served[size]:.1f}"),
+            ]
         )
-        lines.append(f"| {' | '.join(cells)} |")
-    lines.append("")
+    header = ["ratings", "minutes", "CPU minutes", "peak GiB", *SYSTEMS, "ranked, no samples", "served p50, ms"]
+    lines = [markdown(header, rows), ""]
     for name, field in (("time", "wall_seconds"), ("CPU time", "cpu_seconds")):
-        costs = {int(rows): run[field] for rows, run in result["runs"].items()}
+        costs = {int(size): run[field] for size, run in result["runs"].items()}
         if len(costs) > 1:
-            lines.append(f"- {name} grows between the last two sizes as rows^{exponent(costs):.2f}")
+            lines.append(f"- {name} grows between the last two sizes as ratings^{exponent(costs):.2f}")
     lines += [f"- served p50 of {name}: {p50:.1f} ms" for name, p50 in served.items() if name not in result["runs"]]
     return "\n".join(lines)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What several processes per role give on this machine, and what a model says of larger ones.
 
-    python benchmarks/workers.py --dataset ml-1m --root data
+    python benchmarks/workers.py --dataset ml-1m --root data [--save benchmarks/results/workers/ml-1m.json]
 
 Starts the servers of a published bundle twice, with one process per role and with two, and loads them in turn with
 h2load. CPU is user and system time per complete answer; memory is PSS, with one set of servers at a time. The model
@@ -12,18 +12,24 @@ cores can feed; see `model`.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from race.processes import memory_mib
+from race.report import table as markdown
 from race.results import Closed
 from race.rounds import closed
 from race.servers import Checkout, Setting
 from race.users import LOADED, by_history_length
+
+from offline.studies.benchmark.machine import machine, versions
 
 TWO = "gateway=2,itemcf=2,popularity=2,vector=2,rank=2"
 IN_FLIGHT = (16, 64)
@@ -125,38 +131,51 @@ def measure(servers: Sequence[Checkout], users: Sequence[int], rounds: int, seco
 
 def table(measured: Sequence[Measured]) -> str:
     """What was measured, as Markdown."""
-    columns = ("processes per role", "in flight", "answers/s", "CPU ms per answer", "p50 ms", "p99 ms", "not complete")
-    columns = (*columns, "worst process of its role", "PSS MiB")
-    lines = [f"| {' | '.join(columns)} |", f"| {' | '.join('---' for _ in columns)} |"]
+    header = ["processes per role", "in flight", "answers/s", "CPU ms per answer", "p50 ms", "p99 ms", "not complete"]
+    rows = []
     for one in measured:
         for in_flight, loops in one.loops.items():
             lacking = min(1.0, max(sum(loop.shares.values()) for loop in loops))  # late ones may be degraded, too
-            cells = (
-                *(one.name, str(in_flight), f"{one.median(in_flight, 'per_second'):.0f}"),
-                *(f"{one.median(in_flight, 'cpu'):.2f}", f"{one.median(in_flight, 'p50_ms'):.1f}"),
-                *(f"{one.median(in_flight, 'p99_ms'):.1f}", f"{lacking:.1%}"),
-                *(f"± {unevenness(one.cpu_ms(in_flight)):.0%}", f"{sum(one.pss.values()):.0f}"),
+            rows.append(
+                [
+                    *(one.name, str(in_flight), f"{one.median(in_flight, 'per_second'):.0f}"),
+                    *(f"{one.median(in_flight, 'cpu'):.2f}", f"{one.median(in_flight, 'p50_ms'):.1f}"),
+                    *(f"{one.median(in_flight, 'p99_ms'):.1f}", f"{lacking:.1%}"),
+                    *(f"± {unevenness(one.cpu_ms(in_flight)):.0%}", f"{sum(one.pss.values()):.0f}"),
+                ]
             )
-            lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return markdown([*header, "worst process of its role", "PSS MiB"], rows)
 
 
 def inputs(one: Measured) -> str:
     """What the model takes, as Markdown."""
-    lines = ["| role | CPU ms per answer | PSS MiB |", "| --- | --- | --- |"]
     cpu = one.cpu_ms(IN_FLIGHT[-1])
-    return "\n".join([*lines, *(f"| {role} | {ms:.3f} | {one.pss[role]:.0f} |" for role, ms in cpu.items())])
+    rows = [[role, f"{ms:.3f}", f"{one.pss[role]:.0f}"] for role, ms in cpu.items()]
+    return markdown(["role", "CPU ms per answer", "PSS MiB"], rows)
 
 
 def modelled(one: Measured) -> str:
     """The model, as Markdown."""
     cpu = one.cpu_ms(IN_FLIGHT[-1])
-    lines = [f"| cores | answers/s | {' | '.join(cpu)} | MiB |", f"| --- | --- | {'--- | ' * len(cpu)}--- |"]
-    for cores in CORES:
-        plan = model(cores, cpu, one.pss)
-        counts = " | ".join(str(plan.processes[role]) for role in cpu)
-        lines.append(f"| {cores} | {plan.per_second:.0f} | {counts} | {plan.mib:.0f} |")
-    return "\n".join(lines)
+    plans = {cores: model(cores, cpu, one.pss) for cores in CORES}
+    rows = [
+        [str(cores), f"{plan.per_second:.0f}", *(str(plan.processes[role]) for role in cpu), f"{plan.mib:.0f}"]
+        for cores, plan in plans.items()
+    ]
+    return markdown(["cores", "answers/s", *cpu, "MiB"], rows)
+
+
+def tables(result: Mapping[str, Any]) -> str:
+    """What was measured, what the model takes of it, and what it says, as Markdown."""
+    measured = [
+        Measured(
+            one["name"],
+            {int(n): [Closed(**loop) for loop in loops] for n, loops in one["loops"].items()},
+            one["pss"],
+        )
+        for one in result["measured"]
+    ]
+    return f"{table(measured)}\n\n{inputs(measured[0])}\n\n{modelled(measured[0])}"
 
 
 def main() -> None:
@@ -167,13 +186,19 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3.0, help="of one load")
     parser.add_argument("--budget", type=float, help="budget_seconds of the gateways, in place of the default")
+    parser.add_argument("--save", type=Path, default=None, help="file for the figures, as JSON")
     options = parser.parse_args()
     bundles = (options.root / options.dataset / "bundles" / "production").absolute()
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(bundles, Path(folder), budget_seconds=options.budget)
         servers = [Checkout("one", setting), Checkout("two", setting, workers=TWO)]
         measured = measure(servers, list(by_history_length(bundles, LOADED)), options.rounds, options.seconds)
-    print(f"{table(measured)}\n\n{inputs(measured[0])}\n\n{modelled(measured[0])}")
+    made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "versions": versions()}
+    text = json.dumps({**made, "measured": [asdict(one) for one in measured]}, indent=1) + "\n"
+    print(tables(json.loads(text)))
+    if options.save is not None:
+        options.save.parent.mkdir(parents=True, exist_ok=True)
+        options.save.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ DOCKER = FOLDER.parent / "docker"
 sys.path[:0] = [str(FOLDER), str(FOLDER.parent)]
 
 try:
-    from tables import code, processes, protos, quality, serving, settings  # found next to this script
+    from tables import code, processes, protos, quality, serving, settings, speed  # found next to this script
 except ModuleNotFoundError as missing:
     sys.exit(f"docs/generate.py: {missing.name} is not installed; install the development tools with `make setup-dev`")
 
@@ -67,6 +67,9 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "headline": quality.headline,
     "result-pages": quality.result_pages,
     "result-serving": serving.races,
+    "result-growth": speed.growth,
+    "result-large-logs": speed.large,
+    "result-workers": speed.workers,
     **quality.sections(),
 }
 """What each generated part holds, by the name in its marker."""
