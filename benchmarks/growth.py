@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -23,7 +24,10 @@ from typing import Any
 
 import numpy as np
 from enlarge import enlarge, local_dimension
+from race.figures import Spread
 from race.report import table as markdown
+from race.servers import CHECKOUT
+from race.track import commit_of
 
 from offline.studies.benchmark.machine import machine, versions
 from recall_server.channels import als, content, vector
@@ -40,6 +44,7 @@ class Worker:
         program = Path(__file__).with_name("growth_worker.py")
         self._process = subprocess.Popen(
             [sys.executable, str(program), "--bundles", str(bundles), "--users", str(users)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},  # as in a server
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -69,7 +74,7 @@ class Worker:
 
 def store_of(bundle: Bundle, items: int, root: Path, seed: int) -> Path:
     """The store of the bundle with so many items; it is made where there is none yet."""
-    store = BundleStore(root / str(items))
+    store = BundleStore(root / f"{bundle.manifest.version}-{items}-{seed}")
     if not store.versions():
         store.root.mkdir(parents=True, exist_ok=True)
         started = time.process_time()
@@ -131,6 +136,8 @@ def main() -> None:
         "command": f"python benchmarks/growth.py --bundles data/{bundle.manifest.dataset}/bundles/production "
         f"--root path/to/new-folder --items {options.items} --rounds {options.rounds}",
         "dataset": bundle.manifest.dataset,
+        "bundle": bundle.manifest.version,
+        "commit": commit_of(CHECKOUT),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine(),
         "versions": versions(),
@@ -162,9 +169,10 @@ def table(result: Mapping[str, Any]) -> str:
 
 
 def growth_of(rounds: Sequence[Sequence[float]]) -> list[str]:
-    """Median of each size, and how many times the first it is."""
-    medians = [statistics.median(values) for values in rounds]
-    return [f"{medians[0]:.0f}", *(f"{value:.0f} ({value / medians[0]:.2f} ×)" for value in medians[1:])]
+    """Median of each size, and the median of how many times the first size's it is, round by round."""
+    first = rounds[0]
+    grown = [f"{statistics.median(part):.0f} ({Spread.of_ratios(part, first).median:.2f} ×)" for part in rounds[1:]]
+    return [f"{statistics.median(first):.0f}", *grown]
 
 
 OTHERS: Mapping[str, Callable[[Mapping[str, Any]], str]] = {

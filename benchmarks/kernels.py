@@ -19,6 +19,7 @@ from statistics import median
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from gateway.pipeline.merge import blend_by_numpy, merge, merge_by_numpy
 from rank_server.graphs import open_graph
@@ -171,4 +172,5 @@ def main(bundle_root: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    with threadpool_limits(1):  # as in a server
+        main(Path(sys.argv[1]))

@@ -23,9 +23,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from race.figures import Spread
 from race.report import table as markdown
 from race.rounds import closed
-from race.servers import Checkout, Setting
+from race.servers import CHECKOUT, Checkout, Setting
+from race.track import commit_of
 from race.users import LOADED, by_history_length
 
 from offline.studies.benchmark.machine import machine, versions
@@ -48,10 +50,12 @@ def measured(root: Path, verb: Sequence[str], rows: int) -> dict[str, Any]:
     command = [*verb, "--dataset", "synthetic", "--rows", str(rows), "--root", str(root)]
     if not cost.exists():
         print(f"offline {' '.join(command)}; its log is {log}", flush=True)
-        unfinished = cost.with_suffix(".part")
+        unfinished, continued = cost.with_suffix(".part"), (root / f"synthetic-{rows}").exists()
         memory = [sys.executable, str(Path(__file__).with_name("memory.py")), "--out", str(unfinished), "--"]
         with log.open("w") as lines:
             subprocess.run([*memory, sys.executable, "-m", "offline", *command], stdout=lines, stderr=lines, check=True)
+        facts = {"commit": commit_of(CHECKOUT), "continued": continued}
+        unfinished.write_text(json.dumps(json.loads(unfinished.read_text()) | facts) + "\n")
         unfinished.rename(cost)
     found = json.loads(cost.read_text())
     reports = (root / f"synthetic-{rows}" / "work").glob("evaluation-*/report/headline.json")
@@ -59,6 +63,8 @@ def measured(root: Path, verb: Sequence[str], rows: int) -> dict[str, Any]:
     figures = next(json.loads(path.read_text()) for path in reports if str(path.parent) in name_of_report)
     return {
         "command": f"offline {' '.join(verb)} --dataset synthetic --rows {rows}",
+        "commit": found["commit"],
+        "continued": found["continued"],
         "wall_seconds": found["wall_seconds"],
         "cpu_seconds": found["cpu_seconds"],
         "peak_mib": found["peak_mib"],
@@ -101,7 +107,8 @@ def table(result: Mapping[str, Any]) -> str:
         whole = full["ndcg@10"]["ranked"] if full else math.nan
         rows.append(
             [
-                *(f"{int(size):,}", f"{run['wall_seconds'] / 60:.1f}", f"{run['cpu_seconds'] / 60:.1f}"),
+                f"{int(size):,}{' (continued: costs are too low)' if run['continued'] else ''}",
+                *(f"{run['wall_seconds'] / 60:.1f}", f"{run['cpu_seconds'] / 60:.1f}"),
                 f"{run['peak_mib']['Pss'] / 1024:.1f}",
                 *(f"{ndcg[system]:.4f}" for system in SYSTEMS),
                 *(f"{whole:.4f} ({ndcg['ranked'] / whole:.3f} kept)" if full else "", f"{served[size]:.1f}"),
@@ -113,7 +120,11 @@ def table(result: Mapping[str, Any]) -> str:
         costs = {int(size): run[field] for size, run in result["runs"].items()}
         if len(costs) > 1:
             lines.append(f"- {name} grows between the last two sizes as ratings^{exponent(costs):.2f}")
-    lines += [f"- served p50 of {name}: {p50:.1f} ms" for name, p50 in served.items() if name not in result["runs"]]
+    largest = list(result["runs"])[-1]
+    for name in served.keys() - result["runs"].keys():
+        ratio = Spread.of_ratios(result["served_p50_ms"][largest], result["served_p50_ms"][name])
+        spread = f"{ratio.median:.2f} [{ratio.low:.2f}, {ratio.high:.2f}]"
+        lines.append(f"- served p50 of {int(largest):,} ratings ÷ that of {name}, {served[name]:.1f} ms: {spread}")
     return "\n".join(lines)
 
 

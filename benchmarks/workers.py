@@ -26,7 +26,8 @@ from race.processes import memory_mib
 from race.report import table as markdown
 from race.results import Closed
 from race.rounds import closed
-from race.servers import Checkout, Setting
+from race.servers import CHECKOUT, Checkout, Setting
+from race.track import commit_of
 from race.users import LOADED, by_history_length
 
 from offline.studies.benchmark.machine import machine, versions
@@ -194,6 +195,7 @@ def main() -> None:
         servers = [Checkout("one", setting), Checkout("two", setting, workers=TWO)]
         measured = measure(servers, list(by_history_length(bundles, LOADED)), options.rounds, options.seconds)
     made = {"date": f"{datetime.now(UTC):%Y-%m-%d}", "machine": machine(), "versions": versions()}
+    made |= {"dataset": options.dataset, "commit": commit_of(CHECKOUT)}
     text = json.dumps({**made, "measured": [asdict(one) for one in measured]}, indent=1) + "\n"
     print(tables(json.loads(text)))
     if options.save is not None:

@@ -134,10 +134,12 @@ def overload_table(race: Race) -> str:
                 ", ".join(f"{share} {value:.0%}" for share, value in shares.items() if value >= 0.005),
                 f"{_median([load.answered_p99_ms for load in loads]):.0f}",
                 f"{_median([load.recovery_seconds for load in loads]):.1f}",
+                f"{_median([load.lag_ms for load in loads]):.1f}",
             ]
         )
     header = ["server", "requests/s", "answered in time, per second", "÷ capacity", "the others"]
-    return table([*header, "p99 of answers, ms", "until all is answered again, s"], rows)
+    header += ["p99 of what is not refused, ms", "until all is answered again, s", "sent late, p99, ms"]
+    return table(header, rows)
 
 
 def floor_table(race: Race) -> str:

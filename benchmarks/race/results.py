@@ -69,7 +69,7 @@ class Overload:
     per_second: float
     """Complete and right answers within the deadline, per second of the overload."""
     answered_p99_ms: float
-    """Of what was answered in the overload."""
+    """Of the overload's requests that were neither refused nor failed; of late ones, until they were given up."""
     shares: Mapping[str, float]
     recovery_seconds: float
     """From the end of the overload to the last request that was due after it and does not count."""

@@ -81,12 +81,11 @@ def overloaded(server: Server, bodies: Mapping[int, bytes], *, capacity: float, 
     start, end = seconds, 2 * seconds
     rows = list(zip(result["due"], result["latency"], result["outcome"], strict=True))
     during = [(latency, outcome) for due, latency, outcome in rows if start <= due < end]
-    answered = [latency * 1e3 for latency, outcome in during if outcome in (OK, DEGRADED)]
     outcomes = [outcome for _, outcome in during]
     return Overload(
         OVERLOAD * capacity,
         outcomes.count(OK) / seconds,
-        percentile(answered, 0.99) if answered else float("nan"),
+        not_refused_p99(during) * 1e3,
         shares_of(outcomes),
         recovery([(due, outcome) for due, _, outcome in rows], end),
         result["lag"] * 1e3,
@@ -98,6 +97,12 @@ def shares_of(outcomes: Sequence[str]) -> dict[str, float]:
     """Of all requests, those that do not count, by `LACKING`."""
     ended = Counter(outcomes)
     return {name: ended[name] / max(1, len(outcomes)) for name in LACKING}
+
+
+def not_refused_p99(rows: Sequence[tuple[float, str]]) -> float:
+    """Of (latency, outcome): the 99th percentile of what was answered, or given up as late; nan where nothing was."""
+    taken = [latency for latency, outcome in rows if outcome in (OK, DEGRADED, LATE)]
+    return percentile(taken, 0.99) if taken else float("nan")
 
 
 def recovery(rows: Sequence[tuple[float, str]], end: float) -> float:

@@ -28,6 +28,8 @@ CHECKOUT = Path(__file__).resolve().parents[2]
 BENCHMARKS = CHECKOUT / "benchmarks"
 METHOD = "/recsys.v1.RecommendationService/Recommend"
 START_SECONDS = 180.0
+SUPERVISOR = "supervisor"
+"""Part of our servers that starts them, watches them and starts them again."""
 TRIES = 20
 """How often a body that is to be compared is asked for until it is complete."""
 NUMPY_KERNELS = {kernels.FORCE_NUMPY: "1"}
@@ -170,6 +172,8 @@ class Checkout(Server):
         self._addresses = itertools.cycle(ready["targets"])
         self._metrics = [place for name, place in ready["metrics"].items() if name.startswith("gateway")]
         self.parts = {name: tree(pid) for name, pid in ready["pids"].items()}
+        servers = {pid for pids in self.parts.values() for pid in pids}
+        self.parts[SUPERVISOR] = [pid for pid in tree(process.pid) if pid not in servers | {process.pid}]
 
     def target(self, user_id: int) -> Target:
         """See `Server`; of several gateways, each in turn."""

@@ -38,5 +38,7 @@ def _made(path: Path, table: Callable[[Mapping[str, Any]], str]) -> str:
     if not path.exists():
         return "Nothing has been saved yet.\n"
     result = json.loads(path.read_text(encoding="utf-8"))
-    below = f"{result['date']}; {machine_text(result['machine'])}; {versions_text(result['versions'])}."
+    commits = {run["commit"] for run in result.get("runs", {}).values()} | {result.get("commit")}
+    made = f"{result['date']}; commit {' and '.join(sorted(filter(None, commits)))}"
+    below = f"{made}; {machine_text(result['machine'])}; {versions_text(result['versions'])}."
     return f"{table(result)}\n\n{below}\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated
 
 from pydantic import Field, field_validator
@@ -49,13 +50,22 @@ class ServeConfig(RunConfig):
         "vectors, which processes cannot",
     )
 
-    @field_validator("workers", "threads")
+    @field_validator("workers")
     @classmethod
-    def _known_roles(cls, numbers: dict[str, int]) -> dict[str, int]:
-        unknown = sorted(set(numbers) - set(PORTS))
-        if unknown:
-            raise ValueError(f"there is no role {unknown[0]!r}; choose of {', '.join(PORTS)}")
-        return numbers
+    def _roles(cls, numbers: dict[str, int]) -> dict[str, int]:
+        return _known(numbers, tuple(PORTS))
+
+    @field_validator("threads")
+    @classmethod
+    def _computing_roles(cls, numbers: dict[str, int]) -> dict[str, int]:
+        return _known(numbers, tuple(role for role in PORTS if role != "gateway"))
+
+
+def _known(numbers: dict[str, int], roles: Sequence[str]) -> dict[str, int]:
+    unknown = sorted(set(numbers) - set(roles))
+    if unknown:
+        raise ValueError(f"there is no such role as {unknown[0]!r}; choose of {', '.join(roles)}")
+    return numbers
 
 
 def serve(config: ServeConfig) -> None:

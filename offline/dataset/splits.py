@@ -39,7 +39,7 @@ class SplitConfig(BaseModel):
         default=3_000,
         ge=0,
         description="the earliest windows are left out where later ones have so many users with events on both sides "
-        "of the cut-off: a large log needs no more; 0: no window at all",
+        "of the cut-off, counted at each: a large log needs no more; 0: no window at all",
     )
     labels: Literal["all", "successive", "last"] = Field(
         default="all", description="targets of the windows that label the ranker and of validation, where time is cut"
@@ -88,6 +88,8 @@ class Split:
     """(T1, T2]."""
     test: Window
     """(T2, end]."""
+    left_out: int = 0
+    """How many earlier moments the ranker does without, because it has enough users."""
 
     @property
     def cutoffs(self) -> tuple[int, ...]:
@@ -98,6 +100,12 @@ class Split:
     def test_events(self) -> Interactions:
         """What users did after T2, in order of time."""
         return self.dataset.interactions.between(self.test.cutoff, self.test.until)
+
+    @property
+    def sampled(self) -> tuple[str, ...]:
+        """A sentence on what the ranker does without; none where it has all."""
+        used, all_ = len(self.earlier_cutoffs), len(self.earlier_cutoffs) + self.left_out
+        return (f"ranker: a sample, the latest {used} of {all_} windows before T1",) if self.left_out else ()
 
     def labelled_until(self, moment: int) -> tuple[Window, ...]:
         """A window from every cut-off before `moment` up to it: what the ranker may learn on when `moment` is known.
@@ -127,23 +135,22 @@ def split(dataset: Dataset, config: SplitConfig) -> Split:
         )
     earlier = sorted({events.quantile(fraction) for fraction in config.windows})
     wanted = enough_cutoffs(events, [moment for moment in earlier if moment < first], first, config.enough_users)
-    return Split(dataset, wanted, Window(first, second), Window(second, end))
+    left_out = sum(moment < first for moment in earlier) - len(wanted)
+    made = Split(dataset, wanted, Window(first, second), Window(second, end), left_out)
+    for note in made.sampled:
+        log.info("%s", note)
+    return made
 
 
 def enough_cutoffs(events: Interactions, cutoffs: Sequence[int], until: int, users: int) -> tuple[int, ...]:
     """The latest of `cutoffs`, ascending: as many as it takes for `users` users who are known at one and active between
-    it and `until`.
+    it and `until`, counted at each cut-off.
 
     Such users are what the ranker learns most from, and every cut-off costs a training of all recall models.
     """
     found = 0
     for number, cutoff in enumerate(reversed(cutoffs)):
         if found >= users:
-            log.info(
-                "split: %d users are enough for the ranker, %d earlier cut-offs are left out",
-                found,
-                len(cutoffs) - number,
-            )
             return tuple(cutoffs[len(cutoffs) - number :])
         found += len(np.intersect1d(events.until(cutoff).user_ids, events.between(cutoff, until).user_ids))
     return tuple(cutoffs)

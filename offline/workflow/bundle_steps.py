@@ -104,7 +104,7 @@ class BundleSteps:
                 name=self.config.dataset,
                 kind=kind,
                 config=self.config.bootstrap,
-                trained_on=samples_of(parts.folders),
+                trained_on=self._samples(parts),
             ),
             config=self.config.bootstrap,
             facts=[
@@ -134,7 +134,7 @@ class BundleSteps:
             parts.feature_names,
             read_facts(parts.recall.view.folder).index if VectorChannel.name in parts.recall.channels else None,
             headline,
-            samples_of([*parts.folders, *([report.folder] if report else [])]),
+            self._samples(parts, *([report] if report else [])),
         )
         requests = golden_requests(parts.recall.known())
         return publish(
@@ -144,6 +144,12 @@ class BundleSteps:
             golden=lambda folder: write_golden(folder, parts.policy, requests),
             keep=self.config.keep_bundles,
         )
+
+    def _samples(self, parts: BundleParts, *others: Step) -> tuple[str, ...]:
+        """What a bundle and its evaluation were made from where that is a part of the data."""
+        steps = (*parts.steps, *self.ranking.chosen_by, *others)
+        windows = self.plan.split.sampled if self.plan.split else ()
+        return (*windows, *samples_of(step.folder for step in steps))
 
     def _files(self, parts: BundleParts) -> ModelFiles:
         return ModelFiles(parts.recall.known, parts.policy, self._side_by_side(parts.steps))

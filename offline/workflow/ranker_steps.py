@@ -32,13 +32,22 @@ class RankerSteps:
         ranking = RankerChoice.load(self.choice.folder).ranking
         return self.blend.model_copy(update={"ranking": ranking, "rerank": self._config.rerank.policy()})
 
+    @property
+    def chosen_by(self) -> tuple[Step, Step]:
+        """What chose the policy: no part of a bundle, but it was made from them."""
+        return self._blend, self.choice
+
     @cached_property
     def blend(self) -> ServingPolicy:
         """The policy before it is known whether ranking pays."""
+        return ServingPolicy.model_validate_json((self._blend.folder / POLICY_FILE).read_text("utf-8"))
+
+    @cached_property
+    def _blend(self) -> Step:
         fold, config = self._plan.validation, self._config.blend
         recall, start = self._recall.models(fold.training_view), self._config.serving.policy(self._config.dataset)
         ask = self._ask(fold, config.max_users)
-        step = self._workspace.run(
+        return self._workspace.run(
             "blend",
             partial(choose_blend, recall=recall.view.folder, ask=ask, start=start, config=config),
             config=config,
@@ -46,7 +55,6 @@ class RankerSteps:
             inputs=[recall.view],
             given=recall.known,
         )
-        return ServingPolicy.model_validate_json((step.folder / POLICY_FILE).read_text("utf-8"))
 
     def features(self, view: TrainingView) -> Step:
         """The arrays that features are made of, as they were known in one view."""

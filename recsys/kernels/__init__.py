@@ -13,7 +13,7 @@ import os
 from importlib.util import find_spec
 
 KERNELS = ("_features", "_links", "_merging", "_similar", "_trees")
-"""Modules of this package that are compiled: one entry of `ext-modules` in pyproject.toml each."""
+"""Modules of this package that `setup.py` compiles, each from its `.pyx` file."""
 
 FORCE_NUMPY = "NUMPY_KERNELS"
 """Environment variable: 1 runs the numpy forms of everything, to compare or to look for a fault."""

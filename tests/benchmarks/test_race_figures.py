@@ -10,7 +10,7 @@ import pytest
 from race import closed_loop
 from race.closed_loop import Done, command, done_of
 from race.figures import Spread, percentile
-from race.rounds import counted_of, recovery
+from race.rounds import counted_of, not_refused_p99, recovery
 from race.servers import Target, outcomes_of
 from race.users import differences
 
@@ -75,6 +75,13 @@ def test_what_is_degraded_refused_failed_or_late_does_not_count() -> None:
     shares, counted = counted_of(Done([1_000] * 9 + [2_000_000], failed=2), outcomes, 1.0)
     assert counted == 12 - 2 - 1 - 1 - 2
     assert shares == {"degraded": 2 / 12, "refused": 1 / 12, "failed": 2 / 12, "late": 1 / 12}
+
+
+@pytest.mark.parametrize(("late", "expected"), [(0, 0.1), (3, 0.26)])
+def test_late_answers_are_in_the_tail_of_what_is_not_refused(late: int, expected: float) -> None:
+    rows = [(0.1, "ok")] * 60 + [(0.1, "degraded")] * 37 + [(0.26, "late")] * late + [(0.001, "refused")] * 400
+    assert not_refused_p99(rows) == expected
+    assert math.isnan(not_refused_p99([(0.001, "refused")]))
 
 
 def test_recovery_ends_with_the_last_request_that_does_not_count() -> None:

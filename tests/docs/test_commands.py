@@ -67,10 +67,15 @@ def test_verbs_exist() -> None:
 @pytest.mark.parametrize(("place", "command"), COMMANDS, ids=lambda value: str(value)[:60])
 def test_flags_of_our_programs_exist(place: str, command: str) -> None:
     match = re.match(r"(?:python -m |recsys-)(offline [\w-]+|gateway|recall_server|rank_server)\b(.*)", command)
-    if match is None:
+    through_make = re.match(r"make (run|serve|replay)\b.* ARGS=\"(.*)\"", command)
+    if match is not None:
+        program, arguments = match.groups()
+    elif through_make is not None:
+        program, arguments = f"offline {through_make[1]}", through_make[2]
+    else:
         return
-    flags = {word.partition("=")[0] for word in shlex.split(match[2]) if word.startswith("--")} - {"--help"}
-    known = set(re.findall(r"--[a-z][a-z0-9.-]*", help_of(match[1])))
+    flags = {word.partition("=")[0] for word in shlex.split(arguments) if word.startswith("--")} - {"--help"}
+    known = set(re.findall(r"--[a-z][a-z0-9.-]*", help_of(program)))
     assert flags - known == set(), place
 
 

@@ -20,6 +20,8 @@ if COMPILED:
 
 _AT_ONCE = 256
 """Source items of one call of the kernel."""
+_UNREAD = 64
+"""Calls at most whose links are in memory at a time."""
 
 LinksOfItem = tuple[int, NDArray[np.int32], NDArray[np.float32]]
 """A source item, rows of its target items, ascending, and their similarities, above 0."""
@@ -57,12 +59,14 @@ def _compiled(
     )
     norms, shrink = (None, 0.0) if similarity.shrink is None else (similarity.norms, similarity.shrink)
     parts = [sources[start : start + _AT_ONCE] for start in range(0, len(sources), _AT_ONCE)]
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
-        found = threads.map(lambda part: _similar.strongest(*arrays, part, norms, shrink, scale, k), parts)
-        for part, (rows, similarities) in zip(parts, found, strict=True):
-            lengths = np.count_nonzero(similarities, axis=1).tolist()
-            for at, (source, n) in enumerate(zip(part.tolist(), lengths, strict=True)):
-                yield source, rows[at, :n], similarities[at, :n]
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        for first in range(0, len(parts), _UNREAD):
+            some = parts[first : first + _UNREAD]
+            found = threads.map(lambda part: _similar.strongest(*arrays, part, norms, shrink, scale, k), some)
+            for part, (rows, similarities) in zip(some, found, strict=True):
+                lengths = np.count_nonzero(similarities, axis=1).tolist()
+                for at, (source, n) in enumerate(zip(part.tolist(), lengths, strict=True)):
+                    yield source, rows[at, :n], similarities[at, :n]
 
 
 def _reference(

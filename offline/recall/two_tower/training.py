@@ -31,6 +31,7 @@ from offline.recall.two_tower.sequence import SequenceTower
 from offline.recall.two_tower.sequence_learner import Schedule, SequenceLearner, item_sampler
 from offline.recall.two_tower.side_data import ItemSideData
 from offline.recall.two_tower.validation import Validation
+from offline.recall.two_tower.windows import draw_windows, pack
 from offline.steps.sampling import note_sample
 from recsys.errors import DataMissing
 
@@ -99,7 +100,8 @@ def _note_samples(corpus: Corpus, config: TwoTowerConfig, folder: Path) -> None:
         note_sample(folder, "vector", used=pooled.max_examples, of=examples, unit="examples per epoch")
         note_sample(folder, "vector", used=pooled.sampled_negatives, of=items, unit="negative items per step")
         return
-    steps = -(-len(events.item_rows) // sequence.events)
+    rng = np.random.default_rng(config.seed)
+    steps = len(pack(draw_windows(events, config.history_limit, rng), sequence.events, rng))
     note_sample(folder, "vector", used=sequence.max_steps, of=steps, unit="steps per epoch")
     if item_sampler(corpus, sequence) is not None:
         note_sample(folder, "vector", used=sequence.sampled_negatives, of=items, unit="negative items per step")

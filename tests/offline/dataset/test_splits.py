@@ -73,8 +73,10 @@ def test_a_window_is_left_out_where_later_ones_have_enough_users(users: int, win
     """Users 1 to 5 are there all the time, so each window has five; others come once and do not count."""
     known = [1 + number % 5 if number % 2 else 100 + number for number in range(200)]
     dataset = dataset_of(events_of(known, [1] * 200, list(range(200))))
-    found = split(dataset, SplitConfig(enough_users=users)).earlier_cutoffs
-    assert found == (99, 119, 139)[3 - windows :]
+    found = split(dataset, SplitConfig(enough_users=users))
+    assert found.earlier_cutoffs == (99, 119, 139)[3 - windows :]
+    expected = f"ranker: a sample, the latest {windows} of 3 windows before T1"
+    assert found.sampled == ((expected,) if windows < 3 else ())
 
 
 def test_data_of_one_moment_cannot_be_split() -> None:

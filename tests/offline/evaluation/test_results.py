@@ -81,7 +81,8 @@ def workflow(shop: Path, tmp_path_factory: pytest.TempPathFactory) -> Workflow:
     arguments = [
         "--dataset", "shop", "--data-dir", str(shop), "--root", str(root), "--serving.channels", "popularity,itemcf",
         "--bootstrap.resamples", "20", "--lightgbm.max-rounds", "10", "--lightgbm.min-leaf-rows", "20",
-        "--ranker.candidates", "lightgbm,svd", "--rating.factors", "2",
+        "--ranker.candidates", "lightgbm,svd", "--rating.factors", "2", "--blend.max-users", "20",
+        "--split.enough-users", "5",
     ]  # fmt: skip
     return Workflow(OfflineConfig.from_arguments(arguments, "test"))
 
@@ -98,6 +99,16 @@ def test_the_bundle_carries_the_choice_in_its_report(workflow: Workflow) -> None
         **json.loads((workflow.ranking.choice.folder / "choice.json").read_text("utf-8")),
         "margin": choice.margin,
     }
+
+
+def test_report_and_manifest_name_all_samples(workflow: Workflow) -> None:
+    [report] = (json.loads(path.read_text("utf-8")) for path in workflow.evaluation("all").folder.rglob("all.json"))
+    version = workflow.publish("production")
+    manifest = workflow.config.store("production").open(version).manifest
+    windows, blend = "ranker: a sample, the latest 1 of 3 windows before T1", "blend: a sample, 20 of "
+    for sampled in (report["sampled"], manifest.sampled):
+        assert sampled[0] == windows
+        assert [note.startswith(blend) for note in sampled] == [False, True]
 
 
 def test_the_note_of_the_ranked_row_says_why_it_is_served(workflow: Workflow) -> None:

@@ -121,8 +121,9 @@ class TestRatings:
 class TestDeterminism:
     def test_processes_agree(self) -> None:
         hashes = set()
-        for seed in ("1", "2"):
-            environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
+        for number in ("1", "2"):
+            environment = {**os.environ, "PYTHONHASHSEED": number, "OPENBLAS_NUM_THREADS": number}
+            environment["PYTHONPATH"] = os.pathsep.join(sys.path)
             done = subprocess.run(
                 [sys.executable, "-c", FINGERPRINT], check=True, capture_output=True, env=environment, timeout=120
             )

@@ -99,6 +99,7 @@ def test_the_kernel_finds_to_the_last_bit_what_sparse_products_give(
     matrix: csc_array, shrink: float | None, k: int, values: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(similarity, "_AT_ONCE", 7)
+    monkeypatch.setattr(similarity, "_UNREAD", 2)
     told = matrix.copy()
     if values != "any":
         told.data = np.ceil(told.data * 3).astype(np.float32) - (values == "some 0")
@@ -231,7 +232,6 @@ import re, resource, sys
 from pathlib import Path
 import numpy as np
 from offline.dataset.interactions import Interactions, Items, Snapshot
-from offline.dataset.interactions import Interactions, Snapshot
 from offline.recall.itemcf.training import ItemCFConfig, train
 
 users, items, events, limit = 20_000, 87_000, 1_500_000, int(sys.argv[2])
