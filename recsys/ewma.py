@@ -6,6 +6,6 @@ ALPHA = 0.1
 """Weight of the latest value; that of each earlier one is 1 - ALPHA times that of the next."""
 
 
-def updated(average: float, latest: float) -> float:
-    """The exponentially weighted moving average after one more value: average + ALPHA (latest - average)."""
-    return average + ALPHA * (latest - average)
+def updated(average: float, latest: float, alpha: float = ALPHA) -> float:
+    """The exponentially weighted moving average after one more value: average + alpha (latest - average)."""
+    return average + alpha * (latest - average)

@@ -11,18 +11,23 @@ import asyncio
 import contextvars
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from gateway.pipeline.pipeline import Pipeline
 from gateway.pipeline.request import Request
-from gateway.pipeline.stages import Budget
+from gateway.pipeline.stages import Budget, Status
 from gateway.pipeline.work import Answer, Job
 from recsys import ewma
 from recsys.errors import Overloaded
 
 _PATIENCE = 4.0
 """A batch that takes this many times as long as usual is stuck: it does not hold up the requests behind it."""
+_RISE = 0.5
+"""Weight of a batch that took longer than usual. Where the load rises steeply, batches grow, and must be known to take
+longer before hundreds of requests wait; that it has fallen may be learned slowly.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +54,7 @@ class Batcher:
         self._waiting: deque[Job] = deque()
         self._running: set[asyncio.Task[None]] = set()
         self._usual_seconds = 0.0
-        """Exponentially weighted moving average of the time that a batch takes."""
+        """Moving average of the time that a batch takes: quick to rise, slow to fall."""
 
     def admit(self, budget: Budget) -> None:
         """Refuses a request that would probably not be answered in full within `budget`.
@@ -83,6 +88,7 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         job = Job(request, budget, loop.create_future())
+        late = None if self._free > 0 else loop.call_later(max(0.0, budget.remaining()), self._time_is_up, job)
         self._waiting.append(job)
         if len(self._waiting) == 1:
             loop.call_soon(self._leave)  # with the others that arrive in this turn of the loop
@@ -92,22 +98,42 @@ class Batcher:
             if job in self._waiting:
                 self._waiting.remove(job)
             raise
+        finally:
+            if late is not None:
+                late.cancel()
+
+    def _time_is_up(self, job: Job) -> None:
+        """Answers a request that still waits without a slot: it asks nobody any more."""
+        if job in self._waiting:
+            self._waiting.remove(job)
+            self._start(self._answer([job]))
 
     def _leave(self) -> None:
         """Sends batches off while there are slots and requests."""
         while self._free > 0 and self._waiting:
             batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), self._limits.size))]
             self._free -= 1
-            # In a context of its own, because a batch is nobody's call.
-            task = asyncio.get_running_loop().create_task(self._run(batch), context=contextvars.Context())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._start(self._run(batch))
+
+    def _start(self, run: Coroutine[Any, Any, None]) -> None:
+        # In a context of its own, because a batch is nobody's call.
+        task = asyncio.get_running_loop().create_task(run, context=contextvars.Context())
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
 
     async def _run(self, batch: Sequence[Job]) -> None:
         self._observe(len(batch))
         started, slot = time.perf_counter(), _Slot(self._give_back)
         patience = max(self._limits.least_patience_seconds, _PATIENCE * self._usual_seconds)
         stuck = asyncio.get_running_loop().call_later(patience, slot.give_back)
+        try:
+            await self._answer(batch)
+        finally:
+            stuck.cancel()
+            self._learn(time.perf_counter() - started, batch, stuck=slot.is_back)
+            slot.give_back()
+
+    async def _answer(self, batch: Sequence[Job]) -> None:
         try:
             await self.pipeline.answer(batch)
         except Exception as error:  # noqa: BLE001 - raised where the answers are awaited
@@ -117,11 +143,18 @@ class Batcher:
         finally:
             for job in batch:
                 job.answer.cancel()  # has no effect on an answer
-            stuck.cancel()
-            if not (slot.is_back and _degraded(batch)):  # what a hanging process takes says nothing about the load
-                took = time.perf_counter() - started
-                self._usual_seconds = ewma.updated(self._usual_seconds, took) if self._usual_seconds else took
-            slot.give_back()
+
+    def _learn(self, took: float, batch: Sequence[Job], *, stuck: bool) -> None:
+        """Takes note of how long a batch took."""
+        usual = self._usual_seconds
+        if stuck and _ended_so(batch, Status.TIMEOUT, Status.FAILED):
+            return  # what a hanging process takes says nothing about the load
+        if not usual:
+            self._usual_seconds = took
+        elif took > usual:
+            self._usual_seconds = ewma.updated(usual, took, _RISE)
+        elif not _ended_so(batch, Status.TIMEOUT):  # else it would have taken longer, had there been time
+            self._usual_seconds = ewma.updated(usual, took)
 
     def _give_back(self) -> None:
         self._free += 1
@@ -141,7 +174,11 @@ class _Slot:
             self._give_back()
 
 
-def _degraded(batch: Sequence[Job]) -> bool:
-    """Whether some answer is: a source was late, or ended in the middle of a call."""
+def _ended_so(batch: Sequence[Job], *statuses: Status) -> bool:
+    """Whether some stage of some answer did, or something unexpected happened."""
     answers = [job.answer for job in batch if not job.answer.cancelled()]
-    return any(answer.exception() is not None or answer.result().degraded for answer in answers)
+    return any(
+        answer.exception() is not None
+        or (answer.result().degraded and any(stage.status in statuses for stage in answer.result().stages))
+        for answer in answers
+    )

@@ -42,9 +42,12 @@ async def test_a_request_is_refused_if_it_would_wait_longer_than_it_can(waiting:
     needed = (waiting // 4 + 0.5) * 0.15 + 2 * 0.3
     served.batcher.admit(Budget.of(3 * needed))
     with pytest.raises(Overloaded, match=rf"^{waiting} requests are waiting, a new one would need") as refused:
-        served.batcher.admit(Budget.of(0.9 * needed))
+        served.batcher.admit(Budget.of(0.97 * needed))
     assert refused.value.retry_seconds is not None
     assert 0.15 <= refused.value.retry_seconds < 3 * needed
+    with pytest.raises(Overloaded) as much_later:
+        served.batcher.admit(Budget.of(0.0))
+    assert much_later.value.retry_seconds == pytest.approx(max(0.15, (waiting // 4 + 0.5) * 0.15), rel=0.3)
     for task in tasks[8:]:
         task.cancel()
     await asyncio.sleep(0)
@@ -53,6 +56,43 @@ async def test_a_request_is_refused_if_it_would_wait_longer_than_it_can(waiting:
     served.slow.open.set()
     await asyncio.gather(*tasks[:8])
     served.batcher.admit(Budget.of(0.0))
+
+
+async def one_batch(served: Served, seconds: float) -> None:
+    """A batch that takes so long."""
+    served.slow.open.clear()
+    first, batches = served.ask(1), len(served.slow.batches)
+    await asked(served.slow, batches + 1)
+    await asyncio.sleep(seconds)
+    served.slow.open.set()
+    await first
+
+
+async def test_a_batch_that_takes_longer_is_noticed_at_once() -> None:
+    served = Served(limits=limits(size=4, slots=1))
+    for seconds in (0.0, 0.0, 0.0, 0.3):
+        await one_batch(served, seconds)
+    served.slow.open.clear()
+    last = served.ask(1)
+    await asked(served.slow, 5)
+    with pytest.raises(Overloaded):
+        served.batcher.admit(Budget.of(0.25))
+    served.slow.open.set()
+    await last
+
+
+async def test_batches_that_their_callers_cut_short_are_not_quick_ones() -> None:
+    served = Served(limits=limits(size=4, slots=1))
+    await one_batch(served, 0.3)
+    served.slow.open.clear()
+    for _ in range(20):
+        assert status(await served.ask(1, seconds=0.04), "recall:itemcf") is Status.TIMEOUT
+    last = served.ask(1)
+    await asked(served.slow, 22)
+    with pytest.raises(Overloaded):
+        served.batcher.admit(Budget.of(0.6))
+    served.slow.open.set()
+    await last
 
 
 async def test_the_time_that_a_hanging_process_takes_is_no_load() -> None:

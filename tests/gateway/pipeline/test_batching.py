@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from contextvars import ContextVar
 from dataclasses import replace
 
 import numpy as np
@@ -28,12 +29,16 @@ async def test_a_lone_request_leaves_at_once_and_those_behind_it_leave_together_
     alone = served.ask(1)
     await asked(served.slow, 1)
     behind = [served.ask(item) for item in (2, 3, 4, 5, 6)]
+    answered: list[asyncio.Task[Answer]] = []
+    for task in behind:
+        task.add_done_callback(answered.append)
     await asyncio.sleep(0)
     served.slow.open.set()
     answers = await asyncio.gather(alone, *behind)
     assert [answer.candidates.item_ids.tolist() for answer in answers] == [[2], [3], [4], [5], [6], [7]]
     assert served.sizes == served.slow.batches == [1, 4, 1]
     assert served.rank.batches == [1, 4, 1]
+    assert answered[-1] is behind[-1], "who came last leaves last"
 
 
 async def test_requests_of_the_same_moment_share_a_batch_and_slots_limit_the_batches_in_progress() -> None:
@@ -63,6 +68,53 @@ async def test_one_impatient_caller_is_degraded_in_time_and_costs_the_patient_on
         assert not (await task).degraded
     assert served.sizes == [4], "all of them were in one batch"
     assert served.slow.batches == [4]
+
+
+async def test_who_still_waits_for_a_slot_when_the_time_is_up_is_answered_without_one() -> None:
+    served = Served(limits=limits(size=1, slots=1))
+    served.slow.open.clear()
+    patient = served.ask(1)
+    await asked(served.slow, 1)
+    started = time.perf_counter()
+    waiting, gone = served.ask(2, IMPATIENT), served.ask(3, IMPATIENT)
+    await asyncio.sleep(0)
+    gone.cancel()
+    answer = await waiting
+    assert IMPATIENT <= time.perf_counter() - started < IMPATIENT + 1.0
+    assert answer.candidates.channels == ("fallback",)
+    assert {report.cause for report in answer.stages if report.cause} == {"no time was left to call it"}
+    served.slow.open.set()
+    assert not (await patient).degraded
+    assert (served.sizes, served.slow.batches) == ([1], [1])
+
+
+async def test_what_an_impatient_caller_still_waits_for_does_not_hold_up_the_others() -> None:
+    served = Served()
+    pipeline = replace(served.batcher.pipeline, recall_share=0.05)
+    batcher = Batcher(pipeline, served.limits, observe=served.sizes.append)
+    served.slow.open.clear()
+    served.rank.open.clear()
+    request = Request(History.of([1], [0]), 0, 1)
+    answers = [asyncio.create_task(batcher.answer(request, Budget.of(seconds))) for seconds in (4.0, PATIENT)]
+    await asked(served.rank, 1)
+    served.slow.open.set()
+    started = time.perf_counter()
+    await asked(served.rank, 2)
+    assert time.perf_counter() - started < 1.5, "the first may wait for the ranker for three seconds"
+    served.rank.open.set()
+    assert [(await answer).degraded for answer in answers] == [True, False]
+
+
+async def test_a_batch_is_nobodys_call() -> None:
+    caller, seen = ContextVar("caller", default="nobody"), []
+
+    def refuses(_: RecallQuery) -> None:
+        seen.append(caller.get())
+
+    served = Served(refuses=refuses)
+    caller.set("somebody")
+    await served.ask(1)
+    assert seen == ["nobody"]
 
 
 async def test_an_impatient_caller_is_served_the_blended_order_if_ranking_is_late() -> None:
