@@ -17,7 +17,7 @@ from gateway.pipeline.fallback import Fallback
 from gateway.pipeline.filters import apply_filters
 from gateway.pipeline.merge import FALLBACK, best_first, blended_scores, merge
 from gateway.pipeline.post_ranking import HiddenItemsCut, PostRankingStage, PreferredGenresFirst
-from gateway.pipeline.quality import Quality, reduced
+from gateway.pipeline.quality import Quality, StageQuality, reduced
 from gateway.pipeline.request import Request, RequestContext
 from gateway.pipeline.rerank import Reranker
 from gateway.pipeline.stages import Budget, Outcome, RankSource, RecallSource, Status
@@ -59,7 +59,7 @@ class Pipeline:
     """The part of the remaining budget that a recall channel may use."""
     channel_shares: Mapping[str, float] = field(default_factory=dict)
     """The same for single channels, by name."""
-    rank_share: float = 0.9
+    rank_share: float = 0.8
     """The part of what recall leaves that ranking may use."""
     reranker: Reranker | None = None
     """Re-ranks the best of the ranked or blended list; None: nothing does."""
@@ -134,7 +134,7 @@ class Pipeline:
     async def _after_recall(self, part: Sequence[Work], calls: RecallCalls, group: asyncio.TaskGroup) -> None:
         """Merges, filters, ranks and finishes jobs for which recall is over."""
         if self.quality is not None:
-            self.quality.recall.observe(*part[0].time_used())
+            observe_ended(self.quality.recall, part, list(calls.values()))
         part = each(part, lambda work: self._order(work, calls))
         if self.ranker is not None and self.policy.ranking == "ranked":
             await self._rank(part, self.ranker, group)
@@ -196,7 +196,7 @@ class Pipeline:
 
         async def finish(ready: Sequence[Work]) -> None:
             if self.quality is not None:
-                self.quality.rank.observe(*ready[0].time_used())
+                observe_ended(self.quality.rank, ready, calls)
             self._finish(each(ready, lambda work: _take_scores(work, calls)))
 
         await in_time(part, calls, group, finish)
@@ -210,6 +210,16 @@ class Pipeline:
             work.apply(stage)
         n = work.context.request.count
         work.job.answer.set_result(Answer(work.candidates.take(slice(0, n)), work.scores[:n], tuple(work.stages)))
+
+
+def observe_ended(quality: StageQuality, part: Sequence[Work], calls: Sequence[asyncio.Task[object]]) -> None:
+    """Takes note of calls that have ended, against the time that the most patient request gave them.
+
+    Who continues earlier says how much time there was, not how much was needed.
+    """
+    asked = [work for work in part if work.position >= 0]
+    if asked and all(call.done() for call in calls):
+        quality.observe(*max((work.time_used() for work in asked), key=lambda used: used[1]), len(asked))
 
 
 def _take_scores(work: Work, calls: Sequence[asyncio.Task[list[Outcome[Scores]]]]) -> None:

@@ -31,28 +31,41 @@ class QualityLimits:
 class StageQuality:
     """The share of the policy's candidates that one stage works on, between `floor` and 1."""
 
-    FALL, RISE = 0.8, 1.1
-    """Factors of one change: down faster than up, because what is late is lost."""
+    FALL, RISE = 0.8, 1.25
+    """Factors of one change: from the floor to 1 it takes seven periods without load."""
+    ENOUGH = 20
+    """Requests that a percentile is taken of; where fewer have come in `PATIENCE` periods, there is no load."""
+    PATIENCE = 4
 
     def __init__(self, limits: QualityLimits, clock: Callable[[], float] = time.monotonic) -> None:
-        self.share = 1.0
+        self._share = 1.0
         self._limits = limits
         self._clock = clock
         self._changed = clock()
         self._used: list[float] = []
 
-    def observe(self, seconds: float, allowed: float) -> None:
-        """Takes note of a call that took `seconds` of the `allowed` ones."""
-        self._used.append(seconds / allowed if allowed > 0 else 1.0)
-        now = self._clock()
-        if now - self._changed < self._limits.period_seconds:
+    @property
+    def share(self) -> float:
+        """The share at this moment."""
+        self._decide()
+        return self._share
+
+    def observe(self, seconds: float, allowed: float, requests: int = 1) -> None:
+        """Takes note of calls for so many requests that took `seconds` of the `allowed` ones."""
+        self._used += [seconds / allowed if allowed > 0 else 1.0] * requests
+        self._decide()
+
+    def _decide(self) -> None:
+        periods = int((self._clock() - self._changed) / self._limits.period_seconds)
+        enough = len(self._used) >= self.ENOUGH
+        if periods < (1 if enough else self.PATIENCE):
             return
-        used = float(np.percentile(self._used, 90))
-        self._changed, self._used = now, []
+        used = float(np.percentile(self._used, 90)) if enough else 0.0
+        self._changed, self._used = self._clock(), []
         if used > self._limits.high:
-            self.share = max(self._limits.floor, self.share * self.FALL)
+            self._share = max(self._limits.floor, self._share * self.FALL)
         elif used < self._limits.low:
-            self.share = min(1.0, self.share * self.RISE)
+            self._share = min(1.0, self._share * self.RISE**periods)
 
 
 def reduced(count: int, share: float, *, least: int) -> int:

@@ -65,6 +65,25 @@ async def test_a_channel_of_the_policy_that_is_not_configured_is_a_failed_stage(
         assert len(answer.candidates) == 2
 
 
+class Timed(Fixed):
+    """Remembers how much time its calls were given."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name, [6, 5])
+        self.given = 0.0
+
+    async def fetch(self, queries: Sequence[RecallQuery], timeout: float) -> SourceAnswer[RecallResult]:  # noqa: ASYNC109
+        self.given = timeout
+        return await super().fetch(queries, timeout)
+
+
+async def test_a_channel_has_a_share_of_its_own_where_one_is_named() -> None:
+    sources = [Timed("popularity"), Timed("itemcf"), Timed("vector")]
+    shared = replace(pipeline(sources), channel_shares={"itemcf": 0.1, "vector": 0.9})
+    await shared.run([Request(History.empty(), 0, 2)], Budget.of(100.0))
+    assert [round(source.given, 1) for source in sources] == [50.0, 10.0, 90.0]
+
+
 async def test_similar_items_asks_its_channels_also_where_the_policy_names_none_of_them(tmp_path: Path) -> None:
     popularity_only = policy().model_copy(update={"channels": policy().channels[:1]})
     async with gateway(tmp_path, popularity_only) as world:
