@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recsys.channels import CHANNELS
 from recsys.config import METRICS_PORTS, PORTS, ServerConfig
@@ -116,3 +116,16 @@ class GatewayConfig(ServerConfig):
     min_counted_timeout_seconds: float = Field(
         default=0.05, ge=0, description="timeouts of calls that were given less than this do not count as failures"
     )
+
+    @model_validator(mode="after")
+    def _channels_of_shares(self) -> Self:
+        for name, share in self.channel_shares.items():
+            if name not in self.recall:
+                raise ValueError(f"channel_shares: no channel {name!r} in recall; choose of {', '.join(self.recall)}")
+            if share * self.budget_seconds < self.min_counted_timeout_seconds:
+                raise ValueError(
+                    f"channel_shares: {share:g} of budget_seconds is {share * self.budget_seconds * 1e3:.0f} ms, but "
+                    f"timeouts below min_counted_timeout_seconds, {self.min_counted_timeout_seconds * 1e3:.0f} ms, do "
+                    f"not count: {name} would never be given up; raise the share, or lower that limit"
+                )
+        return self

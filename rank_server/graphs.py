@@ -83,7 +83,7 @@ def open_graph(path: Path, *, judge: Judge = judge_here, examples: Callable[[], 
     try:
         used = np.ascontiguousarray(rows[:, trees.used_columns()])
         difference = _largest_difference(judge(path, rows), compiled.run({"features": used}))
-    except RuntimeError as error:
+    except (RuntimeError, OSError) as error:  # no process could be started, or it ended
         logger.error("%s: compiled trees cannot be compared with ONNX Runtime: %s", path, error)  # noqa: TRY400
         return _run_by_onnx_runtime(path, "compiled trees cannot be compared with it")
     if difference > TOLERANCE:

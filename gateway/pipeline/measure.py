@@ -9,6 +9,7 @@ from gateway.pipeline.stages import StageReport, Status
 from recsys.server.telemetry import Telemetry
 
 _OF_OTHER_PROCESSES = ("recall:", "rank")
+_NOT_ANSWERED = (Status.TIMEOUT, Status.FAILED, Status.SKIPPED)
 _NAMES = {status: status.name.lower() for status in Status}
 
 
@@ -41,6 +42,6 @@ def observe_stages(telemetry: Telemetry, stages: Sequence[StageReport]) -> None:
         telemetry.stage_candidates.labels(name, "out").observe(stage.candidates_out)
         if status is not Status.OK:
             telemetry.degraded.labels(name, _NAMES[status]).inc()
-        if status is not Status.OK or not remote:
+        if not remote or status in _NOT_ANSWERED:
             part = "network" if remote else "compute"
             telemetry.stage_seconds.labels(name, part, _NAMES[status]).observe(stage.microseconds / 1e6)

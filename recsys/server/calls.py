@@ -112,6 +112,8 @@ def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
 
 
 _FOREVER_SECONDS = 1e6
+_RETRY_SECONDS = 0.1
+"""When a caller may try again who was refused because of the calls in flight: by then many of them have ended."""
 
 
 _EARLY_SECONDS = 0.1
@@ -201,7 +203,8 @@ class Calls:
         if self._in_flight >= self._limits.in_flight:
             raise Overloaded(
                 f"{self._limits.in_flight} calls are in flight, no more are admitted; retry later, or raise "
-                "--in-flight-limit"
+                "--in-flight-limit",
+                retry_seconds=_RETRY_SECONDS,
             )
         self._in_flight += 1
         try:

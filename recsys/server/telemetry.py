@@ -112,8 +112,7 @@ class Telemetry:
             ),
             stage_seconds=_Histogram(
                 "recsys_stage_seconds",
-                "Time of a stage, split into queue, compute and network, by status (ok, timeout, failed, skipped, "
-                "refused).",
+                "Time of a stage, split into queue, compute and network, by status (ok, timeout, failed, skipped).",
                 ("stage", "part", "status"),
                 buckets=SECONDS,
                 registry=registry,
@@ -145,7 +144,8 @@ class Telemetry:
             ),
             degraded=_Counter(
                 "recsys_degraded",
-                "Stages that did not do all of their work, by stage and cause (timeout, failed, skipped, refused).",
+                "Stages that did not do all of their work, by stage and cause (timeout, failed, skipped, refused, "
+                "reduced).",
                 ("stage", "cause"),
                 registry=registry,
             ),

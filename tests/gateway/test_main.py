@@ -127,6 +127,8 @@ def no_database(folder: Path, taken: int) -> tuple[str, ...]:
         (lambda folder, taken: ("--hidden-items", str(folder / "absent.txt")), "no file of hidden items"),
         (lambda folder, taken: ("--rank", "nowhere"), "rank: "),
         (lambda folder, taken: ("--budget-seconds", "soon"), "budget_seconds"),
+        (lambda folder, taken: ("--channel-shares", "itmcf=0.5"), "no channel 'itmcf' in recall"),
+        (lambda folder, taken: ("--channel-shares", "itemcf=0.1"), "would never be given up"),
         (lambda folder, taken: ("--no-such-flag", "1"), "no-such-flag"),
         (lambda folder, taken: ("--shared-port", str(taken)), "set --shared-port"),
     ],
@@ -185,10 +187,10 @@ class Worker:
 
 
 def test_two_gateways_lose_nothing_acknowledged_when_they_are_killed_at_random_moments(tmp_path: Path) -> None:
-    """600 events in requests of 1 to 20, sent to one or the other until acknowledged; then the other one knows."""
+    """1,000 events in requests of 1 to 20, sent to one or the other until acknowledged; then the other one knows."""
     rng = random.Random(7)
     write_bundle(tmp_path / "bundles", "v1", policy=policy())
-    pending, acknowledged, kills = [f"visitor-{n}" for n in range(600)], [], 0
+    pending, acknowledged, kills = [f"visitor-{n}" for n in range(1_000)], [], 0
     workers = [Worker(tmp_path, rng) for _ in range(2)]
     assert workers[0].shows("visitor-0") == workers[1].shows("visitor-0") == [3, 1, 2]
     while pending:
@@ -208,7 +210,7 @@ def test_two_gateways_lose_nothing_acknowledged_when_they_are_killed_at_random_m
     found = [user for (user,) in connection.execute("SELECT user_key FROM events ORDER BY row_id")]
     connection.close()
     assert sorted(found) == sorted(acknowledged)
-    assert len(found) == len(set(found)) == 600
+    assert len(found) == len(set(found)) == 1_000
 
 
 def events_request(users: list[str]) -> recommend_pb2.RecordEventsRequest:
