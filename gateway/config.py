@@ -50,6 +50,12 @@ class GatewayConfig(ServerConfig):
     max_message_mib: int = Field(
         default=4, ge=1, le=1024, description="largest message that is accepted from clients, in MiB"
     )
+    streams_per_connection: int = Field(
+        default=32,
+        ge=1,
+        description="calls in flight on one connection; gRPC clients hold back further ones, others have them reset "
+        "with REFUSED_STREAM. Few enough that one caller does not fill the queue, enough for a full batch",
+    )
     recall: dict[str, Addresses] = Field(
         default={name: _local(name) for name in CHANNELS},
         description="where each recall channel listens: NAME=HOST:PORT, separated by commas, or several processes of a "
@@ -83,9 +89,9 @@ class GatewayConfig(ServerConfig):
         "with a smaller share costs the others no time",
     )
     rank_share: float = Field(default=0.8, gt=0, lt=1, description="share of the remaining budget that ranking may use")
-    batch_size: int = Field(default=16, ge=1, le=256, description="most requests that are sent on in one batch")
+    batch_size: int = Field(default=32, ge=1, le=256, description="most requests that are sent on in one batch")
     batches_in_flight: int = Field(
-        default=2, ge=1, description="batches in progress at a time; further requests wait for the next one"
+        default=1, ge=1, description="batches in progress at a time; further requests wait for the next one"
     )
     adaptive_quality: bool = Field(
         default=False,

@@ -191,6 +191,12 @@ class ServerConfig(TypedConfig):
     in_flight_limit: int = Field(
         default=256, ge=1, description="calls in flight at a time; more are refused with RESOURCE_EXHAUSTED"
     )
+    streams_per_connection: int = Field(
+        default=256,
+        ge=1,
+        description="calls in flight on one connection; gRPC clients hold back further ones, others have them reset "
+        "with REFUSED_STREAM",
+    )
     max_message_mib: int = Field(
         default=64,
         ge=1,
@@ -226,7 +232,8 @@ class ServerConfig(TypedConfig):
         default=100,
         ge=1,
         description="of ordinary calls, the first 10 in a second are logged, and 1 in this many of the others, chosen "
-        "by request id: the same requests in all processes; slow, failed and degraded calls always are; 1 logs all",
+        "by request id: the same requests in all processes; refused, late and cancelled calls count as ordinary; slow, "
+        "failed and degraded ones always are; 1 logs all",
     )
     log_format: LogFormat = Field(default="json", description="json: one object per line; text: for people")
 

@@ -14,7 +14,7 @@ _MAX_WINDOW = (1 << 31) - 1
 
 DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE = 0, 1, 3, 4, 6, 7, 8
 END_STREAM, ACK, END_HEADERS = 1, 1, 4
-_CANCEL = (8).to_bytes(4, "big")
+_REFUSED_STREAM, _CANCEL = (7).to_bytes(4, "big"), (8).to_bytes(4, "big")
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:
@@ -131,7 +131,9 @@ class GrpcConnection:
                 self._socket.sendall(frame(SETTINGS, ACK, 0, b""))
             elif kind == PING and not flags & ACK:
                 self._socket.sendall(frame(PING, ACK, 0, payload))
-            elif stream in self._requests and (kind == RST_STREAM or (flags & END_STREAM and kind in (DATA, HEADERS))):
+            elif kind == RST_STREAM and stream in self._requests:
+                ended.append(self._reset(stream, payload))
+            elif stream in self._requests and flags & END_STREAM and kind in (DATA, HEADERS):
                 ended.append(self._end(stream, payload if kind == HEADERS else b""))
         if not data:
             ended += [self._end(stream, b"") for stream in list(self._requests)]
@@ -146,6 +148,12 @@ class GrpcConnection:
             request.outcome = OK if without_request_id(body[5:]) == expected else DEGRADED
         else:
             request.outcome = _OF_STATUS.get(status, FAILED)
+        return self._client.ended(request)
+
+    def _reset(self, stream: int, code: bytes) -> Sent:
+        request = self._requests.pop(stream)
+        self._bodies.pop(stream, None)
+        request.outcome = REFUSED if code == _REFUSED_STREAM else FAILED
         return self._client.ended(request)
 
 

@@ -34,10 +34,10 @@ longer before hundreds of requests wait; that it has fallen may be learned slowl
 class BatchLimits:
     """How many requests are in one pipeline at a time."""
 
-    size: int = 16
+    size: int = 32
     """Most requests in a batch."""
-    slots: int = 2
-    """Most batches at a time: while the other processes compute one, the gateway works on the next."""
+    slots: int = 1
+    """Most batches at a time. One makes larger batches than two, and costs less; with more cores, two may use them better."""
     least_patience_seconds: float = 0.1
     """No batch is taken for stuck before: a full one on a slow machine takes nearly as long."""
 
