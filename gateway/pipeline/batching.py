@@ -37,7 +37,7 @@ class BatchLimits:
     size: int = 32
     """Most requests in a batch."""
     slots: int = 1
-    """Most batches at a time. One makes larger batches than two, and costs less; with more cores, two may use them better."""
+    """Most batches at a time. One makes larger batches than two, which cost less; with more cores two may be better."""
     least_patience_seconds: float = 0.1
     """No batch is taken for stuck before: a full one on a slow machine takes nearly as long."""
 
