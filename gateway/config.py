@@ -50,12 +50,6 @@ class GatewayConfig(ServerConfig):
     max_message_mib: int = Field(
         default=4, ge=1, le=1024, description="largest message that is accepted from clients, in MiB"
     )
-    streams_per_connection: int = Field(
-        default=32,
-        ge=1,
-        description="calls in flight on one connection; gRPC clients hold back further ones, others have them reset "
-        "with REFUSED_STREAM. Few enough that one caller does not fill the queue, enough for a full batch",
-    )
     recall: dict[str, Addresses] = Field(
         default={name: _local(name) for name in CHANNELS},
         description="where each recall channel listens: NAME=HOST:PORT, separated by commas, or several processes of a "

@@ -191,12 +191,6 @@ class ServerConfig(TypedConfig):
     in_flight_limit: int = Field(
         default=256, ge=1, description="calls in flight at a time; more are refused with RESOURCE_EXHAUSTED"
     )
-    streams_per_connection: int = Field(
-        default=256,
-        ge=1,
-        description="calls in flight on one connection; gRPC clients hold back further ones, others have them reset "
-        "with REFUSED_STREAM",
-    )
     max_message_mib: int = Field(
         default=64,
         ge=1,

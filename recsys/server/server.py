@@ -87,8 +87,6 @@ class Server:
         options = (
             *_OPTIONS,
             ("grpc.so_reuseport", int(shared)),  # otherwise a second process would bind the same port without an error
-            # beyond it clients wait; streams of those that do not are reset, which costs next to nothing
-            ("grpc.max_concurrent_streams", self._config.streams_per_connection),
             # gRPC answers a larger one with RESOURCE_EXHAUSTED and both sizes
             ("grpc.max_receive_message_length", self._config.max_message_mib << 20),
         )

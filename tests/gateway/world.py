@@ -58,8 +58,6 @@ class World:
     hidden: HiddenItems
     telemetry: Telemetry
     clock: Clock
-    target: str
-    """HOST:PORT of the gateway."""
 
     def publish(self, version: str, policy: ServingPolicy, *, watermarks: Mapping[str, int] | None = None) -> None:
         """Publishes a bundle, loads it, and lets the rollout look at it."""
@@ -146,7 +144,6 @@ async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings:
             hidden,
             telemetry,
             clock,
-            f"127.0.0.1:{port}",
         )
         if bundle is not None:
             world.publish("v1", bundle)

@@ -10,24 +10,12 @@ import pytest
 
 from gateway.pipeline.stages import Budget
 from recsys.server.calls import REQUEST_ID_KEY, RETRY_KEY
-from recsys.v1 import recommend_pb2, recommend_pb2_grpc
+from recsys.v1 import recommend_pb2
 from tests.gateway.toy import policy
 from tests.gateway.world import gateway, recommend
 from tests.waiting import soon
 
 SLOW_SECONDS = 0.4
-
-
-async def test_one_connection_has_so_many_calls_in_flight_and_another_one_its_own(tmp_path: Path) -> None:
-    async with gateway(tmp_path, policy(), streams_per_connection=2, batch_size=1) as world:
-        world.processes["rank"].delay = SLOW_SECONDS
-        many = [asyncio.create_task(recommend(world, user_id=4)) for _ in range(5)]
-        await soon(lambda: world.metric("recsys_rpc_in_flight") == 2, "two have arrived")
-        async with grpc.aio.insecure_channel(world.target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-            other = recommend_pb2_grpc.RecommendationServiceStub(channel)
-            await other.Recommend(recommend_pb2.RecommendRequest(user_id=4), timeout=30)
-        assert sum(task.done() for task in many) <= 3, "it waited behind two of them, not behind five"
-        assert len(await asyncio.gather(*many)) == 5
 
 
 async def test_what_cannot_be_answered_in_time_is_refused_and_the_rest_is_whole(tmp_path: Path) -> None:

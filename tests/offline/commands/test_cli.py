@@ -142,7 +142,7 @@ def test_a_real_process_prints_its_configuration_and_fails_without_a_traceback(t
     arguments = ["ingest", "--dataset", "ml-1m", *places, "--seed", "42", "--itemcf.n-neighbours", "77"]
     done = subprocess.run([sys.executable, "-m", "offline", *arguments], check=False, capture_output=True, text=True)
     assert done.returncode == 2
-    assert f" offline ingest\n  config=None dataset=ml-1m rows=1000000 data_dir={absent} " in done.stderr
+    assert f" offline ingest\n  config=None dataset=ml-1m data_dir={absent} " in done.stderr
     assert " seed=42 events=False " in done.stderr
     (itemcf,) = [line for line in done.stderr.splitlines() if line.startswith("  [itemcf] ")]
     assert " n_neighbours=77 " in itemcf
