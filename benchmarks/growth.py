@@ -74,7 +74,7 @@ class Worker:
 
 def store_of(bundle: Bundle, items: int, root: Path, seed: int) -> Path:
     """The store of the bundle with so many items; it is made where there is none yet."""
-    store = BundleStore(root / f"{bundle.manifest.version}-{items}-{seed}")
+    store = BundleStore(root / f"{bundle.folder.name}-{items}-{seed}")
     if not store.versions():
         store.root.mkdir(parents=True, exist_ok=True)
         started = time.process_time()
@@ -136,7 +136,7 @@ def main() -> None:
         "command": f"python benchmarks/growth.py --bundles data/{bundle.manifest.dataset}/bundles/production "
         f"--root path/to/new-folder --items {options.items} --rounds {options.rounds}",
         "dataset": bundle.manifest.dataset,
-        "bundle": bundle.manifest.version,
+        "bundle": bundle.folder.name,
         "commit": commit_of(CHECKOUT),
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": machine(),
