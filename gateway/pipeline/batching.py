@@ -88,7 +88,8 @@ class Batcher:
         """
         loop = asyncio.get_running_loop()
         job = Job(request, budget, loop.create_future())
-        late = None if self._free > 0 else loop.call_later(max(0.0, budget.remaining()), self._time_is_up, job)
+        leaves_now = len(self._waiting) < self._free * self._limits.size
+        late = None if leaves_now else loop.call_later(max(0.0, budget.remaining()), self._time_is_up, job)
         self._waiting.append(job)
         if len(self._waiting) == 1:
             loop.call_soon(self._leave)  # with the others that arrive in this turn of the loop
@@ -178,7 +179,6 @@ def _ended_so(batch: Sequence[Job], *statuses: Status) -> bool:
     """Whether some stage of some answer did, or something unexpected happened."""
     answers = [job.answer for job in batch if not job.answer.cancelled()]
     return any(
-        answer.exception() is not None
-        or (answer.result().degraded and any(stage.status in statuses for stage in answer.result().stages))
+        answer.exception() is not None or any(stage.status in statuses for stage in answer.result().stages)
         for answer in answers
     )

@@ -88,6 +88,16 @@ async def test_who_still_waits_for_a_slot_when_the_time_is_up_is_answered_withou
     assert (served.sizes, served.slow.batches) == ([1], [1])
 
 
+async def test_who_finds_a_slot_free_that_others_take_is_answered_in_time_too() -> None:
+    served = Served(limits=limits(size=1, slots=1))
+    served.slow.open.clear()
+    patient, waiting = served.ask(1), served.ask(2, IMPATIENT)
+    async with asyncio.timeout(IMPATIENT + 1.0):
+        assert (await waiting).candidates.channels == ("fallback",)
+    served.slow.open.set()
+    assert not (await patient).degraded
+
+
 async def test_what_an_impatient_caller_still_waits_for_does_not_hold_up_the_others() -> None:
     served = Served()
     pipeline = replace(served.batcher.pipeline, recall_share=0.05)
