@@ -112,12 +112,7 @@ def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
 
 
 _FOREVER_SECONDS = 1e6
-_OF_MANY = (
-    grpc.StatusCode.OK,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-)
+_OF_MANY = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 """How a call ends that is one of thousands when it does: a line for each would take the time that is missing."""
 _RETRY_SECONDS = 0.1
 """When a caller may try again who was refused because of the calls in flight: by then many of them have ended."""
@@ -232,7 +227,7 @@ class Calls:
     def _report(self, call: _Call) -> None:
         self._seconds.labels(call.method, call.code.name).observe(call.seconds)
         level = self._level(call)
-        if logger.isEnabledFor(level) and (level == logging.DEBUG or self._is_chosen(call)):
+        if logger.isEnabledFor(level) and (level == logging.DEBUG or self._is_chosen(call, level)):
             line = {"method": call.method, "code": call.code.name, "milliseconds": round(call.seconds * 1e3, 3)}
             logger.log(level, call.details or "answered", extra={"facts": line | call.facts})
 
@@ -241,7 +236,7 @@ class Calls:
             return logging.WARNING
         return logging.DEBUG if call.method.endswith("/Status") else logging.INFO
 
-    def _is_chosen(self, call: _Call) -> bool:
+    def _is_chosen(self, call: _Call, level: int) -> bool:
         """Whether a call leaves a line. All do that failed, were slow or are degraded; of the others, and of those that
         ended as calls do under overload, a sample.
 
@@ -249,7 +244,7 @@ class Calls:
         """
         if self._limits.log_sample == 1 or DEGRADED in call.facts or self._is_one_of_few(int(call.started)):
             return True
-        if call.code not in _OF_MANY or (call.code is grpc.StatusCode.OK and call.seconds > self._limits.slow_seconds):
+        if level == logging.WARNING and call.code not in _OF_MANY:
             return True
         ids = cast("Iterable[str]", call.facts.get(REQUEST_IDS) or (request_id_of_call.get(),))
         return any(zlib.crc32(request_id.encode()) % self._limits.log_sample == 0 for request_id in ids)

@@ -68,17 +68,22 @@ async def one_batch(served: Served, seconds: float) -> None:
     await first
 
 
+async def refuses(served: Served, budget: Budget) -> None:
+    """While a batch is in progress, who has so much time is refused."""
+    served.slow.open.clear()
+    last, batches = served.ask(1), len(served.slow.batches)
+    await asked(served.slow, batches + 1)
+    with pytest.raises(Overloaded):
+        served.batcher.admit(budget)
+    served.slow.open.set()
+    await last
+
+
 async def test_a_batch_that_takes_longer_is_noticed_at_once() -> None:
     served = Served(limits=limits(size=4, slots=1))
     for seconds in (0.0, 0.0, 0.0, 0.3):
         await one_batch(served, seconds)
-    served.slow.open.clear()
-    last = served.ask(1)
-    await asked(served.slow, 5)
-    with pytest.raises(Overloaded):
-        served.batcher.admit(Budget.of(0.25))
-    served.slow.open.set()
-    await last
+    await refuses(served, Budget.of(0.25))
 
 
 async def test_batches_that_their_callers_cut_short_are_not_quick_ones() -> None:
@@ -87,12 +92,7 @@ async def test_batches_that_their_callers_cut_short_are_not_quick_ones() -> None
     served.slow.open.clear()
     for _ in range(20):
         assert status(await served.ask(1, seconds=0.04), "recall:itemcf") is Status.TIMEOUT
-    last = served.ask(1)
-    await asked(served.slow, 22)
-    with pytest.raises(Overloaded):
-        served.batcher.admit(Budget.of(0.6))
-    served.slow.open.set()
-    await last
+    await refuses(served, Budget.of(0.6))
 
 
 async def test_the_time_that_a_hanging_process_takes_is_no_load() -> None:
