@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from enlarge import enlarge, local_dimension
+from copies import local_dimension
+from enlarge import enlarge
 from race.figures import Spread
 from race.report import table as markdown
 from race.servers import CHECKOUT

@@ -6,7 +6,7 @@ import growth
 import large
 import numpy as np
 import pytest
-from enlarge import Copies
+from copies import Copies
 
 FAMILIES = 5
 
