@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-import grpc
-
 from gateway import background
 from gateway.api.servicer import GatewayServicer
 from gateway.backends.backends import Backend, RankBackend, RecallBackend
@@ -22,11 +20,9 @@ from gateway.serving import Serving, ServingFactory
 from recsys.bundle import Bundle, BundleStore
 from recsys.server.server import Process, Service, run
 from recsys.server.versions import Versions
-from recsys.v1 import recommend_pb2_grpc
 
 PROGRAM = "gateway"
 ROLE = "gateway"
-SERVICE = "recsys.v1.RecommendationService"
 
 _TICK_SECONDS = 0.25
 """How often the gateway checks whether it may move to the next bundle, and whether the hidden items have changed."""
@@ -59,11 +55,7 @@ async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
         telemetry=process.telemetry,
         own_status=versions.status,
     )
-
-    def register(server: grpc.aio.Server) -> None:
-        recommend_pb2_grpc.add_RecommendationServiceServicer_to_server(servicer, server)
-
-    return [Service(SERVICE, register)]
+    return [servicer.service()]
 
 
 def _open_files(config: GatewayConfig, process: Process) -> tuple[EventRecorder, AnswerLog]:

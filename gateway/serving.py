@@ -30,6 +30,10 @@ class Serving:
     similar: Batcher
     """Queries the item-to-item channels and serves the blended order: no validation has chosen a policy for it."""
 
+    def batcher(self, method: str) -> Batcher | None:
+        """What answers calls of a method (Service/Method); None if nothing is batched for it."""
+        return {"Recommend": self.recommend, "SimilarItems": self.similar}.get(method.rpartition("/")[2])
+
     @property
     def version(self) -> str:
         """The bundle version."""

@@ -25,6 +25,7 @@ from gateway.rollout import Rollout
 from gateway.serving import Serving
 from recsys.errors import InvalidRequest, NotFound, Overloaded
 from recsys.server.calls import after_answer, new_request_id, note, remaining_seconds
+from recsys.server.server import Service
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
 
@@ -44,6 +45,14 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
     own_status: Callable[[], types_pb2.ServingStatus]
     clock: Callable[[], float] = time.time
     new_request_id: Callable[[], str] = new_request_id
+
+    def service(self) -> Service:
+        """These methods, as a server takes them."""
+
+        def register(server: grpc.aio.Server) -> None:
+            recommend_pb2_grpc.add_RecommendationServiceServicer_to_server(self, server)
+
+        return Service("recsys.v1.RecommendationService", register, self.refusal)
 
     async def Recommend(  # noqa: N802 - gRPC's name
         self, request: recommend_pb2.RecommendRequest, context: Context
@@ -109,6 +118,15 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         status = self.own_status()
         status.active_version = self.rollout.active.version if self.rollout.active is not None else ""
         return recommend_pb2.StatusResponse(gateway=status, backends=backends)
+
+    def refusal(self, method: str) -> Overloaded | None:
+        """Why a call of `method` would be refused even if its caller allowed all the time that an answer may take."""
+        active = self.rollout.active
+        batcher = None if active is None else active.batcher(method)
+        error = None if batcher is None else batcher.refusal(self.config.budget_seconds)
+        if error is not None:
+            self.telemetry.requests.labels("refused").inc()
+        return error
 
     def _budget(self, context: Context) -> Budget:
         """The time that the gateway takes for an answer: its own budget, or what the caller's deadline leaves."""

@@ -57,26 +57,29 @@ class Batcher:
         """Moving average of the time that a batch takes: quick to rise, slow to fall."""
 
     def admit(self, budget: Budget) -> None:
-        """Refuses a request that would probably not be answered in full within `budget`.
+        """Raises Overloaded if there is a `refusal` of a request with this budget."""
+        if error := self.refusal(budget.remaining()):
+            raise error
+
+    def refusal(self, seconds: float) -> Overloaded | None:
+        """Why a request would probably not be answered in full within `seconds`, and when it would have been admitted.
 
         With n requests waiting, one that joins them leaves in batch n // size + 1, and a batch leaves every
         `usual seconds / slots`, the first after half of that on average. Then it needs the time of a batch,
         and as much again, since recall may use only a share of what is left.
-
-        Raises:
-            Overloaded: says after which time the request would have been admitted.
         """
         if self._free > 0:
-            return
+            return None
         between = self._usual_seconds / self._limits.slots
         wait = (len(self._waiting) // self._limits.size + 0.5) * between
-        needed, left = wait + 2 * self._usual_seconds, budget.remaining()
-        if needed > left:
-            raise Overloaded(
-                f"{len(self._waiting)} requests are waiting, a new one would need {needed * 1e3:.0f} ms, its budget is "
-                f"{left * 1e3:.0f} ms; retry later, or send fewer requests",
-                retry_seconds=max(between, min(wait, needed - left)),
-            )
+        needed = wait + 2 * self._usual_seconds
+        if needed <= seconds:
+            return None
+        return Overloaded(
+            f"{len(self._waiting)} requests are waiting, a new one would need {needed * 1e3:.0f} ms, its budget is "
+            f"{seconds * 1e3:.0f} ms; retry later, or send fewer requests",
+            retry_seconds=max(between, min(wait, needed - seconds)),
+        )
 
     async def answer(self, request: Request, budget: Budget) -> Answer:
         """The pipeline's answer. A caller who goes away costs the others nothing.

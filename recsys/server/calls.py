@@ -45,6 +45,14 @@ REQUEST_IDS = "request_ids"
 
 Behavior = Callable[[Any, aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
+Refusal = Callable[[str], Overloaded | None]
+"""Why a call of a method (Service/Method) cannot be answered now, whatever time its caller allows; None if it can."""
+
+
+def admit_all(method: str) -> None:
+    """The `Refusal` of a service that admits every call."""
+    del method
+
 
 class _Call:
     """A call in progress, and how it ended."""
@@ -112,6 +120,7 @@ def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
 
 
 _FOREVER_SECONDS = 1e6
+_STATUS = "/Status"
 _OF_MANY = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 """How a call ends that is one of thousands when it does: a line for each would take the time that is missing."""
 _RETRY_SECONDS = 0.1
@@ -152,9 +161,43 @@ class Calls:
         self._second, self._lines = 0, 0
         telemetry.rpc_in_flight.set_function(lambda: self._in_flight)
 
-    def surround(self, service: grpc.GenericRpcHandler[Any, Any]) -> grpc.GenericRpcHandler[Any, Any]:
-        """The same service, with each unary method wrapped once."""
-        return _Surrounded(service, self._surrounded)
+    def surround(
+        self, service: grpc.GenericRpcHandler[Any, Any], refusal: Refusal = admit_all
+    ) -> grpc.GenericRpcHandler[Any, Any]:
+        """The same service, with each unary method wrapped once. `refusal` is asked before a call's message is read."""
+        return _Surrounded(service, self._surrounded, partial(self._refused, refusal))
+
+    def _refused(self, refusal: Refusal, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """What refuses a call without reading its message, if there is a reason to.
+
+        Far above the load that a process sustains nearly all calls are refused: what that costs, the others lack.
+        """
+        call = _Call(details.method.removeprefix(OUR_PACKAGE), None)
+        error = self._too_many(call.method) or refusal(call.method)
+        if error is None:
+            return None
+        call.code, call.details = code_of(error), str(error)
+        request_id = _request_id(details.invocation_metadata)
+        request_id_of_call.set(request_id)
+        self._report(call)
+        trailers = _trailers(request_id, error.retry_seconds)
+
+        async def refuse(messages: object, context: aio.ServicerContext[Any, Any]) -> None:
+            del messages
+            context.set_code(call.code)
+            context.set_details(call.details)
+            context.set_trailing_metadata(trailers)
+
+        return grpc.stream_unary_rpc_method_handler(refuse)
+
+    def _too_many(self, method: str) -> Overloaded | None:
+        if self._in_flight < self._limits.in_flight or method.endswith(_STATUS):
+            return None
+        return Overloaded(
+            f"{self._limits.in_flight} calls are in flight, no more are admitted; retry later, or raise "
+            "--in-flight-limit",
+            retry_seconds=_RETRY_SECONDS,
+        )
 
     def _surrounded(self, method: str, handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[Any, Any]:
         if handler.unary_unary is None:
@@ -167,7 +210,10 @@ class Calls:
 
     def _wrap(self, method: str, behavior: Behavior) -> Behavior:
         async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-            call, request_id = _Call(method, remaining_seconds(context)), _request_id(request, context)
+            call, request_id = (
+                _Call(method, remaining_seconds(context)),
+                _request_id(context.invocation_metadata(), request),
+            )
             request_id_of_call.set(request_id)
             _current.set(call)
             retry_seconds: float | None = None
@@ -200,14 +246,10 @@ class Calls:
         left = remaining_seconds(context)
         if left is not None and left <= 0:
             raise DeadlinePassed("the deadline had passed when the call was taken up; allow it more time")
-        if method.endswith("/Status"):
+        if method.endswith(_STATUS):
             return await behavior(request, context)
-        if self._in_flight >= self._limits.in_flight:
-            raise Overloaded(
-                f"{self._limits.in_flight} calls are in flight, no more are admitted; retry later, or raise "
-                "--in-flight-limit",
-                retry_seconds=_RETRY_SECONDS,
-            )
+        if error := self._too_many(method):  # others have come in since its message was read
+            raise error
         self._in_flight += 1
         try:
             return await behavior(request, context)
@@ -234,7 +276,7 @@ class Calls:
     def _level(self, call: _Call) -> int:
         if call.code is not grpc.StatusCode.OK or call.seconds > self._limits.slow_seconds:
             return logging.WARNING
-        return logging.DEBUG if call.method.endswith("/Status") else logging.INFO
+        return logging.DEBUG if call.method.endswith(_STATUS) else logging.INFO
 
     def _is_chosen(self, call: _Call, level: int) -> bool:
         """Whether a call leaves a line. All do that failed, were slow or are degraded; of the others, and of those that
@@ -263,8 +305,9 @@ class _Surrounded(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         self,
         service: grpc.GenericRpcHandler[Any, Any],
         wrap: Callable[[str, grpc.RpcMethodHandler[Any, Any]], grpc.RpcMethodHandler[Any, Any]],
+        refused: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
     ) -> None:
-        self._service, self._wrap = service, wrap
+        self._service, self._wrap, self._refused = service, wrap, refused
         self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
@@ -272,12 +315,12 @@ class _Surrounded(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         known = self._wrapped.get(details.method)
         if known is None and (handler := self._service.service(details)) is not None:
             known = self._wrapped[details.method] = self._wrap(details.method, handler)
-        return known
+        return known if known is None else self._refused(details) or known
 
 
-def _request_id(request: Any, context: aio.ServicerContext[Any, Any]) -> str:
+def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None, request: Any = None) -> str:
     """The caller's id, from the metadata or from the message; otherwise a new one."""
-    for key, value in context.invocation_metadata() or ():
+    for key, value in metadata or ():
         if key == REQUEST_ID_KEY and isinstance(value, str) and value:
             return value[:MAX_REQUEST_ID]
     return getattr(request, "request_id", "")[:MAX_REQUEST_ID] or new_request_id()

@@ -27,7 +27,7 @@ from recsys.config import ServerConfig
 from recsys.errors import CannotStart, RecsysError
 from recsys.logs import write_logs
 from recsys.server import collector
-from recsys.server.calls import CallLimits, Calls
+from recsys.server.calls import CallLimits, Calls, Refusal, admit_all
 from recsys.server.reflection import reflect
 from recsys.server.telemetry import Telemetry
 
@@ -46,6 +46,12 @@ _OPTIONS = (
 )
 
 
+_LISTENERS = 8
+"""Of each port. grpc.aio takes up the calls of a listener one after another, each by way of another thread: 3,000 a
+second at most, even while there is time for more and all that is to be done is to refuse them.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """One gRPC service of a process."""
@@ -54,16 +60,18 @@ class Service:
     """Full name, e.g. `recsys.v1.RecallService`."""
     register: Callable[[aio.Server], None]
     """Adds the servicer to a server."""
+    refusal: Refusal = admit_all
+    """Is asked before the message of a call is read."""
 
 
 class _Surrounding:
     """Stands for a server while our services are added to it: their handlers pass through `Calls` on the way."""
 
-    def __init__(self, server: aio.Server, calls: Calls) -> None:
-        self._server, self._calls = server, calls
+    def __init__(self, server: aio.Server, calls: Calls, refusal: Refusal) -> None:
+        self._server, self._calls, self._refusal = server, calls, refusal
 
     def add_generic_rpc_handlers(self, services: Sequence[grpc.GenericRpcHandler[Any, Any]]) -> None:
-        self._server.add_generic_rpc_handlers([self._calls.surround(service) for service in services])
+        self._server.add_generic_rpc_handlers([self._calls.surround(service, self._refusal) for service in services])
 
     def add_registered_method_handlers(self, name: str, handlers: Mapping[str, object]) -> None:
         """Nothing: these would be a second way to the same methods. grpc.aio has none either."""
@@ -79,20 +87,20 @@ class Server:
         self._calls = Calls(telemetry, limits)
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # set under a version check
         self._names = ("", *(service.name for service in services))
-        self._own = self._listener(shared=False)
-        self._shared: aio.Server | None = None
-        """Of the shared port; None until the process can serve."""
+        self._own = [self._listener() for _ in range(_LISTENERS)]
+        self._shared: list[aio.Server] = []
+        """Of the shared port; none until the process can serve."""
 
-    def _listener(self, *, shared: bool) -> aio.Server:
+    def _listener(self) -> aio.Server:
         options = (
             *_OPTIONS,
-            ("grpc.so_reuseport", int(shared)),  # otherwise a second process would bind the same port without an error
+            ("grpc.so_reuseport", 1),
             # gRPC answers a larger one with RESOURCE_EXHAUSTED and both sizes
             ("grpc.max_receive_message_length", self._config.max_message_mib << 20),
         )
         server = aio.server(options=options)
         for service in self._services:  # before the others: gRPC asks each service for a method in this order
-            service.register(cast("aio.Server", _Surrounding(server, self._calls)))
+            service.register(cast("aio.Server", _Surrounding(server, self._calls, service.refusal)))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflect(server, (*self._names[1:], health.SERVICE_NAME))
         return server
@@ -104,24 +112,32 @@ class Server:
             CannotStart: a port is in use, or the host is not an address of this machine.
         """
         if self._config.shared_port is not None:
-            self._check_shared_port(self._config.shared_port)
+            self._check(self._config.shared_port, "--shared-port", socket.SO_REUSEPORT)
+        if self._config.port:
+            self._check(self._config.port, "--port", socket.SO_REUSEADDR)
         return self._bind(self._own, self._config.port, "--port")
 
-    def _check_shared_port(self, port: int) -> None:
-        """Raises CannotStart if another process has the port for itself. It is joined only when there is a bundle."""
+    def _check(self, port: int, flag: str, allowed: int) -> None:
+        """Raises CannotStart if another process has the port: SO_REUSEPORT would share it without an error.
+
+        `allowed`: SO_REUSEPORT for a port that processes share, otherwise SO_REUSEADDR.
+        """
         try:
             family, *_, address = socket.getaddrinfo(self._config.host.strip("[]"), port, type=socket.SOCK_STREAM)[0]
             with socket.socket(family) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                probe.setsockopt(socket.SOL_SOCKET, allowed, 1)
                 probe.bind(address)
         except OSError:
-            raise self._taken(port, "--shared-port") from None
+            raise self._taken(port, flag) from None
 
-    def _bind(self, server: aio.Server, port: int, flag: str) -> int:
+    def _bind(self, listeners: Sequence[aio.Server], port: int, flag: str) -> int:
+        """Binds all to one port and returns it; 0 picks a free one."""
         try:
-            return server.add_insecure_port(f"{self._config.host}:{port}")
+            for listener in listeners:
+                port = listener.add_insecure_port(f"{self._config.host}:{port}")
         except RuntimeError:
             raise self._taken(port, flag) from None
+        return port
 
     def _taken(self, port: int, flag: str) -> CannotStart:
         return CannotStart(
@@ -132,7 +148,7 @@ class Server:
     async def start(self) -> None:
         """Accepts calls on the port that `bind` returned, NOT_SERVING at first."""
         await self.set_serving(serving=False)
-        await self._own.start()
+        await _started(self._own)
 
     async def set_serving(self, *, serving: bool) -> None:
         """Sets what health reports, for the process and for each of its services. The first True joins a shared port.
@@ -143,16 +159,20 @@ class Server:
         kind = health_pb2.HealthCheckResponse
         for name in self._names:
             await self._health.set(name, kind.SERVING if serving else kind.NOT_SERVING)
-        if serving and self._shared is None and self._config.shared_port is not None:
-            self._shared = self._listener(shared=True)
+        if serving and not self._shared and self._config.shared_port is not None:
+            self._shared = [self._listener() for _ in range(_LISTENERS)]
             self._bind(self._shared, self._config.shared_port, "--shared-port")
-            await self._shared.start()
+            await _started(self._shared)
 
     async def drain(self, grace_seconds: float) -> None:
         """Reports NOT_SERVING from now on, refuses new calls, and gives those in flight `grace_seconds` to finish."""
         await self._health.enter_graceful_shutdown()
-        listeners = (self._own, self._shared)
-        await asyncio.gather(*(listener.stop(grace_seconds) for listener in listeners if listener is not None))
+        await asyncio.gather(*(listener.stop(grace_seconds) for listener in (*self._own, *self._shared)))
+
+
+async def _started(listeners: Sequence[aio.Server]) -> None:
+    for listener in listeners:
+        await listener.start()
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from gateway.rollout import Rollout
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import ServingPolicy
 from recsys.errors import BundleMissing
-from recsys.server.server import Server, Service
+from recsys.server.server import Server
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
 from tests.gateway.toy import CHANNELS, Clock, FakeProcess, running, write_bundle
@@ -58,6 +58,7 @@ class World:
     hidden: HiddenItems
     telemetry: Telemetry
     clock: Clock
+    channel: grpc.aio.Channel
 
     def publish(self, version: str, policy: ServingPolicy, *, watermarks: Mapping[str, int] | None = None) -> None:
         """Publishes a bundle, loads it, and lets the rollout look at it."""
@@ -122,11 +123,7 @@ async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings:
             clock=clock,
             new_request_id=lambda: f"answer-{next(numbers)}",
         )
-        service = Service(
-            "recsys.v1.RecommendationService",
-            lambda server: recommend_pb2_grpc.add_RecommendationServiceServicer_to_server(servicer, server),
-        )
-        server = Server(config, telemetry, [service])
+        server = Server(config, telemetry, [servicer.service()])
         port = server.bind()
         await server.start()
         stack.push_async_callback(server.drain, 0.1)
@@ -144,6 +141,7 @@ async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings:
             hidden,
             telemetry,
             clock,
+            client,
         )
         if bundle is not None:
             world.publish("v1", bundle)

@@ -10,6 +10,7 @@ import pytest
 from grpc import aio
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from recsys.errors import Overloaded
 from recsys.server.server import Server, Service
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recall_pb2, recall_pb2_grpc
@@ -22,6 +23,12 @@ class Recall(recall_pb2_grpc.RecallServiceServicer):
     """Answers with the request id as the version, unless a test says otherwise."""
 
     behavior: Behavior | None = None
+    error: Overloaded | None = None
+    """Why the service refuses its calls."""
+
+    def refusal(self, method: str) -> Overloaded | None:
+        assert method in ("RecallService/Recall", "RecallService/Status")
+        return self.error if method == "RecallService/Recall" else None
 
     async def Recall(  # noqa: N802
         self, request: recall_pb2.RecallRequest, context: Any
@@ -59,4 +66,7 @@ class Running:
 
 
 def service_of(servicer: Recall) -> Service:
-    return Service(NAME, lambda server: recall_pb2_grpc.add_RecallServiceServicer_to_server(servicer, server))
+    def register(server: aio.Server) -> None:
+        recall_pb2_grpc.add_RecallServiceServicer_to_server(servicer, server)
+
+    return Service(NAME, register, servicer.refusal)

@@ -34,3 +34,21 @@ async def test_what_cannot_be_answered_in_time_is_refused_and_the_rest_is_whole(
         assert world.metric("recsys_requests_total", outcome="refused") == 1
         assert not any(response.degraded for response in await asyncio.gather(*patient))
         world.rollout.serving().recommend.admit(Budget.of(0.0))
+
+
+async def test_what_no_caller_could_wait_for_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    """A batch of one takes .4 s; behind the one in progress and two that wait, an answer takes longer than any may."""
+    async with gateway(tmp_path, policy(), batch_size=1, batches_in_flight=1, budget_seconds=4 * SLOW_SECONDS) as world:
+        world.processes["rank"].delay = SLOW_SECONDS
+        await recommend(world, user_id=4)
+        three = [asyncio.create_task(recommend(world, user_id=4)) for _ in range(3)]
+        await soon(lambda: len(world.processes["rank"].requests) == 2, "the first of them is ranked")
+        for method, code in (
+            ("Recommend", grpc.StatusCode.RESOURCE_EXHAUSTED),
+            ("RecordEvents", grpc.StatusCode.UNKNOWN),  # it is read, and is none
+        ):
+            with pytest.raises(grpc.aio.AioRpcError) as failed:
+                await world.channel.unary_unary(f"/recsys.v1.RecommendationService/{method}")(b"no message of ours")
+            assert failed.value.code() is code, method
+        assert world.metric("recsys_requests_total", outcome="refused") == 1
+        assert all(response.items for response in await asyncio.gather(*three))

@@ -13,11 +13,12 @@ from typing import Any
 import grpc
 import pytest
 
-from recsys.errors import BundleMissing, ContractBroken, InvalidRequest, RecsysError
+from recsys.errors import BundleMissing, ContractBroken, InvalidRequest, Overloaded, RecsysError
 from recsys.logs import request_id_of_call, write_logs
 from recsys.server.calls import (
     MAX_REQUEST_ID,
     REQUEST_ID_KEY,
+    RETRY_KEY,
     CallLimits,
     Calls,
     after_answer,
@@ -162,6 +163,22 @@ async def test_calls_beyond_the_limit_are_refused_but_status_is_not(running: Run
     await running.stub.Status(recall_pb2.RecallServiceStatusRequest())
     release.set()
     assert [answer.channel for answer in await asyncio.gather(*admitted)] == ["admitted"] * 2
+    await running.stub.Recall(recall_pb2.RecallRequest())
+
+
+async def test_a_call_that_nobody_could_answer_is_refused_before_its_message_is_read(running: Running) -> None:
+    running.servicer.error = Overloaded("9 requests are waiting", retry_seconds=0.25)
+    unreadable = running.channel.unary_unary(f"/{NAME}/Recall")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await unreadable(b"no message of ours", metadata=((REQUEST_ID_KEY, "r-17"),))
+    assert (refused.value.code(), refused.value.details()) == (
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        "9 requests are waiting",
+    )
+    assert set(refused.value.trailing_metadata()) == {(REQUEST_ID_KEY, "r-17"), (RETRY_KEY, "250")}
+    assert running.observed("RecallService/Recall", "RESOURCE_EXHAUSTED") == 1
+    await running.stub.Status(recall_pb2.RecallServiceStatusRequest())
+    running.servicer.error = None
     await running.stub.Recall(recall_pb2.RecallRequest())
 
 

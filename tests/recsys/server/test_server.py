@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -81,6 +82,25 @@ async def test_a_second_server_on_one_port_is_refused() -> None:
     alone = Server(ServerConfig(), Telemetry.create(), [])
     with pytest.raises(CannotStart):
         Server(ServerConfig(port=alone.bind()), Telemetry.create(), []).bind()
+
+
+def listening_on(port: int) -> int:
+    """How many sockets listen on a port."""
+    tables = (Path(f"/proc/net/{name}").read_text().splitlines()[1:] for name in ("tcp", "tcp6"))
+    lines = (line.split() for table in tables for line in table)
+    return sum(state == "0A" and address.endswith(f":{port:04X}") for _, address, _, state, *_ in lines)
+
+
+async def test_calls_are_taken_up_by_several_listeners_at_a_time() -> None:
+    """Each of them takes up one call after another, so one alone is the narrowest place under overload."""
+    server = Server(ServerConfig(), Telemetry.create(), [])
+    port = server.bind()
+    await server.start()
+    listeners, answers = listening_on(port), [await answers_at(port) for _ in range(32)]
+    await server.drain(0)
+    assert listeners > 1
+    assert all(answers)
+    assert not await answers_at(port)
 
 
 async def answers_at(port: int) -> bool:
