@@ -25,19 +25,13 @@ class Copies:
 
     base: NDArray[np.int64]
     """int64[items]: a row of the base."""
-    number: NDArray[np.int64]
-    """int64[items]: 0 for the item of the base itself, then counted."""
 
     @classmethod
     def make(cls, of: int, items: int, rng: np.random.Generator) -> Self:
         """`items` copies of `of` items: families are of very unlike size."""
         share = rng.lognormal(size=of)
         base = np.concatenate([np.arange(of), rng.choice(of, items - of, p=share / share.sum())])
-        order = np.argsort(base, kind="stable")
-        starts = np.searchsorted(base[order], np.arange(of))
-        number = np.empty(items, np.int64)
-        number[order] = np.arange(items) - starts[base[order]]
-        return cls(base, number)
+        return cls(base)
 
     def __len__(self) -> int:
         return len(self.base)
@@ -48,6 +42,14 @@ class Copies:
         order = np.argsort(self.base, kind="stable")
         sizes = np.bincount(self.base)
         return order, np.cumsum(sizes) - sizes, sizes
+
+    @cached_property
+    def number(self) -> NDArray[np.int64]:
+        """int64[items]: 0 for the item of the base itself, then counted."""
+        order, starts, _ = self._families
+        number = np.empty(len(self), np.int64)
+        number[order] = np.arange(len(self)) - starts[self.base[order]]
+        return number
 
     @cached_property
     def _weights(self) -> NDArray[np.float64]:
