@@ -39,12 +39,12 @@ EXIT_CANNOT_START = 2
 """Exit code of a process that cannot start as configured."""
 
 _OPTIONS = (
+    ("grpc.so_reuseport", 1),
     # Gateways detect a stopped peer by keepalive pings; a server must not take those for an attack.
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_ping_interval_without_data_ms", 100),
     ("grpc.http2.max_ping_strikes", 0),
 )
-
 
 _LISTENERS = 8
 """Of each port. grpc.aio takes up the calls of a listener one after another, each by way of another thread: 3,000 a
@@ -94,7 +94,6 @@ class Server:
     def _listener(self) -> aio.Server:
         options = (
             *_OPTIONS,
-            ("grpc.so_reuseport", 1),
             # gRPC answers a larger one with RESOURCE_EXHAUSTED and both sizes
             ("grpc.max_receive_message_length", self._config.max_message_mib << 20),
         )
