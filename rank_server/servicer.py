@@ -13,8 +13,8 @@ from recsys import convert
 from recsys.contracts import check_scores
 from recsys.domain import RankQuery, Scores
 from recsys.errors import ContractBroken
-from recsys.server.calls import after_answer, note, note_queries, remaining_seconds, seconds_since_sent
 from recsys.server.compute import Compute
+from recsys.server.current_call import after_answer, note, note_queries, remaining_seconds, seconds_since_sent
 from recsys.server.telemetry import Telemetry, observe_each
 from recsys.server.versions import Versions
 from recsys.v1 import rank_pb2, rank_pb2_grpc

@@ -9,8 +9,8 @@ from grpc import aio
 
 from recsys import convert
 from recsys.domain import RecallQuery, RecallResult
-from recsys.server.calls import after_answer, note, note_queries, remaining_seconds, seconds_since_sent
 from recsys.server.compute import Compute
+from recsys.server.current_call import after_answer, note, note_queries, remaining_seconds, seconds_since_sent
 from recsys.server.telemetry import Telemetry, observe_each
 from recsys.server.versions import Versions
 from recsys.v1 import recall_pb2, recall_pb2_grpc

@@ -24,7 +24,8 @@ from gateway.pipeline.work import Answer
 from gateway.rollout import Rollout
 from gateway.serving import Serving
 from recsys.errors import InvalidRequest, NotFound, Overloaded
-from recsys.server.calls import after_answer, new_request_id, note, remaining_seconds
+from recsys.server.calls import new_request_id
+from recsys.server.current_call import after_answer, note, remaining_seconds
 from recsys.server.server import Service
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
@@ -120,7 +121,10 @@ class GatewayServicer(recommend_pb2_grpc.RecommendationServiceServicer):
         return recommend_pb2.StatusResponse(gateway=status, backends=backends)
 
     def refusal(self, method: str) -> Overloaded | None:
-        """Why a call of `method` would be refused even if its caller allowed all the time that an answer may take."""
+        """Why a call of `method` would be refused even if its caller allowed all the time that an answer may take.
+
+        It is counted as refused.
+        """
         active = self.rollout.active
         batcher = None if active is None else active.batcher(method)
         error = None if batcher is None else batcher.refusal(self.config.budget_seconds)

@@ -8,8 +8,7 @@ import math
 import os
 import time
 import zlib
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -19,6 +18,7 @@ from grpc import aio
 
 from recsys.errors import DeadlinePassed, Overloaded, RecsysError
 from recsys.logs import request_id_of_call
+from recsys.server.current_call import MAX_REQUEST_ID, REQUEST_IDS, Call, current, remaining_seconds
 from recsys.server.status import code_of
 from recsys.server.telemetry import Telemetry
 
@@ -31,108 +31,33 @@ RETRY_KEY = "grpc-retry-pushback-ms"
 """Trailer of a refused call: after how many milliseconds to retry. gRPC clients with a retry policy follow it
 (gRFC A6)."""
 
-MAX_REQUEST_ID = 128
-"""Longest request id that is accepted from a caller; longer ones are truncated."""
-
 OUR_PACKAGE = "/recsys.v1."
 """What the full names of our methods begin with, and their names in metrics and logs do not."""
 
 DEGRADED = "degraded"
 """The fact that marks a call whose answer is not complete; such a call always leaves a line."""
 
-REQUEST_IDS = "request_ids"
-"""The fact that names the request of each query of a batch, in order."""
-
 Behavior = Callable[[Any, aio.ServicerContext[Any, Any]], Awaitable[Any]]
 
 Refusal = Callable[[str], Overloaded | None]
 """Why a call of a method (Service/Method) cannot be answered now, whatever time its caller allows; None if it can."""
 
-
-def admit_all(method: str) -> None:
-    """The `Refusal` of a service that admits every call."""
-    del method
-
-
-class _Call:
-    """A call in progress, and how it ended."""
-
-    __slots__ = ("code", "details", "facts", "given", "later", "method", "seconds", "started")
-
-    def __init__(self, method: str, given: float | None) -> None:
-        """`method` as Service/Method; `given`: seconds until the deadline as the call begins, None without one."""
-        self.started = time.perf_counter()
-        self.method = method
-        self.given = given
-        self.facts: dict[str, object] = {}
-        self.later: list[Callable[[], None]] | None = []
-        """What to do once the response has been sent; None from then on."""
-        self.code = grpc.StatusCode.OK
-        self.details = ""
-        self.seconds = 0.0
-
-
-_current: ContextVar[_Call | None] = ContextVar("current_call", default=None)
-
-
-def note(**facts: object) -> None:
-    """Adds fields to the log line of the current call."""
-    call = _current.get()
-    if call is not None:
-        call.facts.update(facts)
-
-
-def note_queries(queries: Sequence[Any]) -> None:
-    """Notes how many queries the current call has, and the request of each, so that the log can be searched for it."""
-    note(queries=len(queries), **{REQUEST_IDS: [query.request_id[:MAX_REQUEST_ID] for query in queries]})
-
-
-def after_answer(work: Callable[[], None]) -> None:
-    """Runs `work` once the response of the current call has been sent; at once if it has been, or if there is no call.
-
-    For measuring and logging: a caller should not wait for either.
-    """
-    call = _current.get()
-    if call is None or call.later is None:
-        work()
-    else:
-        call.later.append(work)
-
-
-def seconds_since_sent(timeout_microseconds: int, left: float | None) -> float:
-    """Seconds from when the caller sent the current call until now: on the way, and in every queue before this point.
-
-    `timeout_microseconds` is what the caller gave the call, `left` what remains of it: gRPC begins to count when the
-    call reaches this process, also while the event loop is busy with others. Without either it is the time since the
-    call was taken up. Deadlines travel rounded up, to 1 ms below a second and to a hundredth above: the result is too
-    small by up to that, and never negative.
-    """
-    if timeout_microseconds > 0 and left is not None:
-        return max(0.0, timeout_microseconds / 1e6 - left)
-    call = _current.get()
-    return 0.0 if call is None else time.perf_counter() - call.started
-
-
-def remaining_seconds(context: aio.ServicerContext[Any, Any]) -> float | None:
-    """Seconds until the caller's deadline; None if the caller set none (gRPC then reports a huge number)."""
-    remaining = context.time_remaining()
-    return None if remaining is None or remaining > _FOREVER_SECONDS else remaining
-
-
-_FOREVER_SECONDS = 1e6
 _STATUS = "/Status"
 _OF_MANY = (grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 """How a call ends that is one of thousands when it does: a line for each would take the time that is missing."""
 _RETRY_SECONDS = 0.1
 """When a caller may try again who was refused because of the calls in flight: by then many of them have ended."""
-
-
 _EARLY_SECONDS = 0.1
 _EARLY_SHARE = 0.1
 """A caller's clock starts before the call arrives here, so it gives up a little before the deadline that we know.
 
 By at most this many seconds, or this share of the time allowed, whichever is less: recall has an eighth of a second.
 """
+
+
+def admit_all(method: str) -> None:
+    """The `Refusal` of a service that admits every call."""
+    del method
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,17 +92,20 @@ class Calls:
         """The same service, with each unary method wrapped once. `refusal` is asked before a call's message is read."""
         return _Surrounded(service, self._surrounded, partial(self._refused, refusal))
 
-    def _refused(self, refusal: Refusal, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
+    def _refused(
+        self, refusal: Refusal, method: str, details: grpc.HandlerCallDetails
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
         """What refuses a call without reading its message, if there is a reason to.
 
         Far above the load that a process sustains nearly all calls are refused: what that costs, the others lack.
         """
-        call = _Call(details.method.removeprefix(OUR_PACKAGE), None)
-        error = self._too_many(call.method) or refusal(call.method)
+        if method.endswith(_STATUS):
+            return None
+        error = self._too_many() or refusal(method)
         if error is None:
             return None
+        call, request_id = Call(method, None), _request_id(details.invocation_metadata)
         call.code, call.details = code_of(error), str(error)
-        request_id = _request_id(details.invocation_metadata)
         request_id_of_call.set(request_id)
         self._report(call)
         trailers = _trailers(request_id, error.retry_seconds)
@@ -190,8 +118,8 @@ class Calls:
 
         return grpc.stream_unary_rpc_method_handler(refuse)
 
-    def _too_many(self, method: str) -> Overloaded | None:
-        if self._in_flight < self._limits.in_flight or method.endswith(_STATUS):
+    def _too_many(self) -> Overloaded | None:
+        if self._in_flight < self._limits.in_flight:
             return None
         return Overloaded(
             f"{self._limits.in_flight} calls are in flight, no more are admitted; retry later, or raise "
@@ -203,19 +131,17 @@ class Calls:
         if handler.unary_unary is None:
             return handler
         return grpc.unary_unary_rpc_method_handler(
-            self._wrap(method.removeprefix(OUR_PACKAGE), cast("Behavior", handler.unary_unary)),
+            self._wrap(method, cast("Behavior", handler.unary_unary)),
             request_deserializer=handler.request_deserializer,
             response_serializer=handler.response_serializer,
         )
 
     def _wrap(self, method: str, behavior: Behavior) -> Behavior:
         async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
-            call, request_id = (
-                _Call(method, remaining_seconds(context)),
-                _request_id(context.invocation_metadata(), request),
-            )
+            call = Call(method, remaining_seconds(context))
+            request_id = _request_id(context.invocation_metadata(), request)
             request_id_of_call.set(request_id)
-            _current.set(call)
+            current.set(call)
             retry_seconds: float | None = None
             try:
                 return await self._admitted(method, behavior, request, context)
@@ -248,7 +174,7 @@ class Calls:
             raise DeadlinePassed("the deadline had passed when the call was taken up; allow it more time")
         if method.endswith(_STATUS):
             return await behavior(request, context)
-        if error := self._too_many(method):  # others have come in since its message was read
+        if error := self._too_many():  # others have come in since its message was read
             raise error
         self._in_flight += 1
         try:
@@ -256,7 +182,7 @@ class Calls:
         finally:
             self._in_flight -= 1
 
-    def _end(self, call: _Call) -> None:
+    def _end(self, call: Call) -> None:
         """Does what was left for after the response, measures and logs; a failure does not stop the rest."""
         waiting: list[Callable[[], None]] = [*(call.later or ()), partial(self._report, call)]
         call.later = None
@@ -266,19 +192,19 @@ class Calls:
             except Exception:
                 logger.exception("a call could not be measured or logged")
 
-    def _report(self, call: _Call) -> None:
+    def _report(self, call: Call) -> None:
         self._seconds.labels(call.method, call.code.name).observe(call.seconds)
         level = self._level(call)
         if logger.isEnabledFor(level) and (level == logging.DEBUG or self._is_chosen(call, level)):
             line = {"method": call.method, "code": call.code.name, "milliseconds": round(call.seconds * 1e3, 3)}
             logger.log(level, call.details or "answered", extra={"facts": line | call.facts})
 
-    def _level(self, call: _Call) -> int:
+    def _level(self, call: Call) -> int:
         if call.code is not grpc.StatusCode.OK or call.seconds > self._limits.slow_seconds:
             return logging.WARNING
         return logging.DEBUG if call.method.endswith(_STATUS) else logging.INFO
 
-    def _is_chosen(self, call: _Call, level: int) -> bool:
+    def _is_chosen(self, call: Call, level: int) -> bool:
         """Whether a call leaves a line. All do that failed, were slow or are degraded; of the others, and of those that
         ended as calls do under overload, a sample.
 
@@ -305,17 +231,19 @@ class _Surrounded(grpc.GenericRpcHandler):  # type: ignore[type-arg]
         self,
         service: grpc.GenericRpcHandler[Any, Any],
         wrap: Callable[[str, grpc.RpcMethodHandler[Any, Any]], grpc.RpcMethodHandler[Any, Any]],
-        refused: Callable[[grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
+        refused: Callable[[str, grpc.HandlerCallDetails], grpc.RpcMethodHandler[Any, Any] | None],
     ) -> None:
         self._service, self._wrap, self._refused = service, wrap, refused
-        self._wrapped: dict[str, grpc.RpcMethodHandler[Any, Any]] = {}
+        self._wrapped: dict[str, tuple[str, grpc.RpcMethodHandler[Any, Any]]] = {}
+        """By full name: Service/Method, and the handler."""
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[Any, Any] | None:
         """The handler of the method that is called; None if the service has none."""
         known = self._wrapped.get(details.method)
         if known is None and (handler := self._service.service(details)) is not None:
-            known = self._wrapped[details.method] = self._wrap(details.method, handler)
-        return known if known is None else self._refused(details) or known
+            method = details.method.removeprefix(OUR_PACKAGE)
+            known = self._wrapped[details.method] = method, self._wrap(method, handler)
+        return None if known is None else self._refused(known[0], details) or known[1]
 
 
 def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None, request: Any = None) -> str:

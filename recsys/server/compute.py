@@ -19,7 +19,7 @@ from typing import Generic, TypeVar
 
 from recsys import ewma
 from recsys.errors import DeadlinePassed
-from recsys.server.calls import after_answer
+from recsys.server.current_call import after_answer
 from recsys.server.telemetry import Telemetry
 
 T = TypeVar("T")

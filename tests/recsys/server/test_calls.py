@@ -15,17 +15,8 @@ import pytest
 
 from recsys.errors import BundleMissing, ContractBroken, InvalidRequest, Overloaded, RecsysError
 from recsys.logs import request_id_of_call, write_logs
-from recsys.server.calls import (
-    MAX_REQUEST_ID,
-    REQUEST_ID_KEY,
-    RETRY_KEY,
-    CallLimits,
-    Calls,
-    after_answer,
-    note,
-    note_queries,
-    remaining_seconds,
-)
+from recsys.server.calls import REQUEST_ID_KEY, RETRY_KEY, CallLimits, Calls
+from recsys.server.current_call import MAX_REQUEST_ID, after_answer, note, note_queries, remaining_seconds
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recall_pb2
 from tests.recsys.answering import NAME, Behavior, Running
@@ -268,7 +259,8 @@ async def test_while_there_are_few_calls_all_are_logged(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1_000.0
-    monkeypatch.setattr("recsys.server.calls.time", SimpleNamespace(perf_counter=lambda: now))
+    for module in ("calls", "current_call"):
+        monkeypatch.setattr(f"recsys.server.{module}.time", SimpleNamespace(perf_counter=lambda: now))
     process, ids = Sampling(caplog, lines=3), [f"few-{number}" for number in range(8)]
     for request_id in ids[:5]:
         await process.call([request_id])
