@@ -247,11 +247,13 @@ class _Surrounded(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 
 
 def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None, request: Any = None) -> str:
-    """The caller's id, from the metadata or from the message; otherwise a new one."""
-    for key, value in metadata or ():
-        if key == REQUEST_ID_KEY and isinstance(value, str) and value:
-            return value[:MAX_REQUEST_ID]
-    return getattr(request, "request_id", "")[:MAX_REQUEST_ID] or new_request_id()
+    """The caller's id, from the metadata or from the message; a new one if there is none that can be sent back.
+
+    gRPC never ends a call whose trailers are not printable ASCII.
+    """
+    sent = (value for key, value in metadata or () if key == REQUEST_ID_KEY and isinstance(value, str) and value)
+    found = next(sent, "") or getattr(request, "request_id", "")
+    return found[:MAX_REQUEST_ID] if found.isascii() and found.isprintable() and found else new_request_id()
 
 
 def _trailers(request_id: str, retry_seconds: float | None) -> tuple[tuple[str, str], ...]:

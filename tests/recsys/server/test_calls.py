@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import zlib
 from collections.abc import Sequence
 from types import SimpleNamespace
@@ -45,6 +46,14 @@ async def test_errors_of_the_tree_become_codes_with_their_message(
     found = await running.error()
     assert (found.code(), found.details()) == (code, str(error))
     assert running.observed("RecallService/Recall", code.name) == 1
+
+
+@pytest.mark.parametrize("request_id", ["łódź", "two\nlines", "\x7f", "nul\0", "🎬" * MAX_REQUEST_ID])
+async def test_a_request_id_that_cannot_be_sent_back_is_replaced(running: Running, request_id: str) -> None:
+    running.servicer.behavior = raising(InvalidRequest("queries[0].count: 0"))
+    found = await running.error(recall_pb2.RecallRequest(request_id=request_id), timeout=5.0)
+    assert found.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert re.fullmatch("[0-9a-f]{32}", str(found.trailing_metadata()[REQUEST_ID_KEY]))
 
 
 async def test_an_unexpected_error_is_answered_by_request_id_and_traced_in_the_log_only(
