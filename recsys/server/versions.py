@@ -142,7 +142,7 @@ class Versions(Generic[T]):
         """The version, loaded in a thread if it is only on disk; "" means the active one.
 
         Raises:
-            BundleMissing: not on disk; the message lists the loaded versions.
+            BundleMissing: not on disk, or neither released nor the newest there; the message lists the loaded versions.
             BundleError: it was refused; the message says why.
         """
         loaded = self.find(version)
@@ -154,14 +154,26 @@ class Versions(Generic[T]):
             return loaded
         if not self._may_try(version):
             raise BundleMismatch(f"{self.role} refuses bundle {version}: {self._refused[version].reason}")
-        if version not in self._store.versions():
+        if version not in self._loadable():
             raise BundleMissing(
-                f"{self.role} has not loaded bundle {version}, and it is not on disk; loaded: {self._names()}"
+                f"{self.role} has not loaded bundle {version}, and it is not on disk, or neither released nor newest "
+                f"there; loaded: {self._names()}"
             )
         self._try_load(version)
         if (loaded := self.find(version)) is None:
             raise BundleMismatch(f"{self.role} refuses bundle {version}: {self._refused[version].reason}")
         return loaded
+
+    def _loadable(self) -> set[str]:
+        """Versions on disk that a call may have loaded: the released one, the one before it, and the newest, which may
+        be the next. Whoever can call would otherwise fill the memory with all of them.
+        """
+        on_disk = self._store.versions()
+        try:
+            release = self._store.release()
+        except BundleError:
+            return set(on_disk[-1:])
+        return {release.current, release.previous, *on_disk[-1:]}.intersection(on_disk)
 
     def ready_versions(self) -> list[str]:
         """Versions that are loaded and checked, newest first (version names begin with their time)."""

@@ -95,7 +95,7 @@ async def test_a_request_is_answered_by_the_version_it_is_pinned_to(world: World
     code, details = await world.error(bundle_version="v9")
     assert (code, details) == (
         grpc.StatusCode.FAILED_PRECONDITION,
-        "rank has not loaded bundle v9, and it is not on disk; loaded: v2, v1",
+        "rank has not loaded bundle v9, and it is not on disk, or neither released nor newest there; loaded: v2, v1",
     )
 
 

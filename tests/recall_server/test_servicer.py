@@ -141,12 +141,14 @@ async def test_a_request_is_answered_by_the_version_it_is_pinned_to(world: World
 
 
 async def test_a_version_on_disk_is_loaded_and_another_one_is_a_failed_precondition(world: World) -> None:
-    write_bundle(world.root, "v0", scale=7.0)
     publish(world, "v1")
-    assert (await world.recall(query(1), version="v0")).results[0].scores[0] == 7.0
+    write_bundle(world.root, "v2", scale=7.0)
+    assert (await world.recall(query(1), version="v2")).results[0].scores[0] == 7.0
     code, details = await world.error(bundle_version="v9")
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert details == "itemcf has not loaded bundle v9, and it is not on disk; loaded: v1, v0"
+    assert details == (
+        "itemcf has not loaded bundle v9, and it is not on disk, or neither released nor newest there; loaded: v2, v1"
+    )
 
 
 async def test_without_a_bundle_the_answer_says_why(world: World) -> None:
