@@ -11,9 +11,10 @@ import logging
 import os
 import signal
 import socket
+import stat
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
@@ -25,7 +26,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from recsys import __version__, kernels
 from recsys.config import ServerConfig
 from recsys.errors import CannotStart, RecsysError
-from recsys.logs import write_logs
+from recsys.logs import flush_logs, write_logs
 from recsys.server import collector
 from recsys.server.calls import CallLimits, Calls, Refusal, admit_all
 from recsys.server.reflection import reflect
@@ -45,6 +46,8 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 100),
     ("grpc.http2.max_ping_strikes", 0),
 )
+
+_BEAT_SECONDS = 1.0
 
 _LISTENERS = 8
 """Of each port. grpc.aio takes up the calls of a listener one after another, each by way of another thread: 3,000 a
@@ -234,9 +237,10 @@ async def serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    if config.exit_with_parent:
-        loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_input, loop, stop)
     async with AsyncExitStack() as closing:
+        if config.exit_with_parent:
+            loop.add_reader(sys.stdin.fileno(), _stop_at_end_of_input, loop, stop)
+            closing.callback(asyncio.create_task(_beat(sys.stdin.fileno())).cancel)
         telemetry, readiness = Telemetry.create(), _Readiness()
         server = Server(config, telemetry, await build(config, Process(telemetry, closing, readiness.set, loaded)))
         port = server.bind()
@@ -257,9 +261,24 @@ async def serve(
 
 
 def _stop_at_end_of_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
-    if not os.read(sys.stdin.fileno(), 1 << 10):
+    try:
+        received = os.read(sys.stdin.fileno(), 1 << 10)
+    except ConnectionResetError:  # a parent that ends with beats unread
+        received = b""
+    if not received:
         loop.remove_reader(sys.stdin.fileno())
         stop.set()
+
+
+async def _beat(descriptor: int) -> None:
+    """Tells a parent at the other end of a pair of sockets that the event loop runs; never waits for it."""
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return
+    with socket.socket(fileno=os.dup(descriptor)) as parent:
+        while True:
+            with suppress(OSError):  # full while the parent is stopped, closed when it is gone
+                parent.send(b".", socket.MSG_DONTWAIT)
+            await asyncio.sleep(_BEAT_SECONDS)
 
 
 def run(program: str, config_class: type[Config], build: Build[Config], arguments: Sequence[str] | None = None) -> int:
@@ -272,6 +291,8 @@ def run(program: str, config_class: type[Config], build: Build[Config], argument
         collector.collect_rarely()
         uvloop.run(serve(config, build, loaded=collector.exempt_what_is_loaded))
     except RecsysError as error:
-        print(f"{program}: {error}", file=sys.stderr)
+        if flush_logs():  # otherwise stderr takes nothing, and might block for ever
+            with suppress(OSError):
+                print(f"{program}: {error}", file=sys.stderr)
         return EXIT_CANNOT_START
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Self
@@ -19,10 +19,13 @@ from prometheus_client import (
     start_http_server,
 )
 from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.metrics_core import CounterMetricFamily
+from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
 from recsys.errors import CannotStart
+from recsys.logs import lines_dropped
 
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 """Upper bounds of the latency buckets."""
@@ -76,6 +79,15 @@ class _Histogram(_BoundOnce, Histogram):
         return [*buckets, Sample("_count", {}, up_to[-1], None, None), Sample("_sum", {}, self._total, None, None)]
 
 
+class _LogLinesDropped(Collector):
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "recsys_log_lines_dropped",
+            "Lines of log that were not written: what reads or stores them was too slow, full or gone.",
+            value=lines_dropped(),
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Telemetry:
     """The metrics of one process. Labels are fixed; their values are few and known in advance."""
@@ -98,6 +110,7 @@ class Telemetry:
     def create(cls) -> Telemetry:
         """A fresh registry with every metric in it."""
         registry = CollectorRegistry()
+        registry.register(_LogLinesDropped())
         return cls(
             registry,
             rpc_seconds=_Histogram(

@@ -173,7 +173,8 @@ class Versions(Generic[T]):
             release = self._store.release()
         except BundleError:
             return set(on_disk[-1:])
-        return {release.current, release.previous, *on_disk[-1:]}.intersection(on_disk)
+        wanted = (release.current, release.previous, *on_disk[-1:])
+        return {version for version in wanted if version in on_disk}
 
     def ready_versions(self) -> list[str]:
         """Versions that are loaded and checked, newest first (version names begin with their time)."""

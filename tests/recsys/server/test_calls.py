@@ -15,7 +15,7 @@ import grpc
 import pytest
 
 from recsys.errors import BundleMissing, ContractBroken, InvalidRequest, Overloaded, RecsysError
-from recsys.logs import request_id_of_call, write_logs
+from recsys.logs import flush_logs, request_id_of_call, write_logs
 from recsys.server.calls import REQUEST_ID_KEY, RETRY_KEY, CallLimits, Calls
 from recsys.server.current_call import MAX_REQUEST_ID, after_answer, note, note_queries, remaining_seconds
 from recsys.server.telemetry import Telemetry
@@ -191,7 +191,7 @@ async def test_oversized_messages_are_refused_with_both_sizes(running: Running) 
 
 
 async def test_each_call_leaves_one_line_with_its_request_id_and_facts(
-    running: Running, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+    running: Running, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def behavior(request: Any, context: Any) -> recall_pb2.RecallResponse:
         note(queries=3)
@@ -203,7 +203,8 @@ async def test_each_call_leaves_one_line_with_its_request_id_and_facts(
     await running.stub.Recall(recall_pb2.RecallRequest(), metadata=((REQUEST_ID_KEY, "from-metadata"),))
     await running.stub.Recall(recall_pb2.RecallRequest())
     await running.stub.Status(recall_pb2.RecallServiceStatusRequest())
-    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    flush_logs()
+    lines = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     lines = [line for line in lines if line["logger"] == "recsys.server.calls"]
     assert [line["request_id"] for line in lines[:2]] == ["from-message", "from-metadata"]
     assert len(lines[2]["request_id"]) == 32
@@ -296,7 +297,7 @@ async def test_calls_that_are_not_ordinary_are_all_logged(caplog: pytest.LogCapt
 
 
 async def test_the_request_of_every_query_of_a_batch_is_in_its_line(
-    running: Running, capsys: pytest.CaptureFixture[str]
+    running: Running, capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def behavior(request: Any, context: Any) -> recall_pb2.RecallResponse:
         note_queries(request.queries)
@@ -307,7 +308,8 @@ async def test_the_request_of_every_query_of_a_batch_is_in_its_line(
     ids = ["r-1", "r-2", "x" * 200]
     await running.error(recall_pb2.RecallRequest(queries=[recall_pb2.RecallQuery(request_id=one) for one in ids]))
     await soon(lambda: running.observed("RecallService/Recall", "INVALID_ARGUMENT") == 1, "the call is measured")
-    (line,) = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    flush_logs()
+    (line,) = [json.loads(line) for line in capfd.readouterr().err.splitlines() if line.startswith("{")]
     assert (line["queries"], line["request_ids"]) == (3, ["r-1", "r-2", "x" * MAX_REQUEST_ID])
 
 

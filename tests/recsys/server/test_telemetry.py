@@ -9,6 +9,7 @@ from recsys.errors import CannotStart
 from recsys.server.telemetry import CANDIDATES, SECONDS, Telemetry
 
 NAMES = {
+    "recsys_log_lines_dropped",
     "recsys_rpc_seconds",
     "recsys_rpc_in_flight",
     "recsys_stage_seconds",
