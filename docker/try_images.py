@@ -19,7 +19,7 @@ from typing import Any
 import grpc
 from containers import ENGINES, Container, wait_healthy
 
-from offline.local.cluster import free_ports
+from offline.local.ports import free_ports
 from recsys.bundle import BundleStore, Manifest
 from recsys.channels import CHANNELS
 from recsys.errors import BundleError

@@ -10,7 +10,7 @@ from typing import Any
 
 PLACES: Mapping[str, tuple[str, ...]] = {
     "LocalCluster": ("offline.local.cluster", "recsys.cluster"),
-    "Ports": ("offline.local.cluster", "recsys.cluster"),
+    "Ports": ("offline.local.ports", "offline.local.cluster", "recsys.cluster"),
     "Request": ("gateway.pipeline.request", "gateway.pipeline"),
     "ServedBundle": ("gateway.bundle.served", "gateway.served"),
     "apply_filters": ("gateway.pipeline.filters", "gateway.filters"),
@@ -19,7 +19,7 @@ PLACES: Mapping[str, tuple[str, ...]] = {
     "channel_class": ("recall_server.channels.registry", "recall_server.channels"),
     "channels_of": ("offline.local.serve", "offline.local"),
     "merge": ("gateway.pipeline.merge", "gateway.merge"),
-    "programs": ("offline.local.cluster", "recsys.cluster"),
+    "programs": ("offline.local.programs", "offline.local.cluster", "recsys.cluster"),
     "wait_complete": ("offline.local.serve", "offline.local"),
 }
 """Modules that may define a name, newest layout first."""

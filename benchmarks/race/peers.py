@@ -12,7 +12,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 
-from offline.local.cluster import free_ports
+from offline.local.ports import free_ports
 from race.processes import title_of, tree
 from race.servers import BENCHMARKS, CHECKOUT, START_SECONDS, Server, Setting, Target
 

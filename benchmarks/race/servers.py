@@ -173,7 +173,8 @@ class Checkout(Server):
         self._metrics = [place for name, place in ready["metrics"].items() if name.startswith("gateway")]
         self.parts = {name: tree(pid) for name, pid in ready["pids"].items()}
         servers = {pid for pids in self.parts.values() for pid in pids}
-        self.parts[SUPERVISOR] = [pid for pid in tree(process.pid) if pid not in servers | {process.pid}]
+        others = [pid for pid in tree(process.pid) if pid not in servers | {process.pid}]
+        self.parts[SUPERVISOR] = others or [process.pid]  # older checkouts have a process of its own for it
 
     def target(self, user_id: int) -> Target:
         """See `Server`; of several gateways, each in turn."""

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from offline.commands.run import RunConfig, run
 from offline.commands.serve_only import become
 from offline.commands.verb import Verb
-from offline.local.cluster import Scale
+from offline.local.ports import Scale
 from recsys.config import PORTS
 
 _Number = Annotated[int, Field(ge=1, le=64)]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from offline.commands.exits import exit_codes, log_to_terminal
-from offline.local.cluster import Scale
+from offline.local.ports import Scale
 from offline.local.serve import serve_until_interrupted
 from recsys.bundle import BundleStore
 

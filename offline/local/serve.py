@@ -13,7 +13,9 @@ from pathlib import Path
 
 import grpc
 
-from offline.local.cluster import LocalCluster, Ports, Scale, programs
+from offline.local.cluster import LocalCluster
+from offline.local.ports import Ports, Scale
+from offline.local.programs import programs
 from offline.local.showcase import demonstrate
 from offline.local.supervision import Program
 from recsys.bundle import BundleStore
@@ -27,6 +29,7 @@ HEALTHY_SECONDS = 180.0
 """When to give up waiting. On a small and busy machine the servers take a minute to load their libraries."""
 
 _POLL_SECONDS = 0.1
+_CHECK_SECONDS = 1.0
 
 
 def serve_until_interrupted(
@@ -38,7 +41,7 @@ def serve_until_interrupted(
 
     Raises:
         CannotStart: a port is in use.
-        Unreachable: a server did not become healthy, or did not exit with 0.
+        Unreachable: a server did not become healthy, is not supervised any more, or did not exit with 0.
     """
     scale = scale or Scale()
     ports = Ports.default(port_offset, scale.workers)
@@ -63,7 +66,8 @@ def serve_until_interrupted(
         for line in demonstrate(ports.target("gateway"), store.open(store.release().current).folder):
             _say(line)
         _say(_addresses(servers, store, logs))
-        stopping.wait()
+        while not stopping.wait(_CHECK_SECONDS):
+            cluster.check()
         _say("stopping: no new calls, calls in flight finish")
     finally:
         codes = cluster.stop()

@@ -1,22 +1,21 @@
-"""Kills supervised servers that hang, so that supervisord, which only notices a death, restarts them.
+"""Kills supervised servers that hang, so that they are started again: supervision by itself only notices a death.
 
-An extension of supervisord, loaded through its configuration ([rpcinterface:…] is how supervisord loads code that can
-see its state). A stopped or deadlocked process keeps its port: connections succeed, and nothing is ever answered.
+A stopped or deadlocked process keeps its port: connections succeed, and nothing is ever answered. A busy one does not
+answer either, for a while; its event loop tells them apart, which sends a beat every second
+(`recsys.server.server`): a server whose loop runs and that uses the CPU is busy, and never killed.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from threading import Event
 
-from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[import-untyped]
-
+from offline.local.log_file import limit_size
+from offline.local.supervision import SupervisedProgram
 from recsys.server import healthcheck
 from recsys.server.loading import is_loading
 
@@ -38,7 +37,7 @@ Two, because one answer can be lost while the watchdog itself was suspended.
 """
 
 MAX_MISSED = 8
-"""The same for a server that used the CPU meanwhile: an overloaded one will answer, an endless loop will not."""
+"""The same for a server that used the CPU while its event loop was silent: an endless loop will never answer."""
 
 MAX_MISSED_LOADING = 75
 """The same for a server that has announced that it loads (`recsys.server.loading`): five minutes by default."""
@@ -49,8 +48,18 @@ BUSY_SHARE = 0.1
 _NO_ANSWER = ("DEADLINE_EXCEEDED", "UNAVAILABLE")
 """Every other status, NOT_SERVING or an error, comes from a server that is alive."""
 
-_WATCHED = (ProcessStates.STARTING, ProcessStates.RUNNING)
-"""A server that is being stopped is supervisord's business: it is killed after `stopwaitsecs`."""
+
+@dataclass(frozen=True, slots=True)
+class HealthCheck:
+    """What one health check has found out about a process."""
+
+    answered: bool
+    beats: bool = False
+    """Whether its event loop has sent a beat meanwhile."""
+    busy: bool = False
+    """Whether it has used the CPU meanwhile."""
+    loading: bool = False
+    """Whether it had announced that it loads."""
 
 
 @dataclass(slots=True)
@@ -65,17 +74,17 @@ class MissedHealthChecks:
     """Those of them that it had announced."""
     _has_answered: bool = False
 
-    def record(self, pid: int, *, answered: bool, busy: bool = False, loading: bool = False) -> None:
+    def record(self, pid: int, check: HealthCheck) -> None:
         """Adds one check of the process `pid`. A new process may take as long as it needs to start."""
         if pid != self.pid:
             self.pid, self._has_answered = pid, False
-        self._has_answered |= answered
-        if answered or not self._has_answered:
+        self._has_answered |= check.answered
+        if check.answered or not self._has_answered or (check.beats and check.busy):
             self.missed = self.missed_idle = self.missed_loading = 0
             return
         self.missed += 1
-        self.missed_loading += loading
-        self.missed_idle += not busy and not loading
+        self.missed_loading += check.loading
+        self.missed_idle += not check.busy and not check.loading
 
     @property
     def too_many(self) -> bool:
@@ -87,46 +96,39 @@ class MissedHealthChecks:
         )
 
 
-def section(targets: Mapping[str, str], hang_seconds: float) -> str:
-    """The part of supervisord's configuration that loads the watchdog. `targets`: HOST:PORT by program."""
-    pairs = ",".join(f"{name}={target}" for name, target in targets.items())
-    return f"""
-[rpcinterface:watchdog]
-supervisor.rpcinterface_factory = offline.local.watchdog:watch
-targets = {pairs}
-hang_seconds = {hang_seconds!r}
-"""
-
-
-def watch(supervisord: Any, targets: str, hang_seconds: str) -> object:
-    """Watches each program from a thread of its own for as long as `supervisord` runs. Called by supervisord.
+def watch(server: SupervisedProgram, hang_seconds: float, ended: Event, say: Callable[[str], None]) -> None:
+    """Checks the server until `ended`; to be run in a thread of its own.
 
     Checks are counted, not time: while the machine or the supervisor was suspended, nothing was checked.
     """
-    allowed = float(hang_seconds) / MAX_MISSED_IDLE
-    for pair in targets.split(","):
-        name, _, target = pair.partition("=")
-        threading.Thread(target=_watch, args=(supervisord, name, target, allowed), daemon=True).start()
-    return object()  # supervisord publishes its methods over XML-RPC: there are none
-
-
-def _watch(supervisord: Any, name: str, target: str, allowed: float) -> None:
-    checks = MissedHealthChecks()
-    while supervisord.options.mood >= SupervisorStates.RUNNING:
+    allowed, checks, name = hang_seconds / MAX_MISSED_IDLE, MissedHealthChecks(), server.program.name
+    while not ended.is_set():
         began = time.monotonic()
-        process = supervisord.process_groups[name].processes[name]
-        pid = process.pid
-        if pid and process.state in _WATCHED:
-            used, loading = _cpu_seconds(pid), is_loading(pid)
-            answered = not healthcheck.state(target, timeout_seconds=allowed).startswith(_NO_ANSWER)
-            if not answered:  # a refused connection returns early: wait for the rest of the time
-                time.sleep(max(0.0, began + allowed - time.monotonic()))
-            busy = _cpu_seconds(pid) - used >= BUSY_SHARE * allowed
-            checks.record(pid, answered=answered, busy=busy, loading=loading or is_loading(pid))
-            if checks.too_many and process.pid == pid and process.state in _WATCHED:
-                _kill(supervisord, name, pid, checks.missed * allowed)
-                checks = MissedHealthChecks()  # it may not have been reaped by the next round: one kill is enough
-        time.sleep(max(0.0, began + ROUND_SECONDS - time.monotonic()))
+        limit_size(server.log, server.complain)
+        pid = server.pid
+        if pid and server.state in ("starting", "running"):
+            check = _check(server, pid, allowed, ended)
+            checks.record(pid, check)
+            if check.answered and server.is_lost and server.pid == pid:
+                server.is_lost = False
+                say(f"{name} is back (pid {pid})")
+            if checks.too_many and not ended.is_set():
+                seconds = checks.missed * allowed
+                if server.kill(pid):
+                    say(f"{name} (pid {pid}) gave no answer for {seconds:g} to {seconds + ROUND_SECONDS:g} s: killed")
+                checks = MissedHealthChecks()  # one kill is enough
+        ended.wait(max(0.0, began + ROUND_SECONDS - time.monotonic()))
+
+
+def _check(server: SupervisedProgram, pid: int, allowed: float, ended: Event) -> HealthCheck:
+    """One health check, which takes `allowed` seconds if there is no answer."""
+    began, used, loading = time.monotonic(), _cpu_seconds(pid), is_loading(pid)
+    server.heard_beat()  # forgets those before
+    answered = not healthcheck.state(server.program.target, timeout_seconds=allowed).startswith(_NO_ANSWER)
+    if not answered:  # a refused connection returns early: wait for the rest of the time
+        ended.wait(max(0.0, began + allowed - time.monotonic()))
+    busy = _cpu_seconds(pid) - used >= BUSY_SHARE * allowed
+    return HealthCheck(answered, server.heard_beat(), busy, loading or is_loading(pid))
 
 
 def _cpu_seconds(pid: int) -> float:
@@ -136,20 +138,3 @@ def _cpu_seconds(pid: int) -> float:
     except (OSError, UnicodeDecodeError):
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def _kill(supervisord: Any, name: str, pid: int, seconds: float) -> None:
-    """Kills the process unless it is gone; if its pid belongs to another process by now, that one is left alone."""
-    missed = f"{name} (pid {pid}) gave no answer for {seconds:g} to {seconds + ROUND_SECONDS:g} s"
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        os.waitid(os.P_PIDFD, handle, os.WEXITED | os.WNOHANG | os.WNOWAIT)  # raises unless it is a child of ours
-        signal.pidfd_send_signal(handle, signal.SIGKILL)
-        supervisord.options.logger.warn(f"watchdog: {missed}: killed, to be restarted")
-    except (ChildProcessError, ProcessLookupError):
-        supervisord.options.logger.info(f"watchdog: {missed}, and has exited by itself")
-    finally:
-        os.close(handle)

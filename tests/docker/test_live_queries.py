@@ -22,7 +22,9 @@ import grpc
 import pytest
 import yaml
 
-from offline.local.cluster import TARGETS_FILE, LocalCluster, Ports, free_ports, programs
+from offline.local.cluster import TARGETS_FILE, LocalCluster
+from offline.local.ports import Ports, free_ports
+from offline.local.programs import programs
 from recsys.channels import DEFAULT_CHANNELS
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc
 from tests.published import ITEMS, USERS

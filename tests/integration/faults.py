@@ -20,7 +20,9 @@ import grpc
 
 from gateway.bundle.state import StoredHistories
 from offline.evaluation.open_loop import TimedAnswer, percentiles, send_at_rate
-from offline.local.cluster import LocalCluster, Ports, programs
+from offline.local.cluster import LocalCluster
+from offline.local.ports import Ports
+from offline.local.programs import programs
 from offline.local.serve import wait_complete
 from offline.local.watchdog import HANG_SECONDS
 from recsys.bundle import BundleStore

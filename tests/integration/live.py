@@ -15,8 +15,11 @@ from typing import Any, TypeVar
 import grpc
 
 from offline.evaluation.open_loop import TimedAnswer, send_at_rate
-from offline.local.cluster import ONE_EACH, LocalCluster, Ports, WorkerCounts, programs
-from offline.local.supervision import Program, log_file
+from offline.local.cluster import LocalCluster
+from offline.local.log_file import log_file
+from offline.local.ports import ONE_EACH, Ports, WorkerCounts
+from offline.local.programs import programs
+from offline.local.supervision import Program
 from offline.publish.publish import BundleFacts, publish
 from recsys.bundle import BundleStore, Release
 from recsys.bundle.manifest import MANIFEST_FILE

@@ -18,7 +18,7 @@ from google.protobuf import descriptor_pb2
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from gateway.config import GatewayConfig
-from offline.local.cluster import HOST, free_ports
+from offline.local.ports import HOST, free_ports
 from recsys.config import PORTS
 from recsys.domain import MAX_REQUEST_HISTORY
 from recsys.server import healthcheck

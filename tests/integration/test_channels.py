@@ -7,8 +7,8 @@ from pathlib import Path
 import grpc
 import pytest
 
+from offline.local.log_file import log_file
 from offline.local.serve import channels_of, served
-from offline.local.supervision import log_file
 from recsys.bundle import BundleStore
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc
 from tests.published import publish_checkerboard

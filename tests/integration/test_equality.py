@@ -18,7 +18,9 @@ from offline.commands.cli import main
 from offline.evaluation.evaluate import Models, served_lists
 from offline.evaluation.parity import Parity, compare
 from offline.evaluation.replay import PacingConfig, Replayed, active_version, replay
-from offline.local.cluster import LocalCluster, Ports, programs
+from offline.local.cluster import LocalCluster
+from offline.local.ports import Ports
+from offline.local.programs import programs
 from offline.local.serve import HEALTHY_SECONDS, served
 from offline.protocols.targets import TargetKind, Targets
 from offline.workflow.workflow import Workflow

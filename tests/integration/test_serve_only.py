@@ -48,7 +48,7 @@ def test_memory_of_training_is_gone_and_ctrl_c_ends_all_with_0(checkerboard_stor
         assert shown[-1] == "serving; Ctrl-C stops"
         assert psutil.Process(owner.pid).memory_info().rss < MOST_MIB * MIB
         children = psutil.Process(owner.pid).children(recursive=True)
-        assert len(children) == 6  # five servers and their supervisor
+        assert len(children) == 5  # the servers
         vector = [child.cmdline()[-2:] for child in children if "vector" in child.cmdline()]
         assert vector == [["--compute-threads", "2"]]
         owner.send_signal(signal.SIGINT)

@@ -16,7 +16,9 @@ from offline.commands import skew
 from offline.commands.check_skew import SkewConfig, check_skew
 from offline.commands.cli import main
 from offline.commands.skew import differences, drawn_requests, record_queries
-from offline.local.cluster import LocalCluster, Ports, programs
+from offline.local.cluster import LocalCluster
+from offline.local.ports import Ports
+from offline.local.programs import programs
 from offline.workflow.workflow import Workflow
 from rank_server.scoring import Ranker
 from recsys.bundle import BundleStore, FileEntry

@@ -17,7 +17,7 @@ from typing import Any
 import grpc
 import pytest
 
-from offline.local.cluster import HOST
+from offline.local.ports import HOST
 from recsys.config import ANSWERS_FILE
 from recsys.v1 import types_pb2
 from recsys.v1.recommend_pb2 import Event, RecommendRequest, RecordEventsRequest, StatusRequest

@@ -1,109 +1,129 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from supervisor.states import ProcessStates, SupervisorStates  # type: ignore[import-untyped]
 
 from offline.local import watchdog
-from offline.local.watchdog import MAX_MISSED, MissedHealthChecks, section, watch
+from offline.local.supervision import Program, SupervisedProgram
+from offline.local.watchdog import MAX_MISSED, HealthCheck, MissedHealthChecks, watch
 from recsys.server import healthcheck
 from recsys.server.loading import announced, is_loading
 from tests.waiting import PATIENCE_SECONDS, eventually
 
 NO_ANSWER = "DEADLINE_EXCEEDED: Deadline Exceeded"
+MISSED = HealthCheck(answered=False)
+BUSY = HealthCheck(answered=False, busy=True)
+ANSWERED = HealthCheck(answered=True)
+
+SLEEPS = "import time; time.sleep(600)"
+SPINS = "while True: pass"
+BEATS = "import os\nwhile True: os.write(0, b'.')"
 
 
-class Supervisord:
-    """What the watchdog sees of supervisord with the one program "a"; stops when the answers are used up."""
+class Watched:
+    """A program that is supervised, and health checks whose answers are given; rounds are short."""
 
-    def __init__(self, process: Any) -> None:
+    def __init__(self, code: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.lines: list[str] = []
-        logger = SimpleNamespace(warn=self.lines.append, info=self.lines.append)
-        self.options = SimpleNamespace(mood=SupervisorStates.RUNNING, logger=logger)
-        self.process_groups = {"a": SimpleNamespace(processes={"a": process})}
+        self._monkeypatch = monkeypatch
+        self.server = SupervisedProgram(Program("a", ("-c", code), "h:1"), folder / "a.log", self.lines.append)
+        self.server.start()
+        eventually(lambda: self.server.pid != 0, "it runs")
+        self.pid = self.server.pid
 
-    def watched(self, monkeypatch: pytest.MonkeyPatch, answers: list[str], *, busy: bool = False) -> list[str]:
-        """The watchdog's log after the health checks gave `answers`; rounds are shorter than the ticks of CPU time."""
-        left = iter(answers)
+    def watched(self, answers: list[str], *, busy: bool = False) -> list[str]:
+        """What is said until the answers are used up."""
+        left, ended = iter(answers), threading.Event()
 
         def state(target: str, *, timeout_seconds: float) -> str:
             assert (target, timeout_seconds) == ("h:1", 0.01)
             answer = next(left, None)
             if answer is None:
-                self.options.mood = SupervisorStates.SHUTDOWN
+                ended.set()
             return answer or "SERVING"
 
-        monkeypatch.setattr(watchdog, "ROUND_SECONDS", 0.01)
-        monkeypatch.setattr(watchdog, "BUSY_SHARE", 0.0 if busy else float("inf"))
-        monkeypatch.setattr(healthcheck, "state", state)
-        before = set(threading.enumerate())
-        watch(self, "a=h:1", "0.02")
-        for thread in set(threading.enumerate()) - before:
-            thread.join(PATIENCE_SECONDS)
-        assert self.options.mood == SupervisorStates.SHUTDOWN
-        return self.lines
+        self._monkeypatch.setattr(watchdog, "ROUND_SECONDS", 0.01)
+        self._monkeypatch.setattr(watchdog, "BUSY_SHARE", 0.0 if busy else float("inf"))
+        self._monkeypatch.setattr(healthcheck, "state", state)
+        thread = threading.Thread(target=watch, args=(self.server, 0.02, ended, self.lines.append))
+        thread.start()
+        eventually(lambda: not thread.is_alive() or self.server.pid != self.pid, "it is killed, or checked in vain")
+        ended.set()
+        thread.join(PATIENCE_SECONDS)
+        return [line for line in self.lines if "gave no answer" in line]
 
 
 @pytest.fixture
-def child() -> Iterator[subprocess.Popen[bytes]]:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as process:
-        yield process
-        process.kill()
-
-
-def running(pid: int, state: int = ProcessStates.RUNNING) -> SimpleNamespace:
-    return SimpleNamespace(pid=pid, state=state)
+def supervised() -> Iterator[list[Watched]]:
+    """Programs to be stopped at the end."""
+    programs: list[Watched] = []
+    yield programs
+    for program in programs:
+        program.server.terminate()
+        program.server.kill(program.server.pid)
+        assert program.server.join(PATIENCE_SECONDS)
 
 
 def test_missed_checks_count_from_the_last_answer_of_the_same_process() -> None:
     checks = MissedHealthChecks()
     missed = []
     for pid, answered in [(1, False), (1, True), (1, False), (1, False), (1, True), (1, False), (2, False), (2, True)]:
-        checks.record(pid, answered=answered)
+        checks.record(pid, HealthCheck(answered))
         missed.append(checks.missed)
     assert missed == [0, 0, 1, 2, 0, 1, 0, 0]
 
 
-def test_a_silent_child_is_killed_and_the_log_says_so(
-    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
-) -> None:
-    lines = Supervisord(running(child.pid)).watched(monkeypatch, ["SERVING", NO_ANSWER, NO_ANSWER])
-    assert child.wait(PATIENCE_SECONDS) == -signal.SIGKILL
-    assert lines == [f"watchdog: a (pid {child.pid}) gave no answer for 0.02 to 0.03 s: killed, to be restarted"]
-
-
-def test_a_busy_process_may_miss_more_checks_than_an_idle_one() -> None:
+def test_a_busy_process_whose_loop_is_silent_may_miss_more_checks_than_an_idle_one() -> None:
     checks = MissedHealthChecks()
-    checks.record(1, answered=True)
+    checks.record(1, ANSWERED)
     for _ in range(MAX_MISSED - 1):
-        checks.record(1, answered=False, busy=True)
+        checks.record(1, BUSY)
         assert not checks.too_many
-    checks.record(1, answered=False, busy=True)
+    checks.record(1, BUSY)
     assert checks.too_many
-    checks.record(1, answered=True)
-    for busy in (False, True, False):
+    checks.record(1, ANSWERED)
+    for check in (MISSED, BUSY, MISSED):
         assert not checks.too_many
-        checks.record(1, answered=False, busy=busy)
+        checks.record(1, check)
     assert checks.too_many
 
 
-def test_a_busy_child_is_killed_later_than_an_idle_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as busy:
-        silent = ["SERVING", *[NO_ANSWER] * (MAX_MISSED - 1)]
-        assert Supervisord(running(busy.pid)).watched(monkeypatch, silent, busy=True) == []
-        assert busy.poll() is None
-        lines = Supervisord(running(busy.pid)).watched(monkeypatch, [*silent, NO_ANSWER], busy=True)
-        assert busy.wait(PATIENCE_SECONDS) == -signal.SIGKILL
-    assert lines == [f"watchdog: a (pid {busy.pid}) gave no answer for 0.08 to 0.09 s: killed, to be restarted"]
+def test_a_busy_process_whose_loop_runs_is_never_killed_and_an_idle_one_is() -> None:
+    checks = MissedHealthChecks()
+    checks.record(1, ANSWERED)
+    for _ in range(1_000):
+        checks.record(1, HealthCheck(answered=False, beats=True, busy=True))
+        assert not checks.too_many
+    for _ in range(watchdog.MAX_MISSED_IDLE):
+        assert not checks.too_many
+        checks.record(1, HealthCheck(answered=False, beats=True))
+    assert checks.too_many, "gRPC is deadlocked"
+
+
+def test_a_silent_child_is_killed_and_that_is_said(
+    supervised: list[Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child = Watched(SLEEPS, tmp_path, monkeypatch)
+    supervised.append(child)
+    lines = child.watched(["SERVING", NO_ANSWER, NO_ANSWER])
+    assert lines == [f"a (pid {child.pid}) gave no answer for 0.02 to 0.03 s: killed"]
+    eventually(lambda: "a died (signal 9); restarts in 1 s" in child.lines, "its death is said")
+
+
+@pytest.mark.parametrize(("code", "killed"), [(SPINS, True), (BEATS, False)], ids=["endless loop", "flooded"])
+def test_a_child_that_uses_the_cpu_is_killed_only_if_its_loop_is_silent(
+    supervised: list[Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, killed: bool
+) -> None:
+    child = Watched(code, tmp_path, monkeypatch)
+    supervised.append(child)
+    assert child.watched(["SERVING", *[NO_ANSWER] * (MAX_MISSED - 1)], busy=True) == []
+    assert bool(child.watched(["SERVING", *[NO_ANSWER] * MAX_MISSED], busy=True)) == killed
 
 
 HOLDS_THE_LOCK = """
@@ -112,7 +132,6 @@ from recsys.server.loading import announced
 
 def load():
     with announced():
-        print("loading", flush=True)
         ctypes.PyDLL(None).sleep(3600)  # unlike CDLL, with the global lock held: no thread of the process runs
 
 thread = threading.Thread(target=load)
@@ -121,17 +140,16 @@ thread.join()
 """
 
 
-def test_a_child_that_loads_is_left_alone_although_no_thread_of_it_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_child_that_loads_is_left_alone_although_no_thread_of_it_can_run(
+    supervised: list[Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """hnswlib loads an index like this. The load uses no CPU either, as if the disk were slow."""
-    with subprocess.Popen([sys.executable, "-c", HOLDS_THE_LOCK], stdout=subprocess.PIPE) as loading:
-        assert loading.stdout is not None
-        assert loading.stdout.readline() == b"loading\n"
-        silent = ["SERVING", *[NO_ANSWER] * (watchdog.MAX_MISSED_LOADING - 1)]
-        assert Supervisord(running(loading.pid)).watched(monkeypatch, silent) == []
-        assert loading.poll() is None
-        lines = Supervisord(running(loading.pid)).watched(monkeypatch, [*silent, NO_ANSWER])
-        assert loading.wait(PATIENCE_SECONDS) == -signal.SIGKILL, "it does not take for ever"
-    assert lines == [f"watchdog: a (pid {loading.pid}) gave no answer for 0.75 to 0.76 s: killed, to be restarted"]
+    child = Watched(HOLDS_THE_LOCK, tmp_path, monkeypatch)
+    supervised.append(child)
+    eventually(lambda: is_loading(child.pid), "it loads")
+    silent = ["SERVING", *[NO_ANSWER] * (watchdog.MAX_MISSED_LOADING - 1)]
+    assert child.watched(silent) == []
+    assert child.watched([*silent, NO_ANSWER]) != [], "it does not take for ever"
 
 
 def test_the_name_of_a_process_is_its_own_again_when_it_has_loaded() -> None:
@@ -146,13 +164,13 @@ def test_the_name_of_a_process_is_its_own_again_when_it_has_loaded() -> None:
 
 def test_checks_that_a_load_misses_are_no_hang() -> None:
     checks = MissedHealthChecks()
-    checks.record(1, answered=True)
+    checks.record(1, ANSWERED)
     for _ in range(MAX_MISSED):
-        checks.record(1, answered=False, loading=True)
+        checks.record(1, HealthCheck(answered=False, loading=True))
     assert not checks.too_many
-    checks.record(1, answered=False)
+    checks.record(1, MISSED)
     assert not checks.too_many
-    checks.record(1, answered=False)
+    checks.record(1, MISSED)
     assert checks.too_many, "it has loaded, and hangs"
 
 
@@ -174,26 +192,9 @@ def test_the_cpu_time_of_a_process_is_read() -> None:
     ids=["slow start", "short pauses", "not serving", "busy"],
 )
 def test_a_living_child_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes], answers: list[str]
+    supervised: list[Watched], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: list[str]
 ) -> None:
-    assert Supervisord(running(child.pid)).watched(monkeypatch, answers) == []
-    assert child.poll() is None
-
-
-def test_what_is_no_child_is_never_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = Supervisord(running(os.getppid())).watched(monkeypatch, ["SERVING", NO_ANSWER, NO_ANSWER])
-    assert lines == [f"watchdog: a (pid {os.getppid()}) gave no answer for 0.02 to 0.03 s, and has exited by itself"]
-
-
-def test_a_program_that_supervisord_stops_is_not_asked(
-    monkeypatch: pytest.MonkeyPatch, child: subprocess.Popen[bytes]
-) -> None:
-    supervisord = Supervisord(running(child.pid, ProcessStates.STOPPING))
-    threading.Timer(0.1, setattr, (supervisord.options, "mood", SupervisorStates.SHUTDOWN)).start()
-    assert supervisord.watched(monkeypatch, ["SERVING", NO_ANSWER, NO_ANSWER]) == []
-    assert child.poll() is None
-
-
-def test_the_section_names_every_program() -> None:
-    text = section({"a": "h:1", "b": "h:2"}, 8.0)
-    assert "\ntargets = a=h:1,b=h:2\nhang_seconds = 8.0\n" in text
+    child = Watched(SLEEPS, tmp_path, monkeypatch)
+    supervised.append(child)
+    assert child.watched(answers) == []
+    assert child.server.pid == child.pid
