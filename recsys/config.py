@@ -189,7 +189,9 @@ class ServerConfig(TypedConfig):
     )
     poll_seconds: float = Field(default=1.0, gt=0, description="seconds between checks for a newly published bundle")
     in_flight_limit: int = Field(
-        default=256, ge=1, description="calls in flight at a time; more are refused with RESOURCE_EXHAUSTED"
+        default=256,
+        ge=1,
+        description="calls of one method that are in flight at a time; more are refused with RESOURCE_EXHAUSTED",
     )
     max_message_mib: int = Field(
         default=64,

@@ -8,6 +8,7 @@ import math
 import os
 import time
 import zlib
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -62,7 +63,7 @@ def admit_all(method: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How many calls `Calls` admits at a time, and which ones leave a line in the log."""
+    """How many calls of each method `Calls` admits at a time, and which ones leave a line in the log."""
 
     in_flight: int = 256
     slow_seconds: float = 0.25
@@ -82,9 +83,10 @@ class Calls:
     def __init__(self, telemetry: Telemetry, limits: CallLimits | None = None) -> None:
         self._seconds = telemetry.rpc_seconds
         self._limits = limits or CallLimits()
-        self._in_flight = 0
+        self._in_flight: Counter[str] = Counter()
+        """By method: a disk that holds up the calls of one must not get those of another refused."""
         self._second, self._lines = 0, 0
-        telemetry.rpc_in_flight.set_function(lambda: self._in_flight)
+        telemetry.rpc_in_flight.set_function(lambda: sum(tuple(self._in_flight.values())))
 
     def surround(
         self, service: grpc.GenericRpcHandler[Any, Any], refusal: Refusal = admit_all
@@ -101,7 +103,7 @@ class Calls:
         """
         if method.endswith(_STATUS):
             return None
-        error = self._too_many() or refusal(method)
+        error = self._too_many(method) or refusal(method)
         if error is None:
             return None
         call, request_id = Call(method, None), _request_id(details.invocation_metadata)
@@ -118,11 +120,11 @@ class Calls:
 
         return grpc.stream_unary_rpc_method_handler(refuse)
 
-    def _too_many(self) -> Overloaded | None:
-        if self._in_flight < self._limits.in_flight:
+    def _too_many(self, method: str) -> Overloaded | None:
+        if self._in_flight[method] < self._limits.in_flight:
             return None
         return Overloaded(
-            f"{self._limits.in_flight} calls are in flight, no more are admitted; retry later, or raise "
+            f"{self._limits.in_flight} calls of {method} are in flight, no more are admitted; retry later, or raise "
             "--in-flight-limit",
             retry_seconds=_RETRY_SECONDS,
         )
@@ -174,13 +176,13 @@ class Calls:
             raise DeadlinePassed("the deadline had passed when the call was taken up; allow it more time")
         if method.endswith(_STATUS):
             return await behavior(request, context)
-        if error := self._too_many():  # others have come in since its message was read
+        if error := self._too_many(method):  # others have come in since its message was read
             raise error
-        self._in_flight += 1
+        self._in_flight[method] += 1
         try:
             return await behavior(request, context)
         finally:
-            self._in_flight -= 1
+            self._in_flight[method] -= 1
 
     def _end(self, call: Call) -> None:
         """Does what was left for after the response, measures and logs; a failure does not stop the rest."""

@@ -159,7 +159,7 @@ async def test_calls_beyond_the_limit_are_refused_but_status_is_not(running: Run
     assert running.telemetry.registry.get_sample_value("recsys_rpc_in_flight") == 2
     refused = await running.error()
     assert refused.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    assert "2 calls are in flight" in (refused.details() or "")
+    assert "2 calls of RecallService/Recall are in flight" in (refused.details() or "")
     await running.stub.Status(recall_pb2.RecallServiceStatusRequest())
     release.set()
     assert [answer.channel for answer in await asyncio.gather(*admitted)] == ["admitted"] * 2
