@@ -63,6 +63,14 @@ class GatewayConfig(ServerConfig):
     events_file: Path = Field(
         default=Path("data/demo/events/events.sqlite"), description="SQLite file of the recorded events"
     )
+    events_write_seconds: float = Field(
+        default=2.0, gt=0, description="longest wait of RecordEvents for the events file; then it fails: UNAVAILABLE"
+    )
+    events_read_seconds: float = Field(
+        default=0.1,
+        gt=0,
+        description="longest wait of an answer for the recorded events of its user; then it does without: degraded",
+    )
     answers_file: Path = Field(
         default=Path("data/demo/events/answers.sqlite"), description="SQLite file to which every answer is logged"
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 from collections.abc import Sequence
 
 from gateway import background
@@ -13,7 +15,8 @@ from gateway.bundle.gateway_golden import check_gateway
 from gateway.bundle.hidden import HiddenItems
 from gateway.config import RANKER, GatewayConfig, split_targets
 from gateway.events.answers import AnswerLog
-from gateway.events.recorder import EventRecorder
+from gateway.events.claim import Claim
+from gateway.events.recorder import EventLimits, EventRecorder
 from gateway.events.sqlite_store import SQLiteEventStore
 from gateway.rollout import Rollout
 from gateway.serving import Serving, ServingFactory
@@ -60,12 +63,22 @@ async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
 
 def _open_files(config: GatewayConfig, process: Process) -> tuple[EventRecorder, AnswerLog]:
     """Opens the files that the gateway writes; the last entries are written after the process has drained."""
-    recorder = EventRecorder(SQLiteEventStore(config.events_file))
+    limits = EventLimits(config.events_write_seconds, config.events_read_seconds)
+    store = SQLiteEventStore(config.events_file)
+    process.closing.callback(Claim(config.events_file, _name(config)).release)
+    recorder = EventRecorder(store, limits)
     process.closing.push_async_callback(asyncio.to_thread, recorder.close)
     dropped = process.telemetry.answers_dropped
     answers = AnswerLog(config.answers_file, dropped=dropped.inc, keep_days=config.answers_keep_days)
     process.closing.push_async_callback(asyncio.to_thread, answers.close)
     return recorder, answers
+
+
+def _name(config: GatewayConfig) -> str:
+    """What only the workers of one gateway have in common; one without a shared port has no others."""
+    if config.shared_port is None:
+        return f"{platform.node()}, process {os.getpid()}"
+    return f"{platform.node()}, {config.host}:{config.shared_port}"
 
 
 def _connect(config: GatewayConfig) -> tuple[list[Workers[RecallBackend]], Workers[RankBackend]]:

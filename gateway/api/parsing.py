@@ -9,12 +9,12 @@ from gateway.api import validation
 from gateway.bundle.resolve import Identities, ResolvedId
 from gateway.bundle.served import ServedBundle
 from gateway.events.recorder import EventRecorder
-from gateway.events.store import Event, RecordedEvent
+from gateway.events.store import MAX_RECORDED, Event, RecordedEvent
 from gateway.pipeline.request import Request
 from gateway.pipeline.stages import StageReport, Status
 from recsys import convert
 from recsys.domain import MAX_REQUEST_HISTORY, History
-from recsys.errors import NotFound, RecsysError
+from recsys.errors import DeadlinePassed, NotFound, RecsysError
 from recsys.logs import request_id_of_call
 from recsys.v1 import recommend_pb2
 
@@ -124,7 +124,11 @@ async def _stored_history(
     status, cause = Status.OK, ""
     try:
         if user is not None:
-            recorded = await recorder.of(user.key)
+            recorded = await recorder.of(user.key, after=bundle.watermark)
+            if len(recorded) == MAX_RECORDED:
+                cause = f"at most the newest {MAX_RECORDED} recorded events are used"
+    except DeadlinePassed as error:
+        status, cause = Status.TIMEOUT, str(error)
     except RecsysError as error:
         status, cause = Status.FAILED, str(error)
     history = bundle.history(user, recorded)

@@ -3,11 +3,12 @@
 One thread appends to the store. Requests that wait together are written in one batch (group commit), so a sync to disk
 is paid per batch, not per request; each is answered only when its batch is durable.
 
-Several processes may record in one store. Every request first looks at what any of them, this one included, has
-recorded since the last look; so what one has acknowledged is in the next answer of each.
+Several processes may record in one store. Every request first compares the number of commits, which they share in
+memory, with that of its last look; so what one has acknowledged is in the next answer of each.
 
 Most users have no recorded events, and a Bloom filter in memory identifies nearly all of them: their requests need no
-thread, and nothing of the store but that look. The events of recent users are remembered until new ones are seen.
+thread. The events of recent users are remembered until new ones are seen. Whatever touches the disk is done by a
+thread, and nobody waits for it longer than the time limits allow.
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ import asyncio
 import logging
 import queue
 import threading
-from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gateway.events.batches import batches
+from gateway.events.reads import Reads
+from gateway.events.remembered import RememberedEvents
 from gateway.events.store import Event, EventStore, RecordedEvent
+from gateway.events.writer import BatchWriter
 from recsys.errors import Overloaded, RecsysError, Unreachable
 
 logger = logging.getLogger(__name__)
@@ -29,7 +31,9 @@ logger = logging.getLogger(__name__)
 _MAX_BATCH = 64
 _MAX_WAITING = 1_024
 _MAX_SEEN = 256
-"""New events that a request looks at on the event loop; where there are more, a thread does."""
+"""New events that are read at a time."""
+_MAX_REMEMBERED = 200_000
+"""Events of all users together that are kept in memory."""
 _BLOOM_SLOTS = 1 << 22
 """Slots of the Bloom filter, a byte each. With a million users in it, a fifth of the others read the store in vain."""
 
@@ -56,20 +60,28 @@ class _Write:
             self.done.set_result(outcome)
 
 
+@dataclass(frozen=True, slots=True)
+class EventLimits:
+    """How long a request waits for the store, in seconds, and how many users' events are kept in memory."""
+
+    write_seconds: float
+    read_seconds: float
+    remembered_users: int = 20_000
+
+
 class EventRecorder:
     """The events of all users: durable in a store, those of recent users in memory as well."""
 
-    def __init__(self, store: EventStore, *, remembered_users: int = 20_000) -> None:
-        """Owns `store` from now on. The events of at most `remembered_users` are kept in memory."""
-        self._store = store
+    def __init__(self, store: EventStore, limits: EventLimits) -> None:
+        """Owns `store` from now on."""
+        self._store, self._write_seconds = store, limits.write_seconds
+        self._noticed = store.commits()
         self._seen, self._has_events = _seen_so_far(store)
-        self._remembered: OrderedDict[str, tuple[RecordedEvent, ...] | object] = OrderedDict()
-        """The events of a user, or, while a thread reads them, what marks that none were recorded meanwhile."""
-        self._max_remembered = remembered_users
-        self._memory = threading.Lock()
-        self._queue: queue.Queue[_Write | None] = queue.Queue(_MAX_WAITING)
-        self._thread = threading.Thread(target=self._write_until_closed, name="event-recorder", daemon=True)
-        self._thread.start()
+        self._looking = threading.Lock()
+        self._remembered = RememberedEvents(limits.remembered_users, _MAX_REMEMBERED)
+        self._reads = Reads(limits.read_seconds)
+        waiting: queue.Queue[_Write | None] = queue.Queue(_MAX_WAITING)
+        self._writer = BatchWriter("event-recorder", self._write, _fail, waiting, _MAX_BATCH)
 
     @property
     def log_id(self) -> str:
@@ -81,73 +93,72 @@ class EventRecorder:
 
         Raises:
             Overloaded: too many requests wait for the store.
-            Unreachable: the store cannot be written; nothing was recorded.
+            Unreachable: the store cannot be written, and nothing was recorded; or it is not known in time.
         """
         loop = asyncio.get_running_loop()
         write = _Write(events, loop, loop.create_future())
         try:
-            self._queue.put_nowait(write)
+            self._writer.put(write)
         except queue.Full:
             raise Overloaded(
                 f"{_MAX_WAITING} requests wait to be recorded; send the same request again later"
             ) from None
-        return await write.done
+        try:
+            async with asyncio.timeout(self._write_seconds):
+                return await write.done
+        except TimeoutError:
+            raise Unreachable(
+                f"not known after {self._write_seconds:g} s whether the events were recorded; send the same events "
+                "again, their ids make that safe"
+            ) from None
 
-    async def of(self, user_key: str) -> tuple[RecordedEvent, ...]:
-        """All recorded events of one user, in order of recording, including all acknowledged before the call.
+    async def of(self, user_key: str, *, after: int = 0) -> tuple[RecordedEvent, ...]:
+        """The recorded events of one user later than row `after`, as `EventStore.events_of` says.
+
+        All that were acknowledged before the call are taken into account.
 
         Raises:
             Unreachable: the store cannot be read.
+            DeadlinePassed: it was not read in time.
         """
-        loop = asyncio.get_running_loop()
-        if not self._look():
-            await loop.run_in_executor(None, self._look_at_all)
+        if self._noticed != self._store.commits():
+            await self._reads.run(self._look)
         if not self._has_events[_bloom_slot(user_key)]:
             return ()
-        with self._memory:
-            events = self._remembered.get(user_key)
-            if isinstance(events, tuple):
-                self._remembered.move_to_end(user_key)
-                return events
-        return await loop.run_in_executor(None, self._read, user_key)
+        events = self._remembered.of(user_key, after)
+        if events is None:
+            events = await self._reads.run(lambda: self._read(user_key, after))
+        return events
 
-    def _look(self) -> bool:
-        """Notes who has new events, and forgets what was remembered of them; false if there are more to look at."""
-        with self._memory:
-            new = self._store.recorded_since(self._seen, _MAX_SEEN)
-            for row_id, user_key in new:
-                self._has_events[_bloom_slot(user_key)] = 1
-                self._remembered.pop(user_key, None)
-                self._seen = row_id
-        return len(new) < _MAX_SEEN
+    def _look(self) -> None:
+        """Notes who has new events, and forgets what was remembered of them."""
+        with self._looking:
+            commits = self._store.commits()
+            while self._noticed != commits:
+                new = self._store.recorded_since(self._seen, _MAX_SEEN)
+                for _, user_key in new:
+                    self._has_events[_bloom_slot(user_key)] = 1
+                self._remembered.forget(user_key for _, user_key in new)
+                if new:
+                    self._seen = new[-1][0]
+                if len(new) < _MAX_SEEN:
+                    self._noticed = commits
 
-    def _look_at_all(self) -> None:
-        while not self._look():
-            pass
-
-    def _read(self, user_key: str) -> tuple[RecordedEvent, ...]:
-        unchanged = object()
-        with self._memory:
-            self._remembered[user_key] = unchanged
-            while len(self._remembered) > self._max_remembered:
-                self._remembered.popitem(last=False)
-        events = self._store.events_of(user_key)
-        with self._memory:
-            if self._remembered.get(user_key) is unchanged:  # otherwise newer events may be missing from what was read
-                self._remembered[user_key] = events
+    def _read(self, user_key: str, after: int) -> tuple[RecordedEvent, ...]:
+        reading = self._remembered.begin(user_key, after)
+        events = self._store.events_of(user_key, after)
+        self._remembered.end(user_key, reading, events)
         return events
 
     def close(self) -> None:
-        """Writes what waits, then closes the store."""
-        self._queue.put(None)
-        self._thread.join()
-        self._store.close()
+        """Writes what waits, then closes the store; a store that is stuck is left to the end of the process."""
+        self._reads.close()
+        if self._writer.close():
+            self._store.close()
+        else:
+            logger.error("the events store is stuck: events that were not acknowledged may not be recorded")
 
-    def _write_until_closed(self) -> None:
-        for batch in batches(self._queue, _MAX_BATCH):
-            self._write(batch)
-
-    def _write(self, batch: list[_Write]) -> None:
+    def _write(self, batch: Sequence[_Write]) -> None:
         try:
             recorded = self._store.append([write.events for write in batch])
         except Unreachable as error:
@@ -156,6 +167,12 @@ class EventRecorder:
             return
         for write, count in zip(batch, recorded, strict=True):
             write.settle(count)
+
+
+def _fail(batch: Sequence[_Write], error: BaseException) -> None:
+    """Answers requests whose write ended in a way that no store should end it."""
+    for write in batch:
+        write.settle(Unreachable(f"not known whether the events were recorded ({error!r}); send the same events again"))
 
 
 def _seen_so_far(store: EventStore) -> tuple[int, bytearray]:

@@ -13,7 +13,8 @@ from dataclasses import astuple
 from pathlib import Path
 
 from gateway.events import sqlite
-from gateway.events.store import Event, EventStore, RecordedEvent
+from gateway.events.commits import Commits
+from gateway.events.store import MAX_RECORDED, Event, EventStore, RecordedEvent
 from recsys.errors import CannotStart
 
 SCHEMA_VERSION = 2
@@ -48,7 +49,9 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (event_id) DO NOTHING
 _USERS = "SELECT DISTINCT user_key FROM events"
 _LAST = "SELECT coalesce(max(row_id), 0) FROM events"
 _SINCE = "SELECT row_id, user_key FROM events WHERE row_id > ? ORDER BY row_id LIMIT ?"
-_OF_USER = "SELECT row_id, item_key, type, value, time FROM events WHERE user_key = ? ORDER BY row_id"
+_OF_USER = """
+SELECT row_id, item_key, type, value, time FROM events WHERE user_key = ? AND row_id > ? ORDER BY row_id DESC LIMIT ?
+"""
 
 
 class SQLiteEventStore(EventStore):
@@ -63,20 +66,23 @@ class SQLiteEventStore(EventStore):
         self._watcher = open_events(path)
         self._watching = threading.Lock()
         self.log_id = log_id(self._writer, path)
+        self._commits = _shared_commits(path)
 
     def append(self, batches: Sequence[Sequence[Event]]) -> list[int]:
         """See `EventStore`; one transaction, synced to disk."""
         try:
             with sqlite.turn(self._path):
-                return append_events(self._writer, batches)
+                recorded = append_events(self._writer, batches)
+                self._commits.add()  # also if nothing was new: who wrote it may have died before counting it
+                return recorded
         except (sqlite3.Error, OSError) as error:
             raise sqlite.unwritten(self._path, error) from error
 
-    def events_of(self, user_key: str) -> tuple[RecordedEvent, ...]:
+    def events_of(self, user_key: str, after: int) -> tuple[RecordedEvent, ...]:
         """See `EventStore`."""
         try:
             with self._reading:
-                return events_of(self._reader, user_key)
+                return events_of(self._reader, user_key, after)
         except sqlite3.Error as error:
             raise sqlite.unreadable(self._path, error) from error
 
@@ -105,12 +111,17 @@ class SQLiteEventStore(EventStore):
         except sqlite3.Error as error:
             raise sqlite.unreadable(self._path, error) from error
 
+    def commits(self) -> int:
+        """See `EventStore`; a look at shared memory."""
+        return self._commits.count()
+
     def close(self) -> None:
         """Closes the file."""
         self._writer.close()
         with self._reading, self._watching:
             self._reader.close()
             self._watcher.close()
+        self._commits.close()
 
 
 def open_events(path: Path) -> sqlite3.Connection:
@@ -144,6 +155,24 @@ def append_events(connection: sqlite3.Connection, batches: Sequence[Sequence[Eve
     return [max(0, count) for count in recorded]
 
 
-def events_of(connection: sqlite3.Connection, user_key: str) -> tuple[RecordedEvent, ...]:
-    """All recorded events of one user, in order of recording."""
-    return tuple(RecordedEvent(*row) for row in connection.execute(_OF_USER, (user_key,)))
+def events_of(connection: sqlite3.Connection, user_key: str, after: int) -> tuple[RecordedEvent, ...]:
+    """The last MAX_RECORDED events of one user later than row `after`, in order of recording."""
+    rows = connection.execute(_OF_USER, (user_key, after, MAX_RECORDED)).fetchall()
+    return tuple(RecordedEvent(*row) for row in reversed(rows))
+
+
+def _shared_commits(path: Path) -> Commits:
+    """The count of the file; opening counts too, because who committed last may have died before counting it.
+
+    Raises:
+        CannotStart: there is no room for it.
+    """
+    try:
+        commits = Commits(path)
+        with sqlite.turn(path):
+            commits.add()
+    except OSError as error:
+        raise CannotStart(
+            f"{path}: its commits cannot be counted ({error}); free disk space, or fix the permissions"
+        ) from error
+    return commits

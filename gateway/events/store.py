@@ -6,6 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from recsys.domain import MAX_REQUEST_HISTORY
+
+MAX_RECORDED = MAX_REQUEST_HISTORY
+"""Recorded events of one user that an answer takes into account: the newest."""
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -51,8 +56,11 @@ class EventStore(ABC):
         """
 
     @abstractmethod
-    def events_of(self, user_key: str) -> tuple[RecordedEvent, ...]:
-        """All events of one user, in order of recording; raises Unreachable."""
+    def events_of(self, user_key: str, after: int) -> tuple[RecordedEvent, ...]:
+        """The last MAX_RECORDED events of one user later than row `after`, in order of recording.
+
+        Raises Unreachable.
+        """
 
     @abstractmethod
     def users_with_events(self) -> Iterator[str]:
@@ -66,8 +74,14 @@ class EventStore(ABC):
     def recorded_since(self, row_id: int, limit: int) -> Sequence[tuple[int, str]]:
         """Row id and user key of the first `limit` events after row `row_id`, in order; raises Unreachable.
 
-        Whatever any process has acknowledged is among them. Called by every request, on the event loop: it must take
-        microseconds where there is nothing new.
+        Whatever any process has acknowledged is among them.
+        """
+
+    @abstractmethod
+    def commits(self) -> int:
+        """A number that grows with every commit of any process, before anything in it is acknowledged.
+
+        Called for every request, on the event loop: it never touches the disk, and cannot fail.
         """
 
     @abstractmethod

@@ -38,7 +38,7 @@ def live_requests(bundle: Bundle, folder: Path, n: int, *, count: int) -> list[R
         try:
             asked = answers.execute(_LATEST, (bundle.version, n)).fetchall()
             served = ServedBundle.load(bundle, log_id(events, folder / EVENTS_FILE))
-            recorded = {key: events_of(events, key) for key, _ in asked}
+            recorded = {key: events_of(events, key, served.watermark) for key, _ in asked}
         except sqlite3.Error as error:
             raise DataMalformed(f"{folder}: cannot be read ({error}); name the folder of a gateway's files") from error
     if not asked:

@@ -149,14 +149,15 @@ def test_what_it_cannot_start_with_is_one_line_and_exit_code_2(
 class Worker:
     """One of the gateways that share the files; it is killed again and again."""
 
-    def __init__(self, folder: Path, kills: random.Random) -> None:
+    def __init__(self, folder: Path, kills: random.Random, shared_port: int) -> None:
         self._folder, self._kills, self.port = folder, kills, free_port()
+        self._flags = ("--log-level", "ERROR", "--shared-port", str(shared_port), "--events-read-seconds", "30")
         self._stack = ExitStack()
         self.start()
 
     def start(self) -> None:
         """Starts the process and waits until it answers."""
-        self.running = self._stack.enter_context(process(self._folder, self.port, "--log-level", "ERROR"))
+        self.running = self._stack.enter_context(process(self._folder, self.port, *self._flags))
         channel = self._stack.enter_context(client(self.port))
         eventually(lambda: health(channel) == SERVING, "it is up again")
         self.stub: Any = recommend_pb2_grpc.RecommendationServiceStub(channel)
@@ -191,7 +192,8 @@ def test_two_gateways_lose_nothing_acknowledged_when_they_are_killed_at_random_m
     rng = random.Random(7)
     write_bundle(tmp_path / "bundles", "v1", policy=policy())
     pending, acknowledged, kills = [f"visitor-{n}" for n in range(1_000)], [], 0
-    workers = [Worker(tmp_path, rng) for _ in range(2)]
+    shared_port = free_port()
+    workers = [Worker(tmp_path, rng, shared_port) for _ in range(2)]
     assert workers[0].shows("visitor-0") == workers[1].shows("visitor-0") == [3, 1, 2]
     while pending:
         writer, reader = rng.sample(workers, 2)

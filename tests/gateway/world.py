@@ -17,7 +17,7 @@ from gateway.backends.workers import Workers
 from gateway.bundle.hidden import HiddenItems
 from gateway.config import GatewayConfig
 from gateway.events.answers import AnswerLog
-from gateway.events.recorder import EventRecorder
+from gateway.events.recorder import EventLimits, EventRecorder
 from gateway.events.sqlite_store import SQLiteEventStore
 from gateway.rollout import Rollout
 from gateway.serving import Serving, ServingFactory
@@ -105,7 +105,7 @@ async def gateway(folder: Path, bundle: ServingPolicy | None = None, **settings:
         for backend in backends:
             stack.push_async_callback(backend.close)
         telemetry, hidden, clock = Telemetry.create(), HiddenItems(folder / "hidden.txt"), Clock()
-        recorder = EventRecorder(SQLiteEventStore(folder / "events.sqlite"))
+        recorder = EventRecorder(SQLiteEventStore(folder / "events.sqlite"), EventLimits(60.0, 60.0))
         answers = AnswerLog(folder / "answers.sqlite", dropped=telemetry.answers_dropped.inc)
         stack.callback(recorder.close)
         stack.callback(answers.close)

@@ -52,7 +52,7 @@ class Recording:
         """The history that the gateway would use."""
         bundle = ServedBundle.load(self.bundle, self.log)
         with closing(open_events(self.config.events_file)) as connection:
-            history = bundle.history(bundle.user(None, user), events_of(connection, user))
+            history = bundle.history(bundle.user(None, user), events_of(connection, user, bundle.watermark))
         keys = [bundle.texts.keys[row] for row in bundle.catalogue.rows(history.item_ids)]
         return list(zip(keys, history.timestamps.tolist(), strict=True))
 

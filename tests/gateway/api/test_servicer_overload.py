@@ -8,9 +8,10 @@ from pathlib import Path
 import grpc
 import pytest
 
+from gateway.events import sqlite
 from gateway.pipeline.stages import Budget
 from recsys.server.calls import REQUEST_ID_KEY, RETRY_KEY
-from recsys.v1 import recommend_pb2
+from recsys.v1 import recommend_pb2, types_pb2
 from tests.gateway.toy import policy
 from tests.gateway.world import gateway, recommend
 from tests.waiting import soon
@@ -52,3 +53,19 @@ async def test_what_no_caller_could_wait_for_is_refused_before_it_is_read(tmp_pa
             assert failed.value.code() is code, method
         assert world.metric("recsys_requests_total", outcome="refused") == 1
         assert all(response.items for response in await asyncio.gather(*three))
+
+
+async def test_events_that_wait_for_their_disk_take_no_place_of_recommendations(tmp_path: Path) -> None:
+    events = recommend_pb2.RecordEventsRequest(
+        events=[recommend_pb2.Event(event_id="a", user_id=4, item_id=1, type=types_pb2.EVENT_TYPE_VIEW)]
+    )
+    async with gateway(tmp_path, policy(), in_flight_limit=2) as world:
+        with sqlite.turn(tmp_path / "events.sqlite"):
+            waiting = [asyncio.ensure_future(world.stub.RecordEvents(events)) for _ in range(2)]
+            await soon(lambda: world.metric("recsys_rpc_in_flight") == 2, "two wait for their turn")
+            with pytest.raises(
+                grpc.aio.AioRpcError, match="2 calls of RecommendationService/RecordEvents"
+            ):
+                await world.stub.RecordEvents(events)
+            assert not (await recommend(world, user_id=4)).degraded
+        assert sorted(answer.recorded for answer in await asyncio.gather(*waiting)) == [0, 1]

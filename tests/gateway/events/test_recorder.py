@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 from gateway.events import recorder as recording
-from gateway.events.recorder import EventRecorder
+from gateway.events.recorder import EventLimits, EventRecorder
 from gateway.events.sqlite_store import SQLiteEventStore, append_events, events_of, log_id, open_events
 from gateway.events.store import Event, EventStore, RecordedEvent
 from recsys.domain import EventType
 from recsys.errors import CannotStart, Unreachable
 from tests.waiting import PATIENCE_SECONDS
 
+PATIENT = EventLimits(PATIENCE_SECONDS, PATIENCE_SECONDS)
 FULL = 2
 """What SQLite calls `synchronous=FULL`: a commit returns when the disk has it."""
 
@@ -50,7 +51,7 @@ def store(path: Path) -> SQLiteEventStore:
 
 @pytest.fixture
 def recorder(store: SQLiteEventStore) -> Iterator[EventRecorder]:
-    subject = EventRecorder(store)
+    subject = EventRecorder(store, PATIENT)
     yield subject
     subject.close()
 
@@ -77,12 +78,12 @@ class InMemoryStore(EventStore):
             before.append(len(self.events))
         return [after - earlier for earlier, after in pairwise(before)]
 
-    def events_of(self, user_key: str) -> tuple[RecordedEvent, ...]:
+    def events_of(self, user_key: str, after: int) -> tuple[RecordedEvent, ...]:
         self._check()
         return tuple(
             RecordedEvent(row_id, kept.item_key, kept.type, kept.value, kept.time)
             for row_id, kept in enumerate(self.events.values(), start=1)
-            if kept.user_key == user_key
+            if kept.user_key == user_key and row_id > after
         )
 
     def users_with_events(self) -> Iterator[str]:
@@ -98,6 +99,9 @@ class InMemoryStore(EventStore):
         rows = [(number, kept.user_key) for number, kept in enumerate(self.events.values(), start=1)]
         return rows[row_id : row_id + limit]
 
+    def commits(self) -> int:
+        return len(self.events)
+
     def close(self) -> None:
         self.down = True
 
@@ -105,7 +109,7 @@ class InMemoryStore(EventStore):
 async def test_a_recorder_needs_nothing_of_a_store_but_the_contract() -> None:
     store = InMemoryStore()
     store.append([[event("old", item_key="9")]])
-    recorder = EventRecorder(store)
+    recorder = EventRecorder(store, PATIENT)
     assert recorder.log_id == "memory"
     assert await recorder.record([event("a"), event("old"), event("b", user_key="8")]) == 2
     assert [(recorded.row_id, recorded.item_key) for recorded in await recorder.of("7")] == [(1, "9"), (2, "10")]
@@ -197,7 +201,7 @@ async def test_the_event_loop_continues_while_the_disk_is_slow(path: Path) -> No
                 raise Unreachable("the event loop stood still")
             return super().append(batches)
 
-    recorder = EventRecorder(SlowStore(path))
+    recorder = EventRecorder(SlowStore(path), PATIENT)
     waiting = asyncio.create_task(recorder.record([event("a")]))
     for _ in range(20):
         await asyncio.sleep(0.001)
@@ -208,7 +212,7 @@ async def test_the_event_loop_continues_while_the_disk_is_slow(path: Path) -> No
 
 
 async def test_at_most_so_many_users_are_remembered_and_others_are_read_again(path: Path) -> None:
-    recorder = EventRecorder(SQLiteEventStore(path), remembered_users=2)
+    recorder = EventRecorder(SQLiteEventStore(path), EventLimits(PATIENCE_SECONDS, PATIENCE_SECONDS, 2))
     for user in "1234":
         await recorder.record([event(f"e{user}", user_key=user)])
     for user in "12341":
@@ -221,11 +225,11 @@ async def test_only_users_who_may_have_events_are_looked_up(path: Path) -> None:
     looked_up: list[str] = []
 
     class Watched(SQLiteEventStore):
-        def events_of(self, user_key: str) -> tuple[RecordedEvent, ...]:
+        def events_of(self, user_key: str, after: int) -> tuple[RecordedEvent, ...]:
             looked_up.append(user_key)
-            return super().events_of(user_key)
+            return super().events_of(user_key, after)
 
-    recorder = EventRecorder(Watched(path))
+    recorder = EventRecorder(Watched(path), PATIENT)
     await recorder.record([event("a", user_key="7")])
     for user in ("8", "7", "7", "9"):
         await recorder.of(user)
@@ -247,7 +251,7 @@ async def test_users_who_share_a_slot_of_the_bloom_filter_keep_their_own_events(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(recording, "_BLOOM_SLOTS", 1)
-    recorder = EventRecorder(SQLiteEventStore(path))
+    recorder = EventRecorder(SQLiteEventStore(path), PATIENT)
     await recorder.record([event("a", user_key="7")])
     assert await recorder.of("8") == ()
     assert [recorded.row_id for recorded in await recorder.of("7")] == [1]
@@ -255,10 +259,10 @@ async def test_users_who_share_a_slot_of_the_bloom_filter_keep_their_own_events(
 
 
 async def test_events_survive_a_restart(path: Path) -> None:
-    first = EventRecorder(SQLiteEventStore(path))
+    first = EventRecorder(SQLiteEventStore(path), PATIENT)
     await first.record([event("a")])
     first.close()
-    second = EventRecorder(SQLiteEventStore(path))
+    second = EventRecorder(SQLiteEventStore(path), PATIENT)
     assert [recorded.item_key for recorded in await second.of("7")] == ["10"]
     assert await second.record([event("a"), event("b", item_key="11")]) == 1
     assert [recorded.item_key for recorded in await second.of("7")] == ["10", "11"]
@@ -300,7 +304,7 @@ def test_a_transaction_that_fails_half_way_leaves_nothing(path: Path) -> None:
     object.__setattr__(broken, "user_key", None)
     with pytest.raises(sqlite3.IntegrityError):
         append_events(connection, [[event("a")], [broken]])
-    assert events_of(connection, "7") == ()
+    assert events_of(connection, "7", 0) == ()
     assert append_events(connection, [[event("a")], []]) == [1, 0]
     connection.close()
 
@@ -309,7 +313,7 @@ def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
     path.parent.mkdir()
     path.write_bytes(b"not a database, but long enough to look like one" * 100)
     with pytest.raises(CannotStart, match="cannot be opened"):
-        EventRecorder(SQLiteEventStore(path))
+        EventRecorder(SQLiteEventStore(path), PATIENT)
 
 
 def test_another_schema_is_refused(path: Path) -> None:
@@ -317,17 +321,17 @@ def test_another_schema_is_refused(path: Path) -> None:
     connection.execute("PRAGMA user_version=9")
     connection.close()
     with pytest.raises(CannotStart, match="schema 9, this software writes schema 2"):
-        EventRecorder(SQLiteEventStore(path))
+        EventRecorder(SQLiteEventStore(path), PATIENT)
 
 
 def test_each_file_has_a_log_id_of_its_own_and_keeps_it(path: Path) -> None:
     ids = []
     for place in (path, path, path.with_name("fresh.sqlite")):
-        subject = EventRecorder(SQLiteEventStore(place))
+        subject = EventRecorder(SQLiteEventStore(place), PATIENT)
         ids.append(subject.log_id)
         subject.close()
     path.rename(path.with_name("moved.sqlite"))
-    moved = EventRecorder(SQLiteEventStore(path.with_name("moved.sqlite")))
+    moved = EventRecorder(SQLiteEventStore(path.with_name("moved.sqlite")), PATIENT)
     assert ids == [moved.log_id, moved.log_id, ids[2]]
     assert ids[2] != moved.log_id
     assert all(len(name) == 32 and int(name, 16) for name in ids)
@@ -339,7 +343,7 @@ async def test_a_file_from_before_logs_had_ids_gets_one_and_keeps_its_events(pat
     append_events(connection, [[event("a")]])
     connection.executescript("DROP TABLE log; PRAGMA user_version=1")
     connection.close()
-    subject = EventRecorder(SQLiteEventStore(path))
+    subject = EventRecorder(SQLiteEventStore(path), PATIENT)
     assert await subject.record([event("b")]) == 1
     assert rows(path) == [(1, "a"), (2, "b")]
     subject.close()
@@ -353,7 +357,7 @@ def test_a_log_id_that_was_lost_is_not_made_up(path: Path) -> None:
     connection.execute("DELETE FROM log")
     connection.close()
     with pytest.raises(CannotStart, match=r"events\.sqlite: it had a log id when it was created"):
-        EventRecorder(SQLiteEventStore(path))
+        EventRecorder(SQLiteEventStore(path), PATIENT)
 
 
 async def test_if_the_list_of_users_is_damaged_every_request_reads_the_store(
@@ -368,7 +372,7 @@ async def test_if_the_list_of_users_is_damaged_every_request_reads_the_store(
     with path.open("r+b") as file:
         file.seek((page - 1) * size)
         file.write(bytes(size))
-    recorder = EventRecorder(SQLiteEventStore(path))
+    recorder = EventRecorder(SQLiteEventStore(path), PATIENT)
     assert "the users with events cannot be listed, so every request reads the store" in caplog.text
     with pytest.raises(Unreachable, match="malformed"):
         await recorder.of("8")

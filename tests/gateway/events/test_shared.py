@@ -13,12 +13,13 @@ import pytest
 
 from gateway.events import recorder as recording
 from gateway.events import sqlite
-from gateway.events.recorder import EventRecorder
+from gateway.events.recorder import EventLimits, EventRecorder
 from gateway.events.sqlite_store import SQLiteEventStore, open_events
 from gateway.events.store import Event, RecordedEvent
 from recsys.domain import EventType
 from tests.waiting import PATIENCE_SECONDS
 
+PATIENT = EventLimits(PATIENCE_SECONDS, PATIENCE_SECONDS)
 COMMITS = 20
 PROCESSES = 4
 OPEN = "import sys; from pathlib import Path; from gateway.events.sqlite_store import SQLiteEventStore; "
@@ -37,7 +38,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def pair(path: Path) -> Iterator[tuple[EventRecorder, EventRecorder]]:
     """Two recorders that share nothing but the file."""
-    both = EventRecorder(SQLiteEventStore(path)), EventRecorder(SQLiteEventStore(path))
+    both = EventRecorder(SQLiteEventStore(path), PATIENT), EventRecorder(SQLiteEventStore(path), PATIENT)
     yield both
     for recorder in both:
         recorder.close()
@@ -81,8 +82,8 @@ async def test_what_is_recorded_while_the_store_is_read_is_not_forgotten(path: P
     other = SQLiteEventStore(path)
 
     class Overtaken(SQLiteEventStore):
-        def events_of(self, user_key: str) -> tuple[RecordedEvent, ...]:
-            found = super().events_of(user_key)
+        def events_of(self, user_key: str, after: int) -> tuple[RecordedEvent, ...]:
+            found = super().events_of(user_key, after)
             if not overtaken:
                 overtaken.append(user_key)
                 other.append([[event("late", item_key="11")]])
@@ -90,7 +91,7 @@ async def test_what_is_recorded_while_the_store_is_read_is_not_forgotten(path: P
             return found
 
     overtaken: list[str] = []
-    loop, recorder = asyncio.get_running_loop(), EventRecorder(Overtaken(path))
+    loop, recorder = asyncio.get_running_loop(), EventRecorder(Overtaken(path), PATIENT)
     await recorder.record([event("early")])
     await recorder.of("7")
     assert overtaken == ["7"]
