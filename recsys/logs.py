@@ -45,13 +45,13 @@ class _JsonFormatter(logging.Formatter):
             "time": _time(record),
             "level": record.levelname,
             "logger": record.name,
-            "message": _cut(record.getMessage()),
+            "message": cut(record.getMessage()),
         }
         if request_id := request_id_of_call.get():
-            line["request_id"] = _cut(request_id, _REQUEST_ID_BYTES)
+            line["request_id"] = cut(request_id, _REQUEST_ID_BYTES)
         head = dict(line)
         for name, value in getattr(record, "facts", {}).items():
-            line[name] = _cut(value) if isinstance(value, str) else value
+            line[name] = cut(value) if isinstance(value, str) else value
         if record.exc_info:
             line["traceback"] = _cut_start(self.formatException(record.exc_info))
         text = _encode(line)
@@ -64,14 +64,14 @@ class _TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         facts = dict(getattr(record, "facts", {}))
         if request_id := request_id_of_call.get():
-            facts["request_id"] = _cut(request_id, _REQUEST_ID_BYTES)
-        extra = "".join(f" {name}={_cut(_escape(str(value)))}" for name, value in facts.items())
-        message = _cut(_escape(record.getMessage()))
-        text = _cut(f"{_time(record)} {record.levelname:<7} {record.name}: {message}{extra}", LINE_BYTES)
+            facts["request_id"] = cut(request_id, _REQUEST_ID_BYTES)
+        extra = "".join(f" {name}={cut(escape(str(value)))}" for name, value in facts.items())
+        message = cut(escape(record.getMessage()))
+        text = cut(f"{_time(record)} {record.levelname:<7} {record.name}: {message}{extra}", LINE_BYTES)
         return text + _indented(self.formatException(record.exc_info)) if record.exc_info else text
 
 
-def _cut(text: str, limit: int = FIELD_BYTES) -> str:
+def cut(text: str, limit: int = FIELD_BYTES) -> str:
     """The start of the text, of at most `limit` bytes as UTF-8, and how many are missing."""
     if 4 * len(text) <= limit:
         return text
@@ -90,13 +90,14 @@ def _cut_start(text: str) -> str:
     return f"({cut} bytes cut) …{encoded[cut:].decode('utf-8', 'ignore')}"
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """The text with its control characters and ends of lines as Python writes them."""
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _indented(traceback: str) -> str:
     """Lines of a traceback, none of which can be taken for a line of the log, whatever the error says."""
-    return "".join(f"\n  {_escape(line)}" for line in _cut_start(traceback).split("\n"))
+    return "".join(f"\n  {escape(line)}" for line in _cut_start(traceback).split("\n"))
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -24,7 +24,7 @@ from gateway.pipeline.work import Answer
 from gateway.rollout import Rollout
 from gateway.serving import Serving
 from recsys.errors import InvalidRequest, NotFound, Overloaded
-from recsys.server.calls import new_request_id
+from recsys.server.callers import new_request_id
 from recsys.server.current_call import after_answer, note, remaining_seconds
 from recsys.server.server import Service
 from recsys.server.telemetry import Telemetry

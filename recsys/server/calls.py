@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
-import os
 import time
 import zlib
 from collections import Counter
@@ -17,20 +15,14 @@ from typing import Any, cast
 import grpc
 from grpc import aio
 
-from recsys.errors import DeadlinePassed, Overloaded, RecsysError
+from recsys.errors import DeadlinePassed, InvalidRequest, Overloaded, RecsysError
 from recsys.logs import request_id_of_call
-from recsys.server.current_call import MAX_REQUEST_ID, REQUEST_IDS, Call, current, remaining_seconds
+from recsys.server.callers import decoded, details_of, request_id_of, trailers_of
+from recsys.server.current_call import REQUEST_IDS, Call, current, remaining_seconds
 from recsys.server.status import code_of
 from recsys.server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
-
-REQUEST_ID_KEY = "x-request-id"
-"""Metadata key of the request id, both ways."""
-
-RETRY_KEY = "grpc-retry-pushback-ms"
-"""Trailer of a refused call: after how many milliseconds to retry. gRPC clients with a retry policy follow it
-(gRFC A6)."""
 
 OUR_PACKAGE = "/recsys.v1."
 """What the full names of our methods begin with, and their names in metrics and logs do not."""
@@ -106,11 +98,11 @@ class Calls:
         error = self._too_many(method) or refusal(method)
         if error is None:
             return None
-        call, request_id = Call(method, None), _request_id(details.invocation_metadata)
-        call.code, call.details = code_of(error), str(error)
+        call, request_id = Call(method, None), request_id_of(details.invocation_metadata)
+        call.code, call.details = code_of(error), details_of(error)
         request_id_of_call.set(request_id)
         self._report(call)
-        trailers = _trailers(request_id, error.retry_seconds)
+        trailers = trailers_of(request_id, error.retry_seconds)
 
         async def refuse(messages: object, context: aio.ServicerContext[Any, Any]) -> None:
             del messages
@@ -133,22 +125,26 @@ class Calls:
         if handler.unary_unary is None:
             return handler
         return grpc.unary_unary_rpc_method_handler(
-            self._wrap(method, cast("Behavior", handler.unary_unary)),
-            request_deserializer=handler.request_deserializer,
+            self._wrap(
+                method,
+                cast("Behavior", handler.unary_unary),
+                cast("Callable[[bytes], Any]", handler.request_deserializer),
+            ),
             response_serializer=handler.response_serializer,
         )
 
-    def _wrap(self, method: str, behavior: Behavior) -> Behavior:
-        async def answer(request: Any, context: aio.ServicerContext[Any, Any]) -> Any:
+    def _wrap(self, method: str, behavior: Behavior, decode: Callable[[bytes], Any]) -> Behavior:
+        async def answer(message: bytes, context: aio.ServicerContext[Any, Any]) -> Any:
             call = Call(method, remaining_seconds(context))
-            request_id = _request_id(context.invocation_metadata(), request)
+            request = decoded(message, decode)
+            request_id = request_id_of(context.invocation_metadata(), request)
             request_id_of_call.set(request_id)
             current.set(call)
             retry_seconds: float | None = None
             try:
                 return await self._admitted(method, behavior, request, context)
             except RecsysError as error:
-                call.code, call.details = code_of(error), str(error)
+                call.code, call.details = code_of(error), details_of(error)
                 retry_seconds = error.retry_seconds if isinstance(error, Overloaded) else None
             except asyncio.CancelledError:
                 call.code, call.details = _cancelled(call.given, remaining_seconds(context))
@@ -163,14 +159,16 @@ class Calls:
             finally:
                 call.seconds = time.perf_counter() - call.started
                 asyncio.get_running_loop().call_soon(self._end, call)
-            return await context.abort(call.code, call.details, _trailers(request_id, retry_seconds))
+            return await context.abort(call.code, call.details, trailers_of(request_id, retry_seconds))
 
         return answer
 
     async def _admitted(
         self, method: str, behavior: Behavior, request: Any, context: aio.ServicerContext[Any, Any]
     ) -> Any:
-        """Runs the handler, unless the deadline has already passed or too many calls are in flight."""
+        """Runs the handler, unless there is no request, its deadline has passed or too many calls are in flight."""
+        if isinstance(request, InvalidRequest):
+            raise request
         left = remaining_seconds(context)
         if left is not None and left <= 0:
             raise DeadlinePassed("the deadline had passed when the call was taken up; allow it more time")
@@ -246,27 +244,6 @@ class _Surrounded(grpc.GenericRpcHandler):  # type: ignore[type-arg]
             method = details.method.removeprefix(OUR_PACKAGE)
             known = self._wrapped[details.method] = method, self._wrap(method, handler)
         return None if known is None else self._refused(known[0], details) or known[1]
-
-
-def _request_id(metadata: Iterable[tuple[str, str | bytes]] | None, request: Any = None) -> str:
-    """The caller's id, from the metadata or from the message; a new one if there is none that can be sent back.
-
-    gRPC never ends a call whose trailers are not printable ASCII.
-    """
-    sent = (value for key, value in metadata or () if key == REQUEST_ID_KEY and isinstance(value, str) and value)
-    found = next(sent, "") or getattr(request, "request_id", "")
-    return found[:MAX_REQUEST_ID] if found.isascii() and found.isprintable() and found else new_request_id()
-
-
-def _trailers(request_id: str, retry_seconds: float | None) -> tuple[tuple[str, str], ...]:
-    """The trailers of a call that failed."""
-    retry = () if retry_seconds is None else ((RETRY_KEY, str(math.ceil(retry_seconds * 1e3))),)
-    return ((REQUEST_ID_KEY, request_id), *retry)
-
-
-def new_request_id() -> str:
-    """128 random bits in hexadecimal."""
-    return os.urandom(16).hex()
 
 
 def _cancelled(given: float | None, left: float | None) -> tuple[grpc.StatusCode, str]:

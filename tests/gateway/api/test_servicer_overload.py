@@ -10,7 +10,7 @@ import pytest
 
 from gateway.events import sqlite
 from gateway.pipeline.stages import Budget
-from recsys.server.calls import REQUEST_ID_KEY, RETRY_KEY
+from recsys.server.callers import REQUEST_ID_KEY, RETRY_KEY
 from recsys.v1 import recommend_pb2, types_pb2
 from tests.gateway.toy import policy
 from tests.gateway.world import gateway, recommend
@@ -63,9 +63,7 @@ async def test_events_that_wait_for_their_disk_take_no_place_of_recommendations(
         with sqlite.turn(tmp_path / "events.sqlite"):
             waiting = [asyncio.ensure_future(world.stub.RecordEvents(events)) for _ in range(2)]
             await soon(lambda: world.metric("recsys_rpc_in_flight") == 2, "two wait for their turn")
-            with pytest.raises(
-                grpc.aio.AioRpcError, match="2 calls of RecommendationService/RecordEvents"
-            ):
+            with pytest.raises(grpc.aio.AioRpcError, match="2 calls of RecommendationService/RecordEvents"):
                 await world.stub.RecordEvents(events)
             assert not (await recommend(world, user_id=4)).degraded
         assert sorted(answer.recorded for answer in await asyncio.gather(*waiting)) == [0, 1]

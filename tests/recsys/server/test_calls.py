@@ -13,10 +13,12 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc import aio
 
 from recsys.errors import BundleMissing, ContractBroken, InvalidRequest, Overloaded, RecsysError
 from recsys.logs import flush_logs, request_id_of_call, write_logs
-from recsys.server.calls import REQUEST_ID_KEY, RETRY_KEY, CallLimits, Calls
+from recsys.server.callers import REQUEST_ID_KEY, RETRY_KEY
+from recsys.server.calls import CallLimits, Calls
 from recsys.server.current_call import MAX_REQUEST_ID, after_answer, note, note_queries, remaining_seconds
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recall_pb2
@@ -54,6 +56,32 @@ async def test_a_request_id_that_cannot_be_sent_back_is_replaced(running: Runnin
     found = await running.error(recall_pb2.RecallRequest(request_id=request_id), timeout=5.0)
     assert found.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert re.fullmatch("[0-9a-f]{32}", str(found.trailing_metadata()[REQUEST_ID_KEY]))
+
+
+@pytest.mark.parametrize("message", [b"\xff", b"\x0a\x05ab", b"\x08" * 11, bytes(1 << 20)])
+async def test_bytes_that_are_no_message_are_the_callers_mistake(
+    running: Running, caplog: pytest.LogCaptureFixture, message: bytes
+) -> None:
+    raw = running.channel.unary_unary(f"/{NAME}/Recall")
+    with pytest.raises(aio.AioRpcError) as found:
+        await raw(message, metadata=((REQUEST_ID_KEY, "r-18"),))
+    assert found.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert (
+        found.value.details() == f"{len(message)} bytes that are no request of this method; encode it as its proto says"
+    )
+    assert found.value.trailing_metadata()[REQUEST_ID_KEY] == "r-18"
+    await soon(lambda: running.observed("RecallService/Recall", "INVALID_ARGUMENT") == 1, "the call is measured")
+    assert [bool(record.exc_info) for record in caplog.records] == [False]
+
+
+async def test_an_error_that_quotes_the_caller_is_cut_and_printable(running: Running) -> None:
+    running.servicer.behavior = raising(InvalidRequest("user_key: " + "\n🎬" * 100_000))
+    found = await running.error()
+    assert found.code() is grpc.StatusCode.INVALID_ARGUMENT
+    details = found.details() or ""
+    assert details.startswith(r"user_key: \n🎬\n🎬")
+    assert details.endswith(" bytes cut)")
+    assert len(details.encode()) < 2_000
 
 
 async def test_an_unexpected_error_is_answered_by_request_id_and_traced_in_the_log_only(
@@ -118,13 +146,13 @@ async def test_a_call_that_ends_early_was_cancelled_unless_it_had_had_nearly_all
 
     class Service(grpc.GenericRpcHandler):
         def service(self, details: grpc.HandlerCallDetails) -> Any:
-            return grpc.unary_unary_rpc_method_handler(behavior)
+            return grpc.unary_unary_rpc_method_handler(behavior, recall_pb2.RecallRequest.FromString)
 
     telemetry = Telemetry.create()
     details: Any = SimpleNamespace(method=f"/{NAME}/Recall")
     wrapped: Any = Calls(telemetry).surround(Service()).service(details)
     with pytest.raises(asyncio.CancelledError):
-        await wrapped.unary_unary(recall_pb2.RecallRequest(), context)
+        await wrapped.unary_unary(b"", context)
     await asyncio.sleep(0)  # a call is measured after its answer
     labels = {"method": "RecallService/Recall", "code": code}
     assert telemetry.registry.get_sample_value("recsys_rpc_seconds_count", labels) == 1
@@ -234,8 +262,8 @@ class Sampling:
             note_queries([recall_pb2.RecallQuery(request_id=request_id) for request_id in ids])
             return behavior and await behavior(request, context)
 
-        wrapped = self._calls._wrap("RecallService/Recall", noting)
-        await wrapped(recall_pb2.RecallRequest(request_id=f"batch of {ids[0]}"), context)
+        wrapped = self._calls._wrap("RecallService/Recall", noting, recall_pb2.RecallRequest.FromString)
+        await wrapped(recall_pb2.RecallRequest(request_id=f"batch of {ids[0]}").SerializeToString(), context)
         await asyncio.sleep(0)  # a call is logged after its answer
 
     def logged(self) -> set[str]:
