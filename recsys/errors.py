@@ -5,6 +5,7 @@
     ├── NotFound              the thing requested does not exist            NOT_FOUND
     ├── BundleError           a bundle cannot be served                     FAILED_PRECONDITION
     │   ├── BundleMissing     there is none, or not the requested version   FAILED_PRECONDITION
+    │   │   └── NotReady      no bundle is loaded, perhaps not yet          UNAVAILABLE
     │   ├── BundleDamaged     a file is absent, truncated or changed        FAILED_PRECONDITION
     │   └── BundleMismatch    another format, channel, dimension or answer  FAILED_PRECONDITION
     ├── Overloaded            more work is waiting than can be done in time RESOURCE_EXHAUSTED
@@ -43,6 +44,10 @@ class BundleError(RecsysError):
 
 class BundleMissing(BundleError):
     """There is no bundle, or not the requested version."""
+
+
+class NotReady(BundleMissing):
+    """The process has no bundle to serve, perhaps not yet; another one may have."""
 
 
 class BundleDamaged(BundleError):

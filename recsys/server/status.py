@@ -16,6 +16,7 @@ GRPC_CODES: Mapping[type[errors.RecsysError], grpc.StatusCode] = MappingProxyTyp
         errors.NotFound: grpc.StatusCode.NOT_FOUND,
         errors.BundleError: grpc.StatusCode.FAILED_PRECONDITION,
         errors.BundleMissing: grpc.StatusCode.FAILED_PRECONDITION,
+        errors.NotReady: grpc.StatusCode.UNAVAILABLE,
         errors.BundleDamaged: grpc.StatusCode.FAILED_PRECONDITION,
         errors.BundleMismatch: grpc.StatusCode.FAILED_PRECONDITION,
         errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 
 from recsys import __version__
 from recsys.bundle import Bundle, BundleStore, Release
-from recsys.errors import BundleError, BundleMismatch, BundleMissing, RecsysError
+from recsys.errors import BundleError, BundleMismatch, BundleMissing, NotReady, RecsysError
 from recsys.server.loading import announced
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import types_pb2
@@ -122,10 +122,10 @@ class Versions(Generic[T]):
             self._log_problem(str(error))
 
     def active(self) -> LoadedVersion[T]:
-        """The version that new work uses; raises BundleMissing, which says why there is none."""
+        """The version that new work uses; raises NotReady, which says why there is none."""
         loaded = self._loaded.get(self._active or "")
         if loaded is None:
-            raise BundleMissing(f"{self.role} has no bundle to serve: {self._problem}")
+            raise NotReady(f"{self.role} has no bundle to serve: {self._problem}")
         loaded.last_used = time.monotonic()
         return loaded
 

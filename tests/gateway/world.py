@@ -22,7 +22,7 @@ from gateway.events.sqlite_store import SQLiteEventStore
 from gateway.rollout import Rollout
 from gateway.serving import Serving, ServingFactory
 from recsys.bundle import ServingPolicy
-from recsys.errors import BundleMissing
+from recsys.errors import NotReady
 from recsys.server.server import Server
 from recsys.server.telemetry import Telemetry
 from recsys.v1 import recommend_pb2, recommend_pb2_grpc, types_pb2
@@ -38,7 +38,7 @@ class Loaded:
 
     def __call__(self) -> Serving:
         if self.current is None:
-            raise BundleMissing("the toy gateway has no bundle")
+            raise NotReady("the toy gateway has no bundle")
         return self.current
 
 

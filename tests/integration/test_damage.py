@@ -96,7 +96,7 @@ def test_without_a_bundle_all_stay_up_and_say_so(started: tuple[System, Observed
     assert observed.health == dict.fromkeys(ROLES, "NOT_SERVING")
     assert observed.pids[0] == observed.pids[1]
     assert set(observed.pids[0]) == set(ROLES)
-    assert observed.refusal.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert observed.refusal.code() is grpc.StatusCode.UNAVAILABLE
     assert "no bundle was published here; run `python -m offline run`" in details(observed.refusal)
     assert observed.recorded == 1
 

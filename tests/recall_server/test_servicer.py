@@ -154,7 +154,7 @@ async def test_a_version_on_disk_is_loaded_and_another_one_is_a_failed_precondit
 async def test_without_a_bundle_the_answer_says_why(world: World) -> None:
     world.versions.refresh()
     code, details = await world.error()
-    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert code is grpc.StatusCode.UNAVAILABLE
     assert "no bundle was published here; run" in details
 
 

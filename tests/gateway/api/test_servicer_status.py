@@ -59,7 +59,7 @@ async def test_without_a_bundle_requests_are_refused_and_events_are_kept(tmp_pat
     async with gateway(tmp_path) as world:
         with pytest.raises(grpc.aio.AioRpcError, match="the toy gateway has no bundle") as caught:
             await recommend(world, user_id=4)
-        assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         response = await world.stub.RecordEvents(recommend_pb2.RecordEventsRequest(events=[view("a", 8)]))
         assert response.recorded == 1
         status = await world.stub.Status(recommend_pb2.StatusRequest())

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from recsys.bundle import Bundle, BundleStore, golden
-from recsys.errors import BundleMismatch, BundleMissing
+from recsys.errors import BundleMismatch, BundleMissing, NotReady
 from recsys.server import versions as versions_module
 from recsys.server.loading import is_loading
 from recsys.server.telemetry import Telemetry
@@ -68,7 +68,7 @@ def test_a_missing_bundle_is_logged_once_and_again_when_the_cause_changes(
     (world.root / "CURRENT").write_text("half a rel")
     world.versions.refresh()
     assert len(caplog.records) == 2
-    with pytest.raises(BundleMissing, match=r"popularity has no bundle to serve: .*CURRENT: expected"):
+    with pytest.raises(NotReady, match=r"popularity has no bundle to serve: .*CURRENT: expected"):
         world.versions.active()
 
 
