@@ -78,6 +78,12 @@ class GatewayConfig(ServerConfig):
     hidden_items: Path | None = Field(
         default=None, description="text file of item keys or numbers that are never shown, one per line; re-read live"
     )
+    hidden_items_seconds: float = Field(
+        default=60.0,
+        ge=0,
+        description="how long a version of hidden_items that hides less than half of what is hidden must stay the same "
+        "before it counts: it may be one that is being written",
+    )
     budget_seconds: float = Field(
         default=0.25, gt=0, description="time budget of one answer; the caller's deadline counts if it is shorter"
     )

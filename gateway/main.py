@@ -6,6 +6,7 @@ import asyncio
 import os
 import platform
 from collections.abc import Sequence
+from functools import partial
 
 from gateway import background
 from gateway.api.servicer import GatewayServicer
@@ -33,7 +34,7 @@ _TICK_SECONDS = 0.25
 
 async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
     """Everything between the configuration and the service; see `recsys.server.server.serve`."""
-    hidden = HiddenItems(config.hidden_items)
+    hidden = HiddenItems(config.hidden_items, config.hidden_items_seconds)
     recorder, answers = _open_files(config, process)
     recall, rank = _connect(config)
     backends: list[Backend] = [*(one for channel in recall for one in channel.members), *rank.members]
@@ -43,11 +44,11 @@ async def build(config: GatewayConfig, process: Process) -> Sequence[Service]:
     versions = _follow(factory, process)
     rollout = Rollout(lambda: versions.active().servable, backends, timeout_seconds=config.rollout_timeout_seconds)
 
-    async def tick() -> None:
+    async def move() -> None:
         rollout.step()
-        hidden.refresh()
 
-    background.start("rollout", tick, lambda: _TICK_SECONDS, process.closing)
+    background.start("rollout", move, lambda: _TICK_SECONDS, process.closing)
+    background.start("hidden items", partial(asyncio.to_thread, hidden.refresh), lambda: _TICK_SECONDS, process.closing)
     _probe(backends, rollout, process)
     servicer = GatewayServicer(
         config=config,

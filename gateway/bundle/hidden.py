@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,17 +17,36 @@ from recsys.errors import CannotStart, InvalidRequest
 logger = logging.getLogger(__name__)
 
 
+_Stamp = tuple[int, int, int]
+
+_GUARDED = 10
+"""Lists of fewer items may shrink at once: there, half of it is a change that somebody makes by hand."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Version:
+    """What the file held when it was read last, and is not in force yet."""
+
+    stamp: _Stamp
+    keys: tuple[str, ...]
+    seen: float
+
+
 class HiddenItems:
     """The hidden items; `refresh` is cheap while the file does not change.
 
     A line that starts with # is a comment. A broken line is logged and ignored. A file that cannot be read leaves the
-    last valid list in force.
+    last valid list in force, and so does one that hides less than half of that list until it has stayed the same for a
+    while: editors and copies may empty a file before they write it.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(
+        self, path: Path | None, shrink_seconds: float = 60.0, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         """Reads the file. Raises CannotStart if `path` does not exist: hiding nothing by mistake would be worse."""
-        self._path = path
-        self._stamp: tuple[int, int, int] | None = None
+        self._path, self._shrink_seconds, self._clock = path, shrink_seconds, clock
+        self._stamp: _Stamp | None = None
+        self._pending: _Version | None = None
         self._keys: tuple[str, ...] = ()
         self._problem = ""
         if path is not None and not path.is_file():
@@ -44,13 +66,25 @@ class HiddenItems:
             status = self._path.stat()
             stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
             if stamp == self._stamp:
+                self._pending = None
                 return
-            self._keys = self._read(self._path.read_bytes())
+            if self._pending is None or self._pending.stamp != stamp:
+                self._pending = _Version(stamp, self._read(self._path.read_bytes()), self._clock())
         except OSError as error:
             self._log_problem(f"{self._path}: {error.strerror}; the last valid list of {len(self._keys)} items stays")
             return
-        self._stamp, self._problem = stamp, ""
+        keys = self._pending.keys
+        if self._is_too_small(keys) and self._clock() - self._pending.seen < self._shrink_seconds:
+            self._log_problem(
+                f"{self._path}: {len(keys)} hidden items instead of {len(self._keys)}; the last list stays unless "
+                f"the file stays as it is for {self._shrink_seconds:g} s"
+            )
+            return
+        self._keys, self._stamp, self._pending, self._problem = keys, stamp, None, ""
         logger.info("%s: %d hidden items", self._path, len(self._keys))
+
+    def _is_too_small(self, keys: tuple[str, ...]) -> bool:
+        return len(self._keys) >= _GUARDED and 2 * len(keys) < len(self._keys)
 
     def _read(self, content: bytes) -> tuple[str, ...]:
         keys = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Any, Self
@@ -19,8 +19,6 @@ from prometheus_client import (
     start_http_server,
 )
 from prometheus_client.metrics import MetricWrapperBase
-from prometheus_client.metrics_core import CounterMetricFamily
-from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 from prometheus_client.utils import floatToGoString
 
@@ -79,13 +77,11 @@ class _Histogram(_BoundOnce, Histogram):
         return [*buckets, Sample("_count", {}, up_to[-1], None, None), Sample("_sum", {}, self._total, None, None)]
 
 
-class _LogLinesDropped(Collector):
-    def collect(self) -> Iterator[CounterMetricFamily]:
-        yield CounterMetricFamily(
-            "recsys_log_lines_dropped",
-            "Lines of log that were not written: what reads or stores them was too slow, full or gone.",
-            value=lines_dropped(),
-        )
+class _LogLinesDropped(Counter):
+    """Is counted where logs are written."""
+
+    def _child_samples(self) -> list[Sample]:
+        return [Sample("_total", {}, lines_dropped(), None, None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +99,7 @@ class Telemetry:
     degraded: Counter
     requests: Counter
     answers_dropped: Counter
+    log_lines_dropped: Counter
     process: ProcessCollector = field(repr=False)
     platform: PlatformCollector = field(repr=False)
 
@@ -110,7 +107,6 @@ class Telemetry:
     def create(cls) -> Telemetry:
         """A fresh registry with every metric in it."""
         registry = CollectorRegistry()
-        registry.register(_LogLinesDropped())
         return cls(
             registry,
             rpc_seconds=_Histogram(
@@ -171,6 +167,11 @@ class Telemetry:
             answers_dropped=_Counter(
                 "recsys_answers_dropped",
                 "Answers that were not logged because the log could not keep up.",
+                registry=registry,
+            ),
+            log_lines_dropped=_LogLinesDropped(
+                "recsys_log_lines_dropped",
+                "Lines of log that were not written: what reads or stores them was too slow, full or gone.",
                 registry=registry,
             ),
             process=ProcessCollector(registry=registry),

@@ -53,6 +53,34 @@ def test_the_last_good_list_stays_when_the_file_goes_away(tmp_path: Path, caplog
     assert items.keys == ("2",)
 
 
+def test_a_list_that_is_cut_stays_in_force_until_the_file_has_stayed_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, now = tmp_path / "hidden.txt", [0.0]
+    keys = tuple(str(number) for number in range(10))
+    path.write_text("\n".join(keys))
+    items = HiddenItems(path, 60.0, lambda: now[0])
+
+    def after(seconds: float) -> tuple[str, ...]:
+        now[0] += seconds
+        items.refresh()
+        return items.keys
+
+    path.write_text("")
+    with caplog.at_level(logging.WARNING):
+        assert after(1.0) == after(59.0) == keys
+    assert [record.getMessage().split(";")[0] for record in caplog.records] == [f"{path}: 0 hidden items instead of 10"]
+    path.write_text("0\n1\n2\n3\n")
+    assert after(59.0) == keys, "another version counts from when it was seen"
+    path.write_text("0\n1\n2\n3\n4\n")
+    assert after(0.0) == keys[:5], "half of it counts at once"
+    path.write_text("\n".join(keys))
+    assert after(0.0) == keys
+    path.write_text("")
+    assert after(0.0) == keys
+    assert after(60.0) == ()
+
+
 def test_a_file_that_never_was_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CannotStart, match="create it"):
         HiddenItems(tmp_path / "absent.txt")
