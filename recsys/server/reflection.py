@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import FileDescriptor
 from grpc import aio
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 
 class MethodAwarePool:
@@ -38,4 +38,5 @@ def reflect(server: aio.Server, service_names: Sequence[str]) -> None:
     """Adds the reflection service for `service_names` and for itself."""
     names = (*service_names, reflection.SERVICE_NAME)
     pool: Any = MethodAwarePool(descriptor_pool.Default())
-    reflection.enable_server_reflection(names, server, pool=pool)
+    servicer = reflection.aio.ReflectionServicer(names, pool=pool)  # type: ignore[attr-defined]  # set under a version check
+    reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, server)

@@ -30,6 +30,7 @@ from recsys.logs import flush_logs, write_logs
 from recsys.server import collector
 from recsys.server.calls import CallLimits, Calls, Refusal, admit_all
 from recsys.server.reflection import reflect
+from recsys.server.standard_services import Guard
 from recsys.server.telemetry import Telemetry
 
 logger = logging.getLogger(__name__)
@@ -103,8 +104,9 @@ class Server:
         server = aio.server(options=options)
         for service in self._services:  # before the others: gRPC asks each service for a method in this order
             service.register(cast("aio.Server", _Surrounding(server, self._calls, service.refusal)))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflect(server, (*self._names[1:], health.SERVICE_NAME))
+        guard = cast("aio.Server", Guard(server))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, guard)
+        reflect(guard, (*self._names[1:], health.SERVICE_NAME))
         return server
 
     def bind(self) -> int:

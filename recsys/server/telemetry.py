@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 from wsgiref.simple_server import WSGIServer
 
 from prometheus_client import (
@@ -24,6 +24,9 @@ from prometheus_client.utils import floatToGoString
 
 from recsys.errors import CannotStart
 from recsys.logs import lines_dropped
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
 
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0)
 """Upper bounds of the latency buckets."""
@@ -190,7 +193,21 @@ class Telemetry:
             raise CannotStart(
                 f"metrics port {host}:{port}: {error.strerror}; stop the process that uses it, or set --metrics-port"
             ) from None
+        server.set_app(_tolerant(cast("WSGIApplication", server.get_app())))
         return server
+
+
+def _tolerant(app: WSGIApplication) -> WSGIApplication:
+    """The same page; prometheus_client fails on some malformed `Accept` headers, which then do not count."""
+
+    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        try:
+            return app(environ, start_response)
+        except Exception:  # noqa: BLE001 - whatever a header makes it raise, before it has answered anything
+            environ.pop("HTTP_ACCEPT", None)
+            return app(environ, start_response)
+
+    return answer
 
 
 def observe_each(histogram: Histogram, values: Iterable[float]) -> None:
