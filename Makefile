@@ -31,7 +31,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # Two targets that install would be in each other's way.
 .NOTPARALLEL:
 
-.PHONY: help setup setup-dev serve run replay test test-long lint types imports protos proto-check proto-baseline docs site check images bench peers race clean
+.PHONY: help setup setup-dev serve run replay test test-long lint types imports protos proto-check proto-baseline docs site check images bench faults fuzz soak peers race clean
 
 help: ## Lists the targets.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -133,6 +133,15 @@ images: ## Builds, starts and tries every container image.
 
 bench: setup ## Latency of the served system, published before with `make run`. ARGS adds arguments.
 	@$(BIN)/python benchmarks/latency.py --dataset "$(DATASET)" --root "$(DATA_ROOT)" $(ARGS)
+
+faults: setup-dev ## Causes every fault while a system serves, and says what callers saw. ARGS names some, ARGS=--list shows them.
+	@$(BIN)/python -m tests.faults $(ARGS)
+
+fuzz: setup-dev ## A million random and mutated messages to every rpc and port; an interrupted run continues with ARGS="--state FILE".
+	@$(BIN)/python -m tests.fuzz $(ARGS)
+
+soak: setup-dev ## An hour of load: does memory, descriptors or anything else grow? ARGS="--minutes 5" is shorter.
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 # Made in two steps, each of which is skipped once it is done: an interrupted installation continues where it stopped.
 $(PEERS_VENV)/bin/python:

@@ -70,6 +70,7 @@ SECTIONS: Mapping[str, Callable[[], str]] = {
     "result-growth": speed.growth,
     "result-large-logs": speed.large,
     "result-workers": speed.workers,
+    "result-faults": speed.faults,
     **quality.sections(),
 }
 """What each generated part holds, by the name in its marker."""

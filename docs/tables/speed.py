@@ -1,4 +1,4 @@
-"""How cost grows with the catalogue, the log and the processes, as measured: by file of `benchmarks/results`."""
+"""How cost grows with the catalogue, the log and the processes, and what faults cost: by file of the results."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ import growth as growth_benchmark  # noqa: E402 - found by the line above
 import large as large_benchmark  # noqa: E402
 import workers as workers_benchmark  # noqa: E402
 
+from tests.faults import report as faults_report  # noqa: E402
+
 
 def growth() -> str:
     """CPU per request by size of the catalogue."""
@@ -32,6 +34,11 @@ def large() -> str:
 def workers() -> str:
     """One and two processes per role, and the model."""
     return _made(RESULTS / "workers" / "ml-1m.json", workers_benchmark.tables)
+
+
+def faults() -> str:
+    """What callers saw of each fault."""
+    return _made(RESULTS / "faults" / "ml-1m.json", faults_report.table)
 
 
 def _made(path: Path, table: Callable[[Mapping[str, Any]], str]) -> str:

@@ -1,16 +1,13 @@
 """A server of the running system is killed or stopped, for good, while requests keep coming at a fixed rate.
 
-`python -m tests.integration.faults --bundle-root data/ml-1m/bundles/production` runs every fault at full length and
-prints a table; the integration test runs short ones.
+Looks closely at what single answers say of the lost server. What faults of every kind cost callers: `tests/faults`.
 """
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import os
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -227,24 +224,3 @@ def started(
     cluster.wait_healthy(PATIENCE_SECONDS)
     wait_complete(ports.target("gateway"), PATIENCE_SECONDS)
     return cluster, ports.target("gateway")
-
-
-def main() -> None:
-    """Every fault at full length."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--bundle-root", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, default=20.0, help="quiet time before and after")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        cluster, target = started(options.bundle_root, Path(folder, "run"))
-        try:
-            for role in ROLES:
-                for number in (signal.SIGKILL, signal.SIGSTOP):
-                    terms = Terms(quiet=options.seconds)
-                    print(asyncio.run(run_fault(cluster, target, role, number, terms)), flush=True)
-        finally:
-            print("exit codes", cluster.stop())
-
-
-if __name__ == "__main__":
-    main()

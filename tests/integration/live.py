@@ -175,11 +175,17 @@ class _Meddling(BundleStore):
         super().write_release(release)
 
 
-def publish_again(store: BundleStore, *, meddle: Callable[[Path], None] = lambda folder: None, **policy: Any) -> str:
+def publish_again(
+    store: BundleStore,
+    *,
+    meddle: Callable[[Path], None] = lambda folder: None,
+    events_watermarks: Mapping[str, int] | None = None,
+    **policy: Any,
+) -> str:
     """Publishes the current bundle's files under another policy, as another version; returns it.
 
     No two policies are alike, so that content never published before is published. `meddle(folder)` does harm to the
-    bundle before any server looks at it.
+    bundle before any server looks at it. `events_watermarks` replaces those of the bundle.
     """
     policy = {"blend_constant": next(_CONSTANTS)} | policy
     current = store.open(store.release().current)
@@ -191,7 +197,7 @@ def publish_again(store: BundleStore, *, meddle: Callable[[Path], None] = lambda
             purpose=manifest.purpose,
             dataset=manifest.dataset,
             cutoff=manifest.cutoff,
-            events_watermarks=manifest.events_watermarks,
+            events_watermarks=manifest.events_watermarks if events_watermarks is None else events_watermarks,
             policy=manifest.policy.model_copy(update=policy),
             feature_names=manifest.feature_names,
             index=manifest.index,
