@@ -16,7 +16,7 @@ from recsys.errors import InvalidRequest
 from recsys.server.callers import decoded, details_of
 from recsys.server.status import code_of
 
-Context = aio.ServicerContext[Any, Any]
+_Context = aio.ServicerContext[Any, Any]
 
 
 class Guard:
@@ -48,27 +48,27 @@ def _guarded(handler: grpc.RpcMethodHandler[Any, Any]) -> grpc.RpcMethodHandler[
     if handler.stream_stream is not None:
         behavior: Any = handler.stream_stream
 
-        async def converse(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        async def converse(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
             async for response in behavior(_checked(requests, context), context):
                 yield response
 
         return grpc.stream_stream_rpc_method_handler(cast("Any", converse), decode, handler.response_serializer)
     one: Any = handler.unary_unary or handler.unary_stream
 
-    async def answer(request: Any, context: Context) -> Any:
+    async def answer(request: Any, context: _Context) -> Any:
         return await one(await _check(request, context), context)
 
     make: Any = grpc.unary_unary_rpc_method_handler if handler.unary_unary else grpc.unary_stream_rpc_method_handler
     return cast("grpc.RpcMethodHandler[Any, Any]", make(answer, decode, handler.response_serializer))
 
 
-async def _check(request: Any, context: Context) -> Any:
+async def _check(request: Any, context: _Context) -> Any:
     """The request; one that is none ends the call."""
     if isinstance(request, InvalidRequest):
         await context.abort(code_of(request), details_of(request))
     return request
 
 
-async def _checked(requests: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+async def _checked(requests: AsyncIterator[Any], context: _Context) -> AsyncIterator[Any]:
     async for request in requests:
         yield await _check(request, context)

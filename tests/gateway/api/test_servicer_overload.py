@@ -46,7 +46,7 @@ async def test_what_no_caller_could_wait_for_is_refused_before_it_is_read(tmp_pa
         await soon(lambda: len(world.processes["rank"].requests) == 2, "the first of them is ranked")
         for method, code in (
             ("Recommend", grpc.StatusCode.RESOURCE_EXHAUSTED),
-            ("RecordEvents", grpc.StatusCode.UNKNOWN),  # it is read, and is none
+            ("RecordEvents", grpc.StatusCode.INVALID_ARGUMENT),  # it is read, and is none
         ):
             with pytest.raises(grpc.aio.AioRpcError) as failed:
                 await world.channel.unary_unary(f"/recsys.v1.RecommendationService/{method}")(b"no message of ours")
