@@ -24,6 +24,9 @@ from recsys.server.telemetry import Telemetry
 
 T = TypeVar("T")
 
+Leave = Callable[[Callable[[], None]], object]
+"""Leaves what measures for after the answer, from the thread that computes."""
+
 SHORT_SECONDS = 0.02
 """A batch that is predicted to take no longer is computed on the event loop. Nothing else happens there meanwhile."""
 
@@ -82,10 +85,15 @@ class Compute:
         """
         timed = partial(self._timed, work, time.perf_counter(), waited_seconds, remaining_seconds)
         if queries * self._query_seconds <= self._short:
-            done = timed()
+            done = timed(after_answer)
         else:
-            context = contextvars.copy_context()
-            done = await asyncio.get_running_loop().run_in_executor(self._executor, context.run, timed)
+            loop, context = asyncio.get_running_loop(), contextvars.copy_context()
+
+            def on_the_loop(measure: Callable[[], None]) -> None:
+                """Metrics are the loop's, and work may outlive the call that waits for it."""
+                loop.call_soon_threadsafe(after_answer, measure)
+
+            done = await loop.run_in_executor(self._executor, context.run, timed, on_the_loop)
         if queries:
             self._query_seconds = ewma.updated(self._query_seconds, done.compute_seconds / queries)
         return done
@@ -94,11 +102,13 @@ class Compute:
         """Lets running work finish and drops what waits."""
         self._executor.shutdown(wait=True, cancel_futures=True)
 
-    def _timed(self, work: Callable[[], T], queued: float, waited: float, remaining: float | None) -> Timed[T]:
+    def _timed(
+        self, work: Callable[[], T], queued: float, waited: float, remaining: float | None, leave: Leave
+    ) -> Timed[T]:
         started = time.perf_counter()
         for_thread = started - queued
         if remaining is not None and for_thread >= remaining:
-            self._observe("timeout", waited + for_thread)
+            leave(partial(self._observe, "timeout", waited + for_thread))
             raise DeadlinePassed(
                 f"waited {(waited + for_thread) * 1e3:.0f} ms for its turn, the deadline left "
                 f"{(waited + remaining) * 1e3:.0f} ms; send fewer calls at a time, or raise --compute-threads"
@@ -109,15 +119,11 @@ class Compute:
             status = "ok"
         finally:
             seconds = time.perf_counter() - started
-            self._observe(status, waited + for_thread, seconds)
+            leave(partial(self._observe, status, waited + for_thread, seconds))
         return Timed(value, waited + for_thread, seconds)
 
     def _observe(self, status: str, queue: float, compute: float | None = None) -> None:
-        """Leaves the measurements for after the answer; without `compute` the work has not run."""
-
-        def observe() -> None:
-            self._seconds.labels(self._stage, "queue", status).observe(queue)
-            if compute is not None:
-                self._seconds.labels(self._stage, "compute", status).observe(compute)
-
-        after_answer(observe)
+        """Without `compute` the work has not run."""
+        self._seconds.labels(self._stage, "queue", status).observe(queue)
+        if compute is not None:
+            self._seconds.labels(self._stage, "compute", status).observe(compute)

@@ -11,8 +11,9 @@ import pytest
 
 from recsys.errors import DeadlinePassed
 from recsys.server.compute import FIRST_GUESS_SECONDS, SHORT_SECONDS, SHORT_SECONDS_BESIDE_THREADS, Compute
+from recsys.server.current_call import Call, current
 from recsys.server.telemetry import Telemetry
-from tests.waiting import PATIENCE_SECONDS
+from tests.waiting import PATIENCE_SECONDS, soon
 
 T = TypeVar("T")
 PINNED: ContextVar[str] = ContextVar("PINNED")
@@ -119,6 +120,31 @@ async def test_several_threads_take_all_but_the_shortest_batches(telemetry: Tele
         await compute.run(lambda: time.sleep(SHORT_SECONDS_BESIDE_THREADS / 4), queries=1)
     assert not (await compute.run(is_on_the_loop, queries=8)).value
     compute.close()
+
+
+async def test_work_that_outlives_its_call_is_measured_on_the_loop(
+    compute: Compute, telemetry: Telemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a call does it: cancelled while it computes, and measured before that is over."""
+    threads: list[bool] = []
+    observe = type(telemetry.stage_seconds).observe
+
+    def noted(*arguments: Any) -> None:
+        threads.append(is_on_the_loop())
+        observe(*arguments)
+
+    monkeypatch.setattr(type(telemetry.stage_seconds), "observe", noted)
+    release, call = threading.Event(), Call("RankService/Rank", None)
+    current.set(call)
+    busy = await queued(compute.run(until(release), queries=MANY))
+    busy.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await busy
+    call.later = None
+    release.set()
+    await soon(lambda: len(threads) == 2, "queue and computation are measured")
+    assert threads == [True, True]
+    assert (count(telemetry, "queue", "ok"), count(telemetry, "compute", "ok")) == (1, 1)
 
 
 async def test_an_empty_batch_teaches_nothing(compute: Compute) -> None:
